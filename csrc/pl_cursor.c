@@ -1,0 +1,470 @@
+/* Finding batches across segments, and decoding them. */
+#include "pl_cursor.h"
+
+#include <inttypes.h>
+#include <string.h>
+
+void pl_cursor_init(pl_cursor *cursor, pl_log *log, int64_t offset) {
+  memset(cursor, 0, sizeof *cursor);
+  cursor->log = log;
+  cursor->offset = offset;
+}
+
+void pl_cursor_release(pl_cursor *cursor) {
+  pl_segment_release(cursor->segment);
+  cursor->segment = NULL;
+}
+
+void pl_cursor_seek(pl_cursor *cursor, int64_t offset) {
+  cursor->offset = offset;
+  cursor->record_position = 0;
+  /* Reading on in the same batch is common (consumers that pause): keep the place then. */
+  if (cursor->segment && offset < cursor->batch_offset) pl_cursor_release(cursor);
+  else if (cursor->segment && offset > cursor->batch_offset + 4096) pl_cursor_release(cursor);
+}
+
+static pl_status out_of_range(const pl_cursor *cursor, int64_t start, int64_t end) {
+  pl_fail(PL_ERR_OUT_OF_RANGE, cursor->log->directory,
+          "offset %" PRId64 " is not within [%" PRId64 ", %" PRId64 "]; seek to one of those",
+          cursor->offset, start, end);
+  pl_error_last()->offset = cursor->offset;
+  return PL_ERR_OUT_OF_RANGE;
+}
+
+/* Only a recovery that lost something leaves a gap, and it starts an epoch behind it. */
+static bool starts_epoch(const pl_meta *meta, int64_t offset) {
+  for (int64_t i = 0; i < meta->epoch_count; i++)
+    if (meta->epochs[i].start_offset == offset) return true;
+  return false;
+}
+
+static pl_status missing_segment(const pl_cursor *cursor, int64_t next_base) {
+  return pl_fail_corrupt(cursor->segment->path, (int64_t)atomic_load(&cursor->segment->size),
+                         cursor->offset, 0,
+                         "the records from offset %" PRId64 " to %" PRId64 " are missing: a "
+                         "segment was removed or cut short; restore it, or run `pylog check`",
+                         cursor->offset, next_base - 1);
+}
+
+/* Finds the segment and the batch for cursor->offset, moving on over gaps and empty segments. */
+static pl_status locate(pl_cursor *cursor, const pl_view *view, pl_header *header) {
+  for (;;) {
+    int64_t next_base;
+    pl_cursor_release(cursor);
+    PL_TRY(pl_log_segment(cursor->log, cursor->offset, &cursor->segment, &next_base));
+    pl_status status =
+        pl_segment_find(cursor->segment, cursor->offset, view, &cursor->position, header);
+    if (status == PL_OK) {
+      cursor->batch_offset = header->base_offset;
+      return PL_OK;
+    }
+    if (status != PL_END) {
+      pl_cursor_release(cursor);
+      return status;
+    }
+    if (next_base == INT64_MAX) {
+      if (cursor->offset >= view->end_offset) return PL_END;
+      return pl_fail_corrupt(cursor->segment->path, (int64_t)atomic_load(&cursor->segment->size),
+                             cursor->offset, 0,
+                             "the segment ends before the log does (%" PRId64 ")",
+                             view->end_offset);
+    }
+    if (cursor->offset < next_base) {
+      if (!starts_epoch(view->meta, next_base)) return missing_segment(cursor, next_base);
+      cursor->offset = next_base;
+    }
+    if (cursor->offset >= view->end_offset) return PL_END;
+  }
+}
+
+/* The batch at the cursor, found anew when the segment is used up. */
+static pl_status current_batch(pl_cursor *cursor, const pl_view *view, pl_header *header) {
+  while (cursor->segment) {
+    pl_status status =
+        pl_segment_batch(cursor->segment, cursor->position, cursor->batch_offset, view, header);
+    if (status == PL_END) break;
+    PL_TRY(status);
+    if (header->size == 0 || header->last_offset >= cursor->offset) return PL_OK;
+    cursor->position += header->size;
+    cursor->batch_offset = header->last_offset + 1;
+    cursor->record_position = 0;
+  }
+  if (!view->may_block) return PL_NOT_READY;
+  cursor->record_position = 0;
+  return locate(cursor, view, header);
+}
+
+/* Walks an open batch from the cursor's record to `stop` and notes where that is. */
+static pl_status walk_open(pl_cursor *cursor, const pl_header *header, int64_t stop,
+                           uint64_t *stop_position) {
+  pl_segment *segment = cursor->segment;
+  bool resumes = cursor->record_position != 0;
+  const uint8_t *p = segment->data + (resumes ? cursor->record_position
+                                              : cursor->position + PL_BATCH_HEADER_SIZE);
+  const uint8_t *end = segment->data + atomic_load_explicit(&segment->size, memory_order_relaxed);
+  for (int64_t at = resumes ? cursor->offset : header->base_offset; at < stop; at++) {
+    int64_t timestamp_delta, offset_delta;
+    const uint8_t *body;
+    if (at == cursor->offset) cursor->record_position = (uint64_t)(p - segment->data);
+    p = pl_record_get(p, end, &timestamp_delta, &offset_delta, &body);
+    if (!p || header->base_offset + offset_delta != at)
+      return pl_fail_corrupt(segment->path, (int64_t)cursor->position, at, -1,
+                             "a record of the open batch is broken; run `pylog check`");
+  }
+  *stop_position = (uint64_t)(p - segment->data);
+  return PL_OK;
+}
+
+/* Records of a sealed batch in [from, stop). Dense batches are counted without a look. */
+static int64_t count_records(const pl_segment *segment, uint64_t position, const pl_header *header,
+                             int64_t from, int64_t stop) {
+  if (header->attributes & PL_ATTRIBUTE_CONTROL) return 0;
+  if (from < header->base_offset) from = header->base_offset;
+  if (stop > header->last_offset + 1) stop = header->last_offset + 1;
+  if (header->records_count == header->last_offset - header->base_offset + 1 ||
+      (header->attributes & PL_ATTRIBUTE_CODEC_MASK))
+    return stop - from;
+  const uint8_t *p = segment->data + position + PL_BATCH_HEADER_SIZE;
+  const uint8_t *end = segment->data + position + header->size;
+  int64_t count = 0;
+  for (int32_t i = 0; p && i < header->records_count; i++) {
+    int64_t timestamp_delta, offset_delta;
+    const uint8_t *body;
+    p = pl_record_get(p, end, &timestamp_delta, &offset_delta, &body);
+    int64_t offset = header->base_offset + offset_delta;
+    if (p && offset >= from && offset < stop) count++;
+  }
+  return count;
+}
+
+static void start_chunk(const pl_cursor *cursor, const pl_header *header, pl_chunk *chunk) {
+  chunk->position = cursor->position;
+  chunk->record_position = cursor->record_position;
+  chunk->from_offset = cursor->offset;
+  chunk->next_offset = cursor->offset;
+  chunk->codec = header->attributes & PL_ATTRIBUTE_CODEC_MASK;
+}
+
+/* Adds the cursor's batch to the chunk. PL_END: the chunk is full, or the batch does not mix. */
+static pl_status add_batch(pl_cursor *cursor, const pl_header *header, const pl_view *view,
+                           int64_t max_records, int64_t max_bytes, pl_chunk *chunk) {
+  bool is_first = chunk->next_offset == chunk->from_offset;
+  int codec = header->attributes & PL_ATTRIBUTE_CODEC_MASK;
+  if (!is_first && (codec || chunk->codec || chunk->count >= max_records ||
+                    (int64_t)(cursor->position + header->size - chunk->position) > max_bytes))
+    return PL_END;
+  int64_t from = cursor->offset;
+  int64_t stop = view->end_offset < header->last_offset + 1 ? view->end_offset
+                                                            : header->last_offset + 1;
+  bool is_control = header->attributes & PL_ATTRIBUTE_CONTROL;
+  if (!is_control && stop - from > max_records - chunk->count)
+    stop = from + (max_records - chunk->count);
+  if (header->size == 0) {
+    if (from >= stop) return PL_END;
+    PL_TRY(walk_open(cursor, header, stop, &chunk->end_position));
+    if (is_first) chunk->record_position = cursor->record_position;
+    cursor->record_position = chunk->end_position;
+    chunk->count += stop - from;
+    chunk->next_offset = cursor->offset = stop;
+    return PL_END;
+  }
+  PL_TRY(pl_segment_verify(cursor->segment, cursor->position, header, view));
+  chunk->count += count_records(cursor->segment, cursor->position, header, from, stop);
+  chunk->end_position = cursor->position + header->size;
+  chunk->next_offset = cursor->offset = stop;
+  cursor->record_position = 0;
+  if (stop <= header->last_offset) return PL_END;
+  cursor->position += header->size;
+  cursor->batch_offset = header->last_offset + 1;
+  return PL_OK;
+}
+
+pl_status pl_cursor_fetch(pl_cursor *cursor, int64_t max_records, int64_t max_bytes,
+                          bool may_block, pl_chunk *chunk) {
+  pl_log *log = cursor->log;
+  pl_view view;
+  pl_header header;
+  memset(chunk, 0, sizeof *chunk);
+  pl_log_view(log, &view);
+  view.may_block = may_block;
+  int64_t start = atomic_load_explicit(&log->page->log_start, memory_order_relaxed);
+  if (cursor->offset < start || cursor->offset > view.end_offset)
+    return out_of_range(cursor, start, view.end_offset);
+  do {
+    if (cursor->offset >= view.end_offset) return PL_END;
+    PL_TRY(current_batch(cursor, &view, &header));
+    start_chunk(cursor, &header, chunk);
+    pl_segment *segment = cursor->segment;
+    pl_status status = add_batch(cursor, &header, &view, max_records, max_bytes, chunk);
+    while (status == PL_OK && cursor->offset < view.end_offset) {
+      status = pl_segment_batch(segment, cursor->position, cursor->batch_offset, &view, &header);
+      if (status == PL_OK)
+        status = add_batch(cursor, &header, &view, max_records, max_bytes, chunk);
+    }
+    /* What was found before trouble is handed out first; the next call meets the trouble. */
+    if (chunk->next_offset == chunk->from_offset && status != PL_OK && status != PL_END)
+      return status;
+  } while (chunk->count == 0);
+  chunk->segment = cursor->segment;
+  pl_segment_acquire(chunk->segment);
+  return PL_OK;
+}
+
+pl_status pl_cursor_batch(pl_cursor *cursor, bool may_block, pl_chunk *chunk, pl_header *header) {
+  pl_log *log = cursor->log;
+  pl_view view;
+  memset(chunk, 0, sizeof *chunk);
+  pl_log_view(log, &view);
+  view.may_block = may_block;
+  int64_t start = atomic_load_explicit(&log->page->log_start, memory_order_relaxed);
+  if (cursor->offset < start || cursor->offset > view.end_offset)
+    return out_of_range(cursor, start, view.end_offset);
+  if (cursor->offset >= view.end_offset) return PL_END;
+  PL_TRY(current_batch(cursor, &view, header));
+  chunk->position = cursor->position;
+  chunk->from_offset = header->base_offset;
+  chunk->count = -1;
+  chunk->codec = header->attributes & PL_ATTRIBUTE_CODEC_MASK;
+  if (header->size == 0) {
+    cursor->record_position = 0;
+    PL_TRY(walk_open(cursor, header, view.end_offset, &chunk->end_position));
+    cursor->record_position = chunk->end_position;
+    cursor->offset = view.end_offset;
+  } else {
+    PL_TRY(pl_segment_verify(cursor->segment, cursor->position, header, &view));
+    chunk->end_position = cursor->position + header->size;
+    cursor->position = chunk->end_position;
+    cursor->offset = cursor->batch_offset = header->last_offset + 1;
+    cursor->record_position = 0;
+  }
+  chunk->next_offset = cursor->offset;
+  chunk->segment = cursor->segment;
+  pl_segment_acquire(chunk->segment);
+  return PL_OK;
+}
+
+pl_status pl_chunk_finish(const pl_chunk *chunk, uint8_t *out) {
+  uint64_t size = chunk->end_position - chunk->position;
+  pl_reader reader;
+  pl_record record;
+  int64_t count = 0, max_timestamp = -1;
+  pl_reader_init(&reader, chunk);
+  while (pl_reader_records(&reader, &record, 1) == 1) {
+    if (record.timestamp > max_timestamp) max_timestamp = record.timestamp;
+    count++;
+  }
+  if (count != chunk->next_offset - chunk->from_offset)
+    return pl_fail_corrupt(chunk->segment->path, (int64_t)chunk->position, chunk->from_offset, -1,
+                           "the open batch does not parse; run `pylog check`");
+  memcpy(out, chunk->segment->data + chunk->position, size);
+  pl_batch_seal(out, size, count, max_timestamp);
+  return PL_OK;
+}
+
+void pl_chunk_release(pl_chunk *chunk) {
+  pl_segment_release(chunk->segment);
+  chunk->segment = NULL;
+}
+
+/* Next place after damage at the cursor: where the header's length leads if a believable batch
+ * stands there, else the first one found by its bytes, else the next segment. */
+pl_status pl_cursor_skip(pl_cursor *cursor) {
+  pl_log *log = cursor->log;
+  pl_view view;
+  pl_log_view(log, &view);
+  view.may_block = true;
+  int64_t next_base = INT64_MAX;
+  if (!cursor->segment) {
+    PL_TRY(pl_log_segment(log, cursor->offset, &cursor->segment, &next_base));
+    cursor->position = 0; /* the walk itself failed: look from the start for what follows */
+  }
+  pl_segment *segment = cursor->segment;
+  pl_segment_probe(segment, 0, 1);
+  uint64_t size = atomic_load(&segment->size);
+  uint64_t at = cursor->position + 1;
+  for (; at + PL_BATCH_HEADER_SIZE <= size; at++) {
+    pl_header header;
+    const char *why;
+    int64_t interval_end;
+    const uint8_t *batch = segment->data + at;
+    if (batch[PL_BATCH_MAGIC] != 2 || !pl_header_decode(batch, size - at, &header, &why)) continue;
+    if (header.base_offset <= cursor->offset || header.base_offset >= view.end_offset ||
+        header.leader_epoch != pl_meta_epoch_at(&log->meta, header.base_offset, &interval_end) ||
+        pl_segment_see(segment, at, header.size, true) != PL_OK ||
+        !pl_batch_crc_matches(batch, header.size))
+      continue;
+    cursor->position = at;
+    cursor->batch_offset = cursor->offset = header.base_offset;
+    cursor->record_position = 0;
+    return PL_OK;
+  }
+  int64_t base = segment->base_offset;
+  pl_cursor_release(cursor);
+  PL_TRY(pl_log_segment(log, base, &segment, &next_base));
+  pl_segment_release(segment);
+  cursor->record_position = 0;
+  cursor->offset = next_base < view.end_offset ? next_base : view.end_offset;
+  return next_base < view.end_offset ? PL_OK : PL_END;
+}
+
+pl_slice pl_chunk_payload(const pl_chunk *chunk) {
+  const uint8_t *start = chunk->segment->data + chunk->position + PL_BATCH_HEADER_SIZE;
+  return (pl_slice){start, chunk->segment->data + chunk->end_position - start};
+}
+
+/* ---- decoding --------------------------------------------------------------------------- */
+
+static void enter_batch(pl_reader *reader, const uint8_t *batch) {
+  uint32_t length = pl_batch_load_length(batch);
+  reader->batch = batch;
+  reader->p = batch + PL_BATCH_HEADER_SIZE;
+  reader->end = length ? batch + PL_BATCH_LENGTH_OVERHEAD + length : reader->stop;
+  if (reader->end > reader->stop) reader->end = reader->stop;
+  reader->base_offset = pl_load_i64(batch + PL_BATCH_BASE_OFFSET);
+  reader->base_timestamp = pl_load_i64(batch + PL_BATCH_BASE_TIMESTAMP);
+  bool append_time = pl_load_u16(batch + PL_BATCH_ATTRIBUTES) & PL_ATTRIBUTE_APPEND_TIME;
+  reader->fixed_timestamp = append_time ? pl_load_i64(batch + PL_BATCH_MAX_TIMESTAMP) : -1;
+}
+
+void pl_reader_init(pl_reader *reader, const pl_chunk *chunk) {
+  const uint8_t *data = chunk->segment->data;
+  memset(reader, 0, sizeof *reader);
+  reader->stop = data + chunk->end_position;
+  reader->from_offset = chunk->from_offset;
+  reader->next_offset = chunk->next_offset;
+  enter_batch(reader, data + chunk->position);
+  if (chunk->record_position) reader->p = data + chunk->record_position;
+}
+
+void pl_reader_init_payload(pl_reader *reader, const pl_chunk *chunk, pl_slice payload) {
+  pl_reader_init(reader, chunk);
+  reader->p = payload.data;
+  reader->end = reader->stop = payload.data + payload.size;
+}
+
+/* 1: a record; 0: no more; -1: broken. */
+static inline __attribute__((always_inline)) int next_record(pl_reader *reader,
+                                                             pl_record *record) {
+  for (;;) {
+    if (__builtin_expect(reader->p >= reader->end, 0)) {
+      if (reader->is_done || reader->end >= reader->stop) return 0;
+      enter_batch(reader, reader->end);
+      if (pl_load_u16(reader->batch + PL_BATCH_ATTRIBUTES) & PL_ATTRIBUTE_CONTROL)
+        reader->p = reader->end;
+      continue;
+    }
+    int64_t timestamp_delta, offset_delta;
+    const uint8_t *body;
+    const uint8_t *after =
+        pl_record_get(reader->p, reader->end, &timestamp_delta, &offset_delta, &body);
+    if (__builtin_expect(!after, 0)) return -1;
+    reader->p = after;
+    int64_t offset = (int64_t)((uint64_t)reader->base_offset + (uint64_t)offset_delta);
+    if (__builtin_expect(offset < reader->from_offset, 0)) continue;
+    if (__builtin_expect(offset >= reader->next_offset, 0)) {
+      reader->is_done = true;
+      reader->p = reader->end = reader->stop;
+      return 0;
+    }
+    record->offset = offset;
+    record->timestamp =
+        __builtin_expect(reader->fixed_timestamp >= 0, 0)
+            ? reader->fixed_timestamp
+            : (int64_t)((uint64_t)reader->base_timestamp + (uint64_t)timestamp_delta);
+    record->batch = reader->batch;
+    record->body = body;
+    record->body_size = after - body;
+    return 1;
+  }
+}
+
+int64_t pl_reader_records(pl_reader *reader, pl_record *records, int64_t count) {
+  int64_t n = 0;
+  while (n < count) {
+    int got = next_record(reader, &records[n]);
+    if (got < 0) return -1;
+    if (got == 0) break;
+    n++;
+  }
+  return n;
+}
+
+/* Key and value of a record body, bounded; the headers are left alone. */
+static inline bool key_and_value(const pl_record *record, pl_slice *key, pl_slice *value) {
+  const uint8_t *p = record->body, *end = p + record->body_size;
+  p = pl_get_varint(p, end, &key->size);
+  if (!p || key->size < -1 || key->size > end - p) return false;
+  key->data = p;
+  p += key->size > 0 ? key->size : 0;
+  p = pl_get_varint(p, end, &value->size);
+  if (!p || value->size < -1 || value->size > end - p) return false;
+  value->data = p;
+  return true;
+}
+
+int64_t pl_reader_values(pl_reader *reader, pl_slice *values, int64_t count) {
+  int64_t n = 0;
+  pl_record record;
+  pl_slice key;
+  while (n < count) {
+    int got = next_record(reader, &record);
+    if (got < 0 || (got > 0 && !key_and_value(&record, &key, &values[n]))) return -1;
+    if (got == 0) break;
+    n++;
+  }
+  return n;
+}
+
+int64_t pl_reader_columns(pl_reader *reader, pl_column_arrays *c, int64_t count) {
+  int64_t n = 0;
+  pl_record record;
+  pl_slice key, value;
+  while (n < count) {
+    int got = next_record(reader, &record);
+    if (got < 0 || (got > 0 && !key_and_value(&record, &key, &value))) return -1;
+    if (got == 0) break;
+    if (c->offsets) c->offsets[n] = record.offset;
+    if (c->timestamps) c->timestamps[n] = record.timestamp;
+    if (c->value_positions) c->value_positions[n] = value.data - c->origin;
+    if (c->value_sizes) c->value_sizes[n] = (int32_t)value.size;
+    if (c->key_positions) c->key_positions[n] = key.data - c->origin;
+    if (c->key_sizes) c->key_sizes[n] = (int32_t)key.size;
+    n++;
+  }
+  return n;
+}
+
+/* ---- by time ---------------------------------------------------------------------------- */
+
+pl_status pl_offset_for_time(pl_log *log, int64_t timestamp, int64_t *offset) {
+  pl_view view;
+  pl_log_view(log, &view);
+  view.may_block = true;
+  pl_cursor cursor;
+  int64_t start = atomic_load(&log->page->log_start), next_base = start;
+  pl_cursor_init(&cursor, log, start);
+  pl_status status = PL_END;
+  while (next_base < view.end_offset) {
+    pl_segment *segment;
+    int64_t here = next_base;
+    PL_TRY(pl_log_segment(log, here, &segment, &next_base));
+    int64_t from = pl_segment_time_floor(segment, timestamp, &view);
+    pl_segment_release(segment);
+    pl_cursor_seek(&cursor, from > here ? from : here);
+    /* Batches of this segment whose greatest time is early are skipped by their header alone. */
+    pl_header header;
+    while (cursor.offset < view.end_offset && cursor.offset < next_base &&
+           (status = current_batch(&cursor, &view, &header)) == PL_OK &&
+           cursor.offset < next_base) {
+      if (header.size == 0 || header.max_timestamp >= timestamp) {
+        pl_cursor_release(&cursor);
+        *offset = cursor.offset;
+        return PL_OK;
+      }
+      cursor.offset = header.last_offset + 1;
+    }
+    if (status < 0) break;
+  }
+  pl_cursor_release(&cursor);
+  return status < 0 ? status : PL_END;
+}

@@ -1,0 +1,327 @@
+/* Linux, behind one seam. */
+#define _GNU_SOURCE
+#include "pl_file.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/futex.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/mman.h>
+#include <sys/random.h>
+#include <sys/stat.h>
+#include <sys/statvfs.h>
+#include <sys/syscall.h>
+#include <sys/vfs.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "pl_fault.h"
+
+#ifndef MADV_POPULATE_READ
+#define MADV_POPULATE_READ 22
+#define MADV_POPULATE_WRITE 23
+#endif
+
+/* Left free on every disk so that the small files beside the log can still be written. */
+#define DISK_RESERVE_BYTES (1u << 20)
+
+pl_status pl_file_path(const char *directory, const char *name, char *out) {
+  int n = snprintf(out, PL_PATH_MAX, "%s/%s", directory, name);
+  if (n < 0 || n >= PL_PATH_MAX)
+    return pl_fail(PL_ERR_CONFIG, directory, "the path is too long; use a shorter one");
+  return PL_OK;
+}
+
+typedef struct filesystem {
+  uint32_t magic;
+  const char *name;
+  bool mapped, persistent;
+} filesystem;
+
+static const filesystem filesystems[] = {
+    {0xEF53, "ext4", true, true},          {0x58465342, "xfs", true, true},
+    {0x01021994, "tmpfs", true, false},    {0x794C7630, "overlayfs", true, true},
+    {0x858458F6, "ramfs", true, false},    {0x9123683E, "btrfs", false, true},
+    {0x2FC12FC1, "zfs", false, true},      {0x6969, "nfs", false, true},
+    {0xFF534D42, "cifs", false, true},     {0xFE534D42, "smb2", false, true},
+    {0x01021997, "9p", false, true},       {0x65735546, "fuse", false, true},
+};
+
+pl_status pl_file_check_filesystem(const char *path, bool must_survive_power_loss) {
+  struct statfs info;
+  if (statfs(path, &info) != 0) return pl_fail_errno(errno, path, "ask for the file system");
+  uint32_t magic = (uint32_t)info.f_type;
+  const filesystem *found = NULL;
+  for (size_t i = 0; i < sizeof filesystems / sizeof *filesystems; i++)
+    if (filesystems[i].magic == magic) found = &filesystems[i];
+  if (!found || !found->mapped)
+    return pl_fail(PL_ERR_FILESYSTEM, path,
+                   "the file system is %s (0x%x), on which a log cannot be written through a "
+                   "mapping; put the directory on ext4, xfs or tmpfs",
+                   found ? found->name : "unknown", magic);
+  if (must_survive_power_loss && !found->persistent)
+    return pl_fail(PL_ERR_FILESYSTEM, path,
+                   "the file system is %s, which keeps nothing over a power loss, so "
+                   "durability=\"fsync\" would be a lie; use durability=\"os\" or another disk",
+                   found->name);
+  return PL_OK;
+}
+
+pl_status pl_file_open(const char *path, int flags, int *fd) {
+  *fd = -1;
+  int error = PL_FAIL_HERE("open");
+  int opened = error ? -1 : open(path, flags | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK, 0600);
+  if (opened < 0) return pl_fail_errno(error ? error : errno, path, "open the file");
+  struct stat info;
+  if (fstat(opened, &info) != 0 || !S_ISREG(info.st_mode)) {
+    close(opened);
+    return pl_fail(PL_ERR_FORMAT, path, "this is not a regular file; move it away");
+  }
+  *fd = opened;
+  return PL_OK;
+}
+
+void pl_file_close(int fd) {
+  if (fd >= 0) close(fd);
+}
+
+pl_status pl_file_size(int fd, const char *path, uint64_t *size) {
+  struct stat info;
+  if (fstat(fd, &info) != 0) return pl_fail_errno(errno, path, "ask for the size of the file");
+  *size = (uint64_t)info.st_size;
+  return PL_OK;
+}
+
+bool pl_file_exists(const char *path) { return access(path, F_OK) == 0; }
+
+static pl_status disk_full(const char *path, uint64_t wanted, int error) {
+  pl_fail(PL_ERR_DISK_FULL, path,
+          "no room for %llu more bytes; free some space, then append again: nothing was lost",
+          (unsigned long long)wanted);
+  pl_error_last()->os_errno = error;
+  return PL_ERR_DISK_FULL;
+}
+
+pl_status pl_file_reserve(int fd, const char *path, uint64_t size) {
+  struct stat info;
+  struct statvfs disk;
+  if (fstat(fd, &info) != 0) return pl_fail_errno(errno, path, "ask for the size of the file");
+  uint64_t had = (uint64_t)info.st_size;
+  if (size <= had) return PL_OK;
+  if (fstatvfs(fd, &disk) == 0 &&
+      (uint64_t)disk.f_bavail * disk.f_frsize < size - had + DISK_RESERVE_BYTES)
+    return disk_full(path, size - had, ENOSPC);
+  int error = PL_FAIL_HERE("fallocate");
+  while (!error && fallocate(fd, 0, 0, (off_t)size) != 0) {
+    error = errno;
+    if (error == EINTR) error = 0;
+  }
+  if (!error) return PL_OK;
+  int ignored = ftruncate(fd, (off_t)had);
+  (void)ignored;
+  if (error == ENOSPC || error == EDQUOT || error == EFBIG)
+    return disk_full(path, size - had, error);
+  return pl_fail_errno(error, path, "reserve blocks for the file");
+}
+
+pl_status pl_file_map(int fd, const char *path, size_t size, bool writable, uint8_t **data) {
+  int error = PL_FAIL_HERE("mmap");
+  int protection = writable ? PROT_READ | PROT_WRITE : PROT_READ;
+  void *mapped = error ? MAP_FAILED : mmap(NULL, size, protection, MAP_SHARED, fd, 0);
+  if (mapped == MAP_FAILED) return pl_fail_errno(error ? error : errno, path, "map the file");
+  *data = mapped;
+  return PL_OK;
+}
+
+void pl_file_unmap(uint8_t *data, size_t size) {
+  if (data) munmap(data, size);
+}
+
+pl_status pl_file_populate(uint8_t *data, size_t size, bool for_write, int fd, const char *path) {
+  uintptr_t start = (uintptr_t)data & ~(uintptr_t)4095;
+  size_t length = (uintptr_t)data + size - start;
+  int advice = for_write ? MADV_POPULATE_WRITE : MADV_POPULATE_READ;
+  int error = PL_FAIL_HERE("populate");
+  while (!error && madvise((void *)start, length, advice) != 0) {
+    error = errno;
+    if (error == EINTR || error == EAGAIN) error = 0;
+  }
+  if (!error) return PL_OK;
+  if (error == EINVAL)
+    return pl_fail(PL_ERR_ENVIRONMENT, path,
+                   "the kernel lacks MADV_POPULATE; Linux 5.14 or newer is needed");
+  /* EFAULT is what a full disk, a failed read and a truncated file all answer (finding 6). */
+  if (error == EFAULT || error == EHWPOISON) {
+    uint64_t now = 0;
+    if (for_write) return disk_full(path, size, ENOSPC);
+    if (fd >= 0) PL_TRY(pl_file_size(fd, path, &now));
+    return pl_fail_corrupt(path, -1, -1, -1,
+                           "the file cannot be read where it was mapped (it has %llu bytes now); "
+                           "it was truncated or the disk failed; run `pylog check`",
+                           (unsigned long long)now);
+  }
+  return pl_fail_errno(error, path, "populate the mapping");
+}
+
+pl_status pl_file_sync(int fd, const char *path) {
+  int error = PL_FAIL_HERE("fdatasync");
+  if (!error && fdatasync(fd) != 0) error = errno;
+  return error ? pl_fail_errno(error, path, "flush the file to disk") : PL_OK;
+}
+
+pl_status pl_file_sync_directory(const char *directory) {
+  int error = PL_FAIL_HERE("fsync_directory");
+  int fd = error ? -1 : open(directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  if (fd < 0) return pl_fail_errno(error ? error : errno, directory, "open the directory");
+  int failed = fsync(fd) != 0 ? errno : 0;
+  close(fd);
+  return failed ? pl_fail_errno(failed, directory, "flush the directory to disk") : PL_OK;
+}
+
+pl_status pl_file_truncate(int fd, const char *path, uint64_t size) {
+  int error = PL_FAIL_HERE("ftruncate");
+  if (!error && ftruncate(fd, (off_t)size) != 0) error = errno;
+  return error ? pl_fail_errno(error, path, "truncate the file") : PL_OK;
+}
+
+pl_status pl_file_rename(const char *from, const char *to) {
+  int error = PL_FAIL_HERE("rename");
+  if (!error && rename(from, to) != 0) error = errno;
+  return error ? pl_fail_errno(error, to, "rename a file to this name") : PL_OK;
+}
+
+pl_status pl_file_remove(const char *path) {
+  if (unlink(path) != 0 && errno != ENOENT) return pl_fail_errno(errno, path, "remove the file");
+  return PL_OK;
+}
+
+pl_status pl_file_read_small(const char *path, char *buffer, size_t capacity, size_t *size) {
+  *size = 0;
+  if (!pl_file_exists(path)) return PL_NOT_READY;
+  int fd;
+  PL_TRY(pl_file_open(path, O_RDONLY, &fd));
+  while (*size < capacity) {
+    ssize_t n = read(fd, buffer + *size, capacity - *size);
+    if (n < 0 && errno == EINTR) continue;
+    if (n < 0) {
+      int error = errno;
+      close(fd);
+      return pl_fail_errno(error, path, "read the file");
+    }
+    if (n == 0) break;
+    *size += (size_t)n;
+  }
+  close(fd);
+  return PL_OK;
+}
+
+static pl_status write_all(int fd, const char *path, const char *bytes, size_t size) {
+  int error = PL_FAIL_HERE("write");
+  while (!error && size > 0) {
+    ssize_t n = write(fd, bytes, size);
+    if (n < 0 && errno == EINTR) continue;
+    if (n < 0) {
+      error = errno;
+      break;
+    }
+    bytes += n;
+    size -= (size_t)n;
+  }
+  return error ? pl_fail_errno(error, path, "write the file") : PL_OK;
+}
+
+pl_status pl_file_replace(const char *directory, const char *name, const void *bytes, size_t size,
+                          bool sync) {
+  char path[PL_PATH_MAX], temporary_name[256], temporary[PL_PATH_MAX];
+  snprintf(temporary_name, sizeof temporary_name, "%s.tmp", name);
+  PL_TRY(pl_file_path(directory, name, path));
+  PL_TRY(pl_file_path(directory, temporary_name, temporary));
+  int fd;
+  PL_TRY(pl_file_open(temporary, O_RDWR | O_CREAT | O_TRUNC, &fd));
+  pl_status status = write_all(fd, temporary, bytes, size);
+  if (status == PL_OK && sync) status = pl_file_sync(fd, temporary);
+  close(fd);
+  if (status == PL_OK) status = pl_file_rename(temporary, path);
+  if (status == PL_OK && sync) status = pl_file_sync_directory(directory);
+  return status;
+}
+
+pl_status pl_file_lock(int fd, const char *path, bool exclusive, int wait_ms) {
+  int64_t deadline = pl_monotonic_ms() + wait_ms;
+  for (;;) {
+    if (flock(fd, (exclusive ? LOCK_EX : LOCK_SH) | LOCK_NB) == 0) return PL_OK;
+    if (errno != EWOULDBLOCK && errno != EINTR) return pl_fail_errno(errno, path, "lock the file");
+    if (pl_monotonic_ms() >= deadline) return PL_BUSY;
+    pl_sleep_ms(1);
+  }
+}
+
+void pl_futex_wait(_Atomic uint32_t *word, uint32_t expected, int timeout_ms) {
+  struct timespec timeout = {timeout_ms / 1000, (long)(timeout_ms % 1000) * 1000000};
+  syscall(SYS_futex, word, FUTEX_WAIT, expected, &timeout, NULL, 0);
+}
+
+void pl_futex_wake_all(_Atomic uint32_t *word) {
+  syscall(SYS_futex, word, FUTEX_WAKE, INT32_MAX, NULL, NULL, 0);
+}
+
+static int64_t read_ms(clockid_t clock) {
+  struct timespec now;
+  clock_gettime(clock, &now);
+  return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
+}
+
+int64_t pl_clock_ms(void) { return read_ms(CLOCK_REALTIME_COARSE); }
+int64_t pl_monotonic_ms(void) { return read_ms(CLOCK_MONOTONIC_COARSE); }
+
+uint64_t pl_monotonic_ns(void) {
+  struct timespec now;
+  clock_gettime(CLOCK_MONOTONIC, &now);
+  return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+}
+
+void pl_sleep_ms(int ms) {
+  struct timespec pause = {ms / 1000, (long)(ms % 1000) * 1000000};
+  nanosleep(&pause, NULL);
+}
+
+void pl_boot_id(uint8_t out[16]) {
+  char text[64] = {0};
+  size_t size, digits = 0;
+  memset(out, 0, 16);
+  if (pl_file_read_small("/proc/sys/kernel/random/boot_id", text, sizeof text - 1, &size) != PL_OK)
+    return;
+  for (const char *c = text; *c && digits < 32; c++) {
+    int value = *c >= '0' && *c <= '9' ? *c - '0' : *c >= 'a' && *c <= 'f' ? *c - 'a' + 10 : -1;
+    if (value < 0) continue;
+    out[digits / 2] = (uint8_t)(out[digits / 2] << 4 | value);
+    digits++;
+  }
+}
+
+uint64_t pl_pid_namespace(void) {
+  struct stat info;
+  return stat("/proc/self/ns/pid", &info) == 0 ? (uint64_t)info.st_ino : 0;
+}
+
+uint64_t pl_random_u64(void) {
+  uint64_t value = 0;
+  if (getrandom(&value, sizeof value, 0) != sizeof value) value = pl_monotonic_ns();
+  return value;
+}
+
+void pl_describe_thread(int tid, char *out, size_t size) {
+  char path[64], text[2048];
+  size_t got;
+  snprintf(path, sizeof path, "/proc/%d/status", tid);
+  if (pl_file_read_small(path, text, sizeof text - 1, &got) != PL_OK || got == 0) {
+    snprintf(out, size, "thread %d, which /proc does not show", tid);
+    return;
+  }
+  text[got] = 0;
+  const char *state = strstr(text, "\nState:\t"), *group = strstr(text, "\nTgid:\t");
+  snprintf(out, size, "pid %d (state %c)", group ? atoi(group + 7) : tid, state ? state[8] : '?');
+}

@@ -1,0 +1,139 @@
+/* Durability: one fdatasync for all who wait, in all threads and processes; and waiting.
+ *
+ * Group commit without a queue: who holds the flush lock syncs everything appended so far;
+ * those that queued behind find, when they get the lock, that their offset is durable already.
+ * A failed fdatasync is told to everybody through the page before the lock is released, and is
+ * never retried: the kernel marks the pages clean after a failure, so that a second fdatasync
+ * would say yes to what is not on the disk (reliability.md finding 3).
+ */
+#include <inttypes.h>
+
+#include "pl_fault.h"
+#include "pl_log.h"
+
+static pl_status poisoned(const pl_log *log, int os_errno) {
+  pl_fail(PL_ERR_DURABILITY, log->directory,
+          "a flush to disk failed (errno %d): records from offset %" PRId64 " on may not survive "
+          "a power loss; the log takes no more appends; copy it, then repair the disk",
+          os_errno, (int64_t)atomic_load(&log->page->durable_offset));
+  pl_error_last()->os_errno = os_errno;
+  return PL_ERR_DURABILITY;
+}
+
+static void poison(pl_log *log, int os_errno) {
+  uint32_t live = PL_LOG_LIVE;
+  atomic_store(&log->page->poison_errno, os_errno);
+  atomic_compare_exchange_strong(&log->page->state, &live, PL_LOG_POISONED);
+  pl_bells_ring_if_any(log->bells, &log->page->bells);
+}
+
+/* Syncs the files that hold [durable, end): old segments first, the directory, then publish. */
+static pl_status sync_segments(pl_log *log, int64_t from, int64_t active_base) {
+  int64_t base = from, next_base = INT64_MAX, synced = -1;
+  do {
+    pl_segment *segment;
+    PL_TRY(pl_log_segment(log, base, &segment, &next_base));
+    PL_POINT("before-sync");
+    pl_status status = pl_file_sync(segment->fd, segment->path);
+    synced = segment->base_offset;
+    pl_segment_release(segment);
+    PL_TRY(status);
+    base = next_base;
+  } while (synced < active_base && next_base != INT64_MAX);
+  return pl_file_sync_directory(log->directory);
+}
+
+static pl_status flush_locked(pl_log *log, int wait_ms) {
+  pl_page *page = log->page;
+  int64_t end, active_base, from = atomic_load(&page->durable_offset);
+  PL_TRY(pl_seal(log, wait_ms, &end, &active_base));
+  if (end <= from) return PL_OK;
+  pl_status status;
+  if (from > active_base) { /* the common case: one file, in its directory since long */
+    pl_segment *segment;
+    int64_t next_base;
+    PL_TRY(pl_log_segment(log, active_base, &segment, &next_base));
+    PL_POINT("before-sync");
+    status = pl_file_sync(segment->fd, segment->path);
+    pl_segment_release(segment);
+  } else {
+    status = sync_segments(log, from, active_base);
+  }
+  if (status < 0) {
+    int os_errno = pl_error_last()->os_errno;
+    poison(log, os_errno);
+    return poisoned(log, os_errno);
+  }
+  PL_POINT("synced");
+  /* Another process's descriptor may have been given the error: believe it over ours. */
+  if (atomic_load(&page->state) == PL_LOG_POISONED)
+    return poisoned(log, atomic_load(&page->poison_errno));
+  atomic_store_explicit(&page->durable_offset, end, memory_order_release);
+  atomic_store(&page->durable_floor, end);
+  atomic_store(&page->floor_check, pl_floor_check(end, page->identity.incarnation));
+  atomic_fetch_add(&page->flushes, 1);
+  PL_POINT("durable-published");
+  return PL_OK;
+}
+
+pl_status pl_flush(pl_log *log, int64_t target, int wait_ms) {
+  pl_page *page = log->page;
+  if (atomic_load(&page->durable_offset) >= target) return PL_OK;
+  pl_lock_result result = pl_lock_wait(&page->flush_lock, wait_ms);
+  if (result == PL_LOCK_BUSY) return PL_BUSY;
+  if (result == PL_LOCK_BROKEN)
+    return pl_fail(PL_ERR_IO, log->directory, "the flush lock is unusable; reopen the log");
+  if (result == PL_LOCKED_DEAD) pl_lock_adopt(&page->flush_lock); /* its sync counts for nothing */
+  pl_status status = PL_OK;
+  if (atomic_load(&page->state) == PL_LOG_POISONED)
+    status = poisoned(log, atomic_load(&page->poison_errno));
+  else if (atomic_load(&page->durable_offset) < target)
+    status = flush_locked(log, wait_ms);
+  pl_lock_release(&page->flush_lock);
+  pl_bells_ring_if_any(log->bells, &page->bells);
+  return status;
+}
+
+/* ---- waiting ---------------------------------------------------------------------------- */
+
+typedef int64_t (*end_of_log)(const pl_log *log);
+
+static int64_t durable_of(const pl_log *log) { return atomic_load(&log->page->durable_offset); }
+
+/* A private page never moves; a read-only one cannot bear our bell: both poll, more slowly the
+ * longer nothing happens. */
+static pl_status poll_past(pl_log *log, int64_t offset, int wait_ms, end_of_log end) {
+  int pause_ms = 1;
+  for (int waited = 0; waited < wait_ms; waited += pause_ms) {
+    if (end(log) > offset) return PL_OK;
+    pl_sleep_ms(pause_ms);
+    if (pause_ms < 16) pause_ms *= 2;
+  }
+  return end(log) > offset ? PL_OK : PL_BUSY;
+}
+
+static pl_status wait_past(pl_log *log, int64_t offset, int wait_ms, end_of_log end) {
+  if (end(log) > offset) return PL_OK;
+  if (!log->is_writable) return poll_past(log, offset, wait_ms, end);
+  int64_t deadline = pl_monotonic_ms() + wait_ms;
+  for (;;) {
+    uint32_t seen = pl_bells_announce(log->bells, &log->page->bells);
+    if (end(log) > offset) return PL_OK;
+    if (atomic_load(&log->is_closed)) return pl_log_check(log);
+    if (atomic_load(&log->page->state) == PL_LOG_POISONED && end == durable_of)
+      return poisoned(log, atomic_load(&log->page->poison_errno));
+    int64_t left = deadline - pl_monotonic_ms();
+    if (left <= 0) return PL_BUSY;
+    pl_bells_sleep(log->bells, seen, (int)left);
+    if (end(log) > offset) return PL_OK;
+    if (pl_monotonic_ms() >= deadline) return PL_BUSY;
+  }
+}
+
+pl_status pl_wait_readable(pl_log *log, int64_t offset, int wait_ms) {
+  return wait_past(log, offset, wait_ms, pl_log_readable);
+}
+
+pl_status pl_wait_durable(pl_log *log, int64_t offset, int wait_ms) {
+  return wait_past(log, offset, wait_ms, durable_of);
+}

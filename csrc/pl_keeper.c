@@ -1,0 +1,149 @@
+/* The housekeeper: one C thread a process, for all the logs that it writes.
+ *
+ * It prefaults ahead, prepares the next segment, retires the full ones, seals idle batches, keeps
+ * an interval log's promise and reserves offsets. It needs no interpreter and cannot log: what
+ * fails is counted and tried again by whoever needs it. An appending thread that runs out of
+ * window does the work itself, so nothing depends on this thread but latency.
+ *
+ * It sleeps 50 ms at a time, or until an append nudges it. Idle, that is 20 short wake-ups a
+ * second, some 0.02 % of a core.
+ */
+#include <pthread.h>
+#include <signal.h>
+#include <stdbool.h>
+#include <unistd.h>
+
+#include "pl_log.h"
+
+enum { TICK_MS = 50, IDLE_SEAL_MS = 100, AGE_SEAL_MS = 1000, RETRY_MS = 1000 };
+
+static struct keeper {
+  pthread_mutex_t lock; /* guards the list; held while a log is being worked on */
+  pl_log *logs;         /* all that this process has open */
+  bool is_running;
+  _Atomic uint32_t nudges;
+} keeper = {.lock = PTHREAD_MUTEX_INITIALIZER};
+
+unsigned pl_forks; /* counted in the child */
+
+static void seal_if_due(pl_log *log, int64_t now) {
+  int64_t end = pl_log_end(log), sealed = atomic_load(&log->page->sealed_offset);
+  if (end != log->keeper_end) {
+    log->keeper_end = end;
+    log->keeper_end_ms = now;
+  }
+  if (sealed != log->keeper_sealed || sealed == end) {
+    log->keeper_sealed = sealed;
+    log->keeper_sealed_ms = now;
+  }
+  if (sealed == end) return;
+  if (now - log->keeper_end_ms < IDLE_SEAL_MS && now - log->keeper_sealed_ms < AGE_SEAL_MS) return;
+  int64_t unused;
+  pl_seal(log, 0, &unused, &unused);
+}
+
+static void flush_if_due(pl_log *log, int64_t now) {
+  if (log->options.durability != PL_DURABILITY_INTERVAL) return;
+  if (now - log->keeper_flush_ms < log->options.flush_interval_ms) return;
+  log->keeper_flush_ms = now;
+  if (pl_flush(log, pl_log_end(log), 0) < 0) atomic_fetch_add(&log->keeper_failures, 1);
+}
+
+static void keep(pl_log *log) {
+  int64_t now = pl_monotonic_ms();
+  uint32_t state = atomic_load(&log->page->state);
+  if (state != PL_LOG_LIVE) return;
+  uint64_t failures = atomic_load(&log->keeper_failures);
+  if (now >= log->keeper_retry_ms) {
+    pl_prepare_ahead(log);
+    if (pl_retire(log) < 0) atomic_fetch_add(&log->keeper_failures, 1);
+    if (atomic_load(&log->keeper_failures) != failures) log->keeper_retry_ms = now + RETRY_MS;
+  }
+  seal_if_due(log, now);
+  flush_if_due(log, now);
+}
+
+static void *run(void *argument) {
+  (void)argument;
+  for (;;) {
+    uint32_t seen = atomic_load(&keeper.nudges);
+    pthread_mutex_lock(&keeper.lock);
+    int tick = TICK_MS;
+    for (pl_log *log = keeper.logs; log; log = log->keeper_next) {
+      if (!log->is_kept) continue;
+      keep(log);
+      if (log->options.durability == PL_DURABILITY_INTERVAL &&
+          log->options.flush_interval_ms < tick)
+        tick = (int)log->options.flush_interval_ms;
+    }
+    pthread_mutex_unlock(&keeper.lock);
+    pl_futex_wait(&keeper.nudges, seen, tick);
+  }
+  return NULL;
+}
+
+/* A forked child has no housekeeper and none of its parent's logs; its copies of their lock
+ * descriptors would keep the parent's flocks alive, so they are closed (without unlocking). */
+static void after_fork_in_child(void) {
+  pthread_mutex_init(&keeper.lock, NULL);
+  for (pl_log *log = keeper.logs; log; log = log->keeper_next) {
+    pl_file_close(log->lock_fd);
+    log->lock_fd = -1;
+  }
+  keeper.logs = NULL;
+  keeper.is_running = false;
+  pl_forks++;
+}
+
+void pl_keeper_register(pl_log *log) {
+  static bool has_handler;
+  pthread_mutex_lock(&keeper.lock);
+  if (!has_handler) pthread_atfork(NULL, NULL, after_fork_in_child);
+  has_handler = true;
+  log->keeper_next = keeper.logs;
+  keeper.logs = log;
+  log->keeper_end = log->keeper_sealed = -1;
+  log->fork_generation = pl_forks;
+  pthread_mutex_unlock(&keeper.lock);
+}
+
+void pl_keeper_drop(pl_log *log) {
+  pthread_mutex_lock(&keeper.lock);
+  for (pl_log **link = &keeper.logs; *link; link = &(*link)->keeper_next)
+    if (*link == log) {
+      *link = log->keeper_next;
+      break;
+    }
+  log->is_kept = false;
+  pthread_mutex_unlock(&keeper.lock);
+}
+
+/* All signals are the interpreter's: none may be delivered to this thread. */
+static bool start(void) {
+  pthread_t thread;
+  pthread_attr_t attributes;
+  sigset_t all, old;
+  sigfillset(&all);
+  pthread_attr_init(&attributes);
+  pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
+  pthread_attr_setstacksize(&attributes, 256 * 1024);
+  pthread_sigmask(SIG_BLOCK, &all, &old);
+  bool started = pthread_create(&thread, &attributes, run, NULL) == 0;
+  pthread_sigmask(SIG_SETMASK, &old, NULL);
+  pthread_attr_destroy(&attributes);
+  return started;
+}
+
+void pl_keeper_adopt(pl_log *log) {
+  if (log->is_kept) return;
+  pthread_mutex_lock(&keeper.lock);
+  log->is_kept = true;
+  if (!keeper.is_running) keeper.is_running = start();
+  pthread_mutex_unlock(&keeper.lock);
+}
+
+void pl_keeper_nudge(pl_log *log) {
+  atomic_store(&log->nudge_position, UINT64_MAX);
+  atomic_fetch_add(&keeper.nudges, 1);
+  pl_futex_wake_all(&keeper.nudges);
+}

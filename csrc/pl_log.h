@@ -1,0 +1,159 @@
+/* One log in one directory, opened by any number of processes. The floors above a segment:
+ *
+ *   pl_log.c      open, close, the list of segments, what a reader may see
+ *   pl_recover.c  what the first opener does before anybody else may come in
+ *   pl_append.c   the writers' critical section: encode, publish, seal, roll
+ *   pl_prepare.c  what an appending thread must never do itself: map, allocate, prefault, reserve
+ *   pl_flush.c    durability and group commit
+ *   pl_cursor.c   reading
+ *   pl_keeper.c   the housekeeper thread, one a process
+ *
+ * Locks, in the order they are taken:
+ *   flock on "lock"        shared while open; exclusive to create, recover, close cleanly
+ *   page->flush_lock       held across fdatasync
+ *   page->maintenance_lock adds blocks, removes, trims, indexes, writes log.meta
+ *   log->prepare_lock      this process's mapping work
+ *   page->append_lock      pure C, no system call but the roll's rename
+ *   log->list_lock         this process's list of segments
+ */
+#ifndef PL_LOG_H
+#define PL_LOG_H
+
+#include "pl_page.h"
+#include "pl_segment.h"
+
+enum { PL_OPEN_SEGMENTS_MAX = 64 }; /* mapped by the list; views may hold more */
+
+typedef struct pl_listed {
+  int64_t base_offset;
+  pl_segment *segment; /* NULL until used */
+  uint64_t used;       /* for eviction */
+} pl_listed;
+
+/* What recovery did; all zero when there was nothing to do. */
+typedef struct pl_recovered {
+  int reason;             /* 0 none, 1 killed: page believed, 2 page not believed: scanned */
+  int is_lossy;           /* the log goes on at a fresh offset */
+  int64_t cut_offset;     /* first offset that is gone or never was */
+  int64_t next_offset;    /* where the log goes on */
+  int64_t cut_bytes;      /* bytes set aside */
+  int64_t batches_beyond; /* valid batches among them */
+  int64_t cut_position;
+  char path[PL_PATH_MAX]; /* file that was cut */
+  char why[160];
+} pl_recovered;
+
+typedef struct pl_log {
+  pl_page *page;
+  pl_bells *bells;
+  pl_segment *active;     /* changed with append_lock and list_lock held */
+  pl_options options;
+  bool is_writable;
+  bool is_private;        /* mode "r" on a log that nobody recovered: our own page, no updates */
+  unsigned fork_generation;
+  _Atomic uint32_t is_closed;
+  _Atomic uint32_t users; /* threads inside waits and syncs */
+  _Atomic uint64_t nudge_position; /* past it an append wakes the housekeeper */
+
+  char directory[PL_PATH_MAX];
+  int lock_fd;
+  pl_meta meta;           /* as loaded at open: epochs and options never change while open */
+  pl_recovered recovered;
+
+  pthread_mutex_t list_lock;
+  pl_listed *list;
+  int64_t list_count, list_capacity;
+  uint64_t list_rolls, list_sequence, list_clock;
+  pl_segment *prepared;   /* mapped next segment; guarded by list_lock */
+  pl_segment *outgoing;   /* last active, to be released by the housekeeper; list_lock */
+
+  pthread_mutex_t prepare_lock;
+  bool is_kept;           /* the housekeeper knows it */
+  struct pl_log *keeper_next;
+  int64_t keeper_end, keeper_sealed;
+  int64_t keeper_end_ms, keeper_sealed_ms, keeper_flush_ms, keeper_retry_ms;
+  _Atomic uint64_t keeper_failures;
+} pl_log;
+
+/* Defaults for options that the caller left at -1 (a stored one wins over a default). */
+#define PL_OPTION_UNSET (-1)
+
+/* Opens or creates. `wait_ms` bounds the wait for somebody else's recovery. */
+pl_status pl_log_open(const char *directory, bool writable, const pl_options *wanted, int wait_ms,
+                      pl_log **log);
+/* Seals; the last one out writes indexes, trims and notes the clean end. Idempotent. Not to be
+ * called while another thread is inside; pl_log_free releases the memory. */
+pl_status pl_log_close(pl_log *log);
+void pl_log_free(pl_log *log);
+
+/* Closed, forked or fine. */
+pl_status pl_log_check(const pl_log *log);
+
+void pl_log_view(const pl_log *log, pl_view *view);
+static inline int64_t pl_log_end(const pl_log *log) {
+  return atomic_load_explicit(&log->page->end_offset, memory_order_acquire);
+}
+int64_t pl_log_readable(const pl_log *log);
+
+/* The segment that would hold `offset`, with a reference; *next_base is where the following one
+ * starts (INT64_MAX: it is the last). */
+pl_status pl_log_segment(pl_log *log, int64_t offset, pl_segment **segment, int64_t *next_base);
+pl_status pl_log_refresh_list(pl_log *log);
+/* Sum of the segment files' sizes as the directory tells them. */
+uint64_t pl_log_size_bytes(pl_log *log);
+/* Base offsets of the segment files in a directory, sorted; free() the array. */
+pl_status pl_list_segments(const char *directory, int64_t **bases, int64_t *count);
+
+/* Changes log.meta: loads, calls, stores, under the maintenance lock which the caller holds. */
+typedef void (*pl_meta_change)(pl_meta *meta, void *argument);
+pl_status pl_log_change_meta(pl_log *log, pl_meta_change change, void *argument, bool sync);
+
+/* pl_recover.c: called with the exclusive lock held. Leaves a page that can be attached to. */
+pl_status pl_recover(pl_log *log, const pl_options *wanted);
+/* For mode "r" without a believable page: fills a private one from the files alone. */
+pl_status pl_recover_private(pl_log *log);
+bool pl_page_is_believable(const pl_page *page, int fd, const pl_meta *meta);
+
+/* pl_append.c. All return PL_BUSY or PL_NOT_READY without having done anything when the lock or
+ * a preparation is missing and wait_ms is 0; with wait_ms > 0 they prepare and wait themselves
+ * and return PL_BUSY after that time. `if_end` < 0: unconditional. */
+pl_status pl_append(pl_log *log, int64_t timestamp, pl_slice key, pl_slice value,
+                    pl_slice headers, int64_t if_end, int wait_ms, int64_t *offset);
+/* As many of the records from `start` on as fit one hold of the lock (64 KiB), in batches. */
+pl_status pl_append_run(pl_log *log, const pl_columns *columns, int64_t start, int wait_ms,
+                        int64_t *done, int64_t *first_offset);
+/* One sealed batch, stamped in the log. */
+pl_status pl_append_batch(pl_log *log, const uint8_t *batch, uint64_t size, int64_t count,
+                          int64_t if_end, int wait_ms, int64_t *first_offset);
+/* Seals the open batch; *end_offset and *active_base as of that moment. */
+pl_status pl_seal(pl_log *log, int wait_ms, int64_t *end_offset, int64_t *active_base);
+enum { PL_HOLD_BYTES = 65536 };
+
+/* Takes the append lock, repairing after a death. On PL_OK the caller must pl_writer_leave(). */
+pl_status pl_writer_enter(pl_log *log, int wait_ms);
+void pl_writer_leave(pl_log *log);
+
+/* pl_prepare.c */
+pl_status pl_prepare(pl_log *log, uint64_t need_bytes, int64_t need_offsets);
+void pl_prepare_ahead(pl_log *log);  /* the housekeeper's share; failures are counted */
+pl_status pl_retire(pl_log *log);    /* trims and indexes rolled segments */
+pl_status pl_delete_before(pl_log *log, int64_t offset);
+pl_status pl_maintenance_enter(pl_log *log, int wait_ms);
+void pl_maintenance_leave(pl_log *log);
+
+/* pl_flush.c: makes everything below `target` durable; PL_BUSY after wait_ms of waiting for
+ * somebody else's flush. */
+pl_status pl_flush(pl_log *log, int64_t target, int wait_ms);
+
+/* Waits until the readable (or durable) end passes `offset`: PL_OK, or PL_BUSY after wait_ms. */
+pl_status pl_wait_readable(pl_log *log, int64_t offset, int wait_ms);
+pl_status pl_wait_durable(pl_log *log, int64_t offset, int wait_ms);
+
+/* pl_keeper.c */
+void pl_keeper_register(pl_log *log); /* at open: so that a fork can be noticed */
+void pl_keeper_adopt(pl_log *log);    /* from the first write on it is worked on */
+void pl_keeper_drop(pl_log *log);
+void pl_keeper_nudge(pl_log *log);
+extern unsigned pl_forks; /* forks between the first process and this one */
+
+#endif

@@ -1,0 +1,174 @@
+/* Reading and writing log.meta and leader-epoch-checkpoint. */
+#include "pl_meta.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "pl_crc32c.h"
+#include "pl_file.h"
+
+enum { TEXT_MAX = 65536 };
+
+/* One table for both directions: name, where, and the least legal value. */
+typedef struct field {
+  const char *name;
+  size_t at;
+  int64_t least;
+} field;
+
+static const field fields[] = {
+    {"log_start", offsetof(pl_meta, log_start), 0},
+    {"clean_end", offsetof(pl_meta, clean_end), -1},
+    {"durable_end", offsetof(pl_meta, durable_end), 0},
+    {"reserved_end", offsetof(pl_meta, reserved_end), 0},
+    {"durability", offsetof(pl_meta, options.durability), 0},
+    {"segment_bytes", offsetof(pl_meta, options.segment_bytes), 1},
+    {"max_message_bytes", offsetof(pl_meta, options.max_message_bytes), 1},
+    {"append_time", offsetof(pl_meta, options.append_time), 0},
+    {"index_interval_bytes", offsetof(pl_meta, options.index_interval_bytes), 0},
+    {"flush_interval_ms", offsetof(pl_meta, options.flush_interval_ms), 1},
+};
+enum { FIELD_COUNT = sizeof fields / sizeof *fields };
+
+static int64_t *at(const pl_meta *meta, const field *f) {
+  return (int64_t *)(void *)((char *)(uintptr_t)meta + f->at);
+}
+
+static int print_hex16(char *out, const uint8_t bytes[16]) {
+  for (int i = 0; i < 16; i++) snprintf(out + 2 * i, 3, "%02x", bytes[i]);
+  return 32;
+}
+
+static bool parse_hex16(const char *text, uint8_t bytes[16]) {
+  for (int i = 0; i < 16; i++) {
+    unsigned value;
+    if (sscanf(text + 2 * i, "%2x", &value) != 1) return false;
+    bytes[i] = (uint8_t)value;
+  }
+  return true;
+}
+
+static size_t format_meta(const pl_meta *meta, char *text) {
+  char boot[33];
+  print_hex16(boot, meta->clean_boot);
+  int n = snprintf(text, TEXT_MAX,
+                   "pylog-log %d\nfeatures %" PRIx64 "\nincarnation %016" PRIx64
+                   "\nclean_boot %s\n",
+                   PL_FORMAT_VERSION, meta->features, meta->incarnation, boot);
+  for (int i = 0; i < FIELD_COUNT; i++)
+    n += snprintf(text + n, (size_t)(TEXT_MAX - n), "%s %" PRId64 "\n", fields[i].name,
+                  *at(meta, &fields[i]));
+  for (int64_t i = 0; i < meta->epoch_count; i++)
+    n += snprintf(text + n, (size_t)(TEXT_MAX - n), "epoch %" PRId64 " %" PRId64 "\n",
+                  meta->epochs[i].epoch, meta->epochs[i].start_offset);
+  n += snprintf(text + n, (size_t)(TEXT_MAX - n), "crc32c %08x\n", pl_crc32c(text, (size_t)n));
+  return (size_t)n;
+}
+
+static size_t format_epochs(const pl_meta *meta, char *text) {
+  int n = snprintf(text, TEXT_MAX, "0\n%" PRId64 "\n", meta->epoch_count);
+  for (int64_t i = 0; i < meta->epoch_count; i++)
+    n += snprintf(text + n, (size_t)(TEXT_MAX - n), "%" PRId64 " %" PRId64 "\n",
+                  meta->epochs[i].epoch, meta->epochs[i].start_offset);
+  return (size_t)n;
+}
+
+pl_status pl_meta_store(const char *directory, const pl_meta *meta, bool sync) {
+  char *text = malloc(TEXT_MAX);
+  if (!text) return pl_fail(PL_ERR_NO_MEMORY, directory, "out of memory");
+  pl_status status =
+      pl_file_replace(directory, PL_EPOCHS_NAME, text, format_epochs(meta, text), false);
+  if (status == PL_OK)
+    status = pl_file_replace(directory, PL_META_NAME, text, format_meta(meta, text), sync);
+  free(text);
+  return status;
+}
+
+static bool parse_line(pl_meta *meta, const char *line) {
+  int64_t epoch, start;
+  char boot[33];
+  if (sscanf(line, "features %" SCNx64, &meta->features) == 1) return true;
+  if (sscanf(line, "incarnation %" SCNx64, &meta->incarnation) == 1) return true;
+  if (sscanf(line, "clean_boot %32s", boot) == 1) return parse_hex16(boot, meta->clean_boot);
+  if (sscanf(line, "epoch %" SCNd64 " %" SCNd64, &epoch, &start) == 2) {
+    if (meta->epoch_count >= PL_EPOCHS_MAX || epoch < 0 || epoch > INT32_MAX || start < 0)
+      return false;
+    meta->epochs[meta->epoch_count++] = (pl_epoch){epoch, start};
+    return true;
+  }
+  for (int i = 0; i < FIELD_COUNT; i++) {
+    size_t length = strlen(fields[i].name);
+    if (strncmp(line, fields[i].name, length) != 0 || line[length] != ' ') continue;
+    int64_t value = strtoll(line + length, NULL, 10);
+    *at(meta, &fields[i]) = value;
+    return value >= fields[i].least;
+  }
+  return false;
+}
+
+static pl_status parse_meta(pl_meta *meta, const char *path, char *text, size_t size) {
+  int version = 0;
+  unsigned crc;
+  char *last = NULL;
+  text[size] = 0;
+  if (sscanf(text, "pylog-log %d\n", &version) == 1 && version > PL_FORMAT_VERSION)
+    return pl_fail(PL_ERR_FORMAT, path,
+                   "the log has format version %d, this pylog knows up to %d; upgrade pylog",
+                   version, PL_FORMAT_VERSION);
+  for (char *p = text; (p = strstr(p, "\ncrc32c ")); p++) last = p + 1;
+  if (version < 1 || !last || sscanf(last, "crc32c %8x\n", &crc) != 1 ||
+      last + strlen("crc32c 00000000\n") != text + size ||
+      pl_crc32c(text, (size_t)(last - text)) != crc)
+    return pl_fail_corrupt(path, 0, -1, -1,
+                           "the file fails its checksum; restore it, or run `pylog check`");
+  char *state = NULL;
+  *last = 0;
+  strtok_r(text, "\n", &state);
+  for (char *line; (line = strtok_r(NULL, "\n", &state));)
+    if (!parse_line(meta, line))
+      return pl_fail_corrupt(path, line - text, -1, -1,
+                             "the line '%.60s' is not understood; run `pylog check`", line);
+  if (meta->features)
+    return pl_fail(PL_ERR_FORMAT, path,
+                   "the log uses features (0x%" PRIx64 ") that this pylog lacks; upgrade pylog",
+                   meta->features);
+  if (meta->epoch_count == 0)
+    return pl_fail_corrupt(path, 0, -1, -1, "no leader epoch is listed; run `pylog check`");
+  return PL_OK;
+}
+
+pl_status pl_meta_load(const char *directory, pl_meta *meta) {
+  char path[PL_PATH_MAX];
+  memset(meta, 0, sizeof *meta);
+  PL_TRY(pl_file_path(directory, PL_META_NAME, path));
+  char *text = malloc(TEXT_MAX + 1);
+  if (!text) return pl_fail(PL_ERR_NO_MEMORY, path, "out of memory");
+  size_t size;
+  pl_status status = pl_file_read_small(path, text, TEXT_MAX, &size);
+  if (status == PL_OK) status = parse_meta(meta, path, text, size);
+  free(text);
+  return status;
+}
+
+int64_t pl_meta_epoch_at(const pl_meta *meta, int64_t offset, int64_t *interval_end) {
+  int64_t i = meta->epoch_count - 1;
+  *interval_end = INT64_MAX;
+  while (i > 0 && meta->epochs[i].start_offset > offset)
+    *interval_end = meta->epochs[i--].start_offset;
+  return meta->epochs[i].epoch;
+}
+
+void pl_meta_add_epoch(pl_meta *meta, int64_t offset) {
+  int64_t epoch = meta->epochs[meta->epoch_count - 1].epoch + 1;
+  while (meta->epoch_count > 0 && meta->epochs[meta->epoch_count - 1].start_offset >= offset)
+    meta->epoch_count--;
+  if (meta->epoch_count == PL_EPOCHS_MAX) {
+    /* Too many recoveries to list them all: merging the oldest two would make batches of the
+     * second look foreign, so the oldest, whose segments are the likeliest gone, is dropped. */
+    memmove(meta->epochs, meta->epochs + 1, sizeof *meta->epochs * (PL_EPOCHS_MAX - 1));
+    meta->epoch_count--;
+  }
+  meta->epochs[meta->epoch_count++] = (pl_epoch){epoch, offset};
+}

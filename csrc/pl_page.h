@@ -1,0 +1,133 @@
+/* The control page: what the processes that have a log open share. Design decision 5.
+ *
+ * One word is the truth: `end_offset`. A record exists for everybody when the end has passed it.
+ * All else is a hint, re-derived after a death, or a bound. Each hot word has its own 128 bytes
+ * (two cache lines: the neighbour line is prefetched with it).
+ *
+ * No pointer and no length that is used unchecked is ever stored here by us; the mutexes bear
+ * glibc's own pointers, which is why whoever can write the directory is trusted.
+ */
+#ifndef PL_PAGE_H
+#define PL_PAGE_H
+
+#include <pthread.h>
+#include <stdalign.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "pl_batch.h"
+#include "pl_error.h"
+
+#define PL_PAGE_MAGIC 0x6c6f672d70796c31u /* "1lyp-gol" */
+#define PL_PAGE_BYTES 8192u
+#define PL_BELLS 64
+
+enum { PL_PAGE_LAYOUT = 1 };
+
+typedef enum pl_log_state {
+  PL_LOG_LIVE = 0,
+  PL_LOG_POISONED = 1, /* a flush failed: what is in the page cache may not be on disk */
+  PL_LOG_DELETED = 2,
+  PL_LOG_BROKEN = 3,   /* a writer died inside and its work is not yet repaired */
+} pl_log_state;
+
+/* Why a page is or is not to be believed (reliability.md 3.1). Written once, at its making. */
+typedef struct pl_page_identity {
+  uint64_t magic;
+  uint32_t layout;
+  uint32_t mutex_abi;
+  uint8_t boot_id[16];
+  uint64_t device, inode;
+  uint64_t incarnation;
+  uint64_t pid_namespace;
+} pl_page_identity;
+
+typedef struct pl_page {
+  pl_page_identity identity;
+
+  /* Words that change seldom; read by every append. */
+  alignas(128) _Atomic uint32_t state; /* pl_log_state */
+  _Atomic int32_t poison_errno;
+  _Atomic uint32_t is_dirty;      /* log.meta no longer says clean_end */
+  _Atomic int32_t leader_epoch;
+  _Atomic int64_t log_start;
+  _Atomic int64_t reserved_end;   /* no offset from here on is used before log.meta says so */
+  _Atomic int64_t active_base;    /* base offset of the segment being written */
+  _Atomic uint64_t rolls;         /* segments added since the page was made */
+  _Atomic uint64_t list_sequence; /* odd while segments are being removed */
+  _Atomic int64_t retired_base;   /* segments below are trimmed and indexed */
+  _Atomic uint64_t prepared;      /* inode of the file the next roll will rename, 0: none */
+
+  /* The writer's line: guarded by `append_lock`. */
+  alignas(128) pthread_mutex_t append_lock;
+  uint64_t position;       /* where the next byte goes in the active segment */
+  uint64_t batch_position; /* header of the open batch; == position when there is none */
+  int64_t batch_timestamp; /* its base timestamp */
+  int64_t max_timestamp;
+  int64_t batch_count;     /* records in it; 0: no batch is open */
+  pl_identity identity_open;
+
+  alignas(128) _Atomic int64_t end_offset;
+  alignas(128) _Atomic int64_t sealed_offset; /* base of the open batch; == end when none */
+  alignas(128) _Atomic uint64_t bells;        /* doorbells to ring at the next append */
+
+  alignas(128) pthread_mutex_t flush_lock; /* who holds it is syncing for all */
+  _Atomic int64_t durable_offset;
+  _Atomic int64_t durable_floor; /* believed after a reboot if `floor_check` agrees */
+  _Atomic uint64_t floor_check;
+  _Atomic uint64_t flushes;
+
+  alignas(128) pthread_mutex_t maintenance_lock; /* who removes, trims, indexes or grows */
+  _Atomic uint64_t owner_deaths;
+} pl_page;
+
+_Static_assert(sizeof(pl_page) <= PL_PAGE_BYTES, "the page outgrew its file");
+
+/* Fills a zeroed page. The file's device and inode are the caller's to set. */
+void pl_page_init(pl_page *page, uint64_t incarnation);
+
+/* Robust process-shared locks. EOWNERDEAD is an answer that means "yours, but its owner died
+ * inside": repair what it guards, then pl_lock_adopt(). Never held across Python. */
+typedef enum pl_lock_result {
+  PL_LOCKED,
+  PL_LOCKED_DEAD,
+  PL_LOCK_BUSY,
+  PL_LOCK_BROKEN,
+} pl_lock_result;
+
+pl_lock_result pl_lock_try(pthread_mutex_t *lock);
+pl_lock_result pl_lock_wait(pthread_mutex_t *lock, int wait_ms);
+void pl_lock_adopt(pthread_mutex_t *lock);
+void pl_lock_release(pthread_mutex_t *lock);
+int pl_lock_owner(const pthread_mutex_t *lock); /* thread id, 0 unknown */
+
+/* Check value of the durable floor: ties it to this log. */
+uint64_t pl_floor_check(int64_t floor, uint64_t incarnation);
+
+/* Doorbells: 64 shared futex words in a file of their own. A process waits on the one its pid
+ * hashes to, with its bit set in the page's map; who changes something rings all bits it finds.
+ * With nobody waiting a ring costs one load. */
+typedef struct pl_bells {
+  struct {
+    alignas(64) _Atomic uint32_t word;
+  } bell[PL_BELLS];
+} pl_bells;
+
+void pl_bells_ring(pl_bells *bells, _Atomic uint64_t *map);
+
+/* Must follow the store it announces; on x86 the unlock before it was a full fence already. */
+static inline void pl_bells_ring_if_any(pl_bells *bells, _Atomic uint64_t *map) {
+#if !defined(__x86_64__)
+  atomic_thread_fence(memory_order_seq_cst);
+#endif
+  if (__builtin_expect(atomic_load_explicit(map, memory_order_relaxed) != 0, 0))
+    pl_bells_ring(bells, map);
+}
+
+/* Announces the caller and returns the value to wait on; look at the condition once more, then
+ * pl_bells_sleep. */
+uint32_t pl_bells_announce(pl_bells *bells, _Atomic uint64_t *map);
+void pl_bells_sleep(pl_bells *bells, uint32_t seen, int timeout_ms);
+
+#endif

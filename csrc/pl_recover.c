@@ -1,0 +1,544 @@
+/* What the first opener does, alone in the directory (exclusive flock on "lock").
+ *
+ *   clean close, same boot   the end is log.meta's clean_end                      constant time
+ *   killed, same boot        the control page is believed: nothing can be lost    constant time
+ *   anything else            scan from what is known durable, by the acceptance rule
+ *                            (reliability.md 3.2); the first batch that fails it is the cut
+ *
+ * A torn tail is normal: it is set aside, reported, and the log goes on in a *new* segment, at an
+ * offset never used before (reserved_end), since somebody may have seen the lost ones. Damage
+ * below what was known durable is corruption: the log is not opened for append.
+ *
+ * Every step can be repeated after a crash in the next one.
+ */
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "pl_fault.h"
+#include "pl_log.h"
+
+#define RESERVE_OFFSETS ((int64_t)16 << 20)
+
+static const pl_options defaults = {PL_DURABILITY_OS, 1 << 30, 1048588, 0, 4096, 100};
+
+/* Where a scan stopped. */
+typedef struct pl_scan {
+  int64_t *bases;
+  int64_t count;
+  int64_t at;         /* index of the segment that holds the cut */
+  int64_t cut_offset;
+  uint64_t cut_position;
+  uint64_t file_size; /* of that segment */
+  bool is_torn;       /* something other than zeros, or a later segment, follows */
+  int64_t beyond;     /* valid batches among it */
+  char why[160];
+} pl_scan;
+
+/* ---- creating --------------------------------------------------------------------------- */
+
+static pl_status check_options(const char *directory, const pl_options *o) {
+  if (o->durability < 0 || o->durability > PL_DURABILITY_FSYNC)
+    return pl_fail(PL_ERR_CONFIG, directory, "durability must be os, interval or fsync");
+  if (o->segment_bytes < 4096 || o->segment_bytes > (1 << 30))
+    return pl_fail(PL_ERR_CONFIG, directory,
+                   "segment_bytes is %" PRId64 "; it must be from 4,096 to 1,073,741,824",
+                   o->segment_bytes);
+  if (o->max_message_bytes < 128 || o->max_message_bytes > (1 << 30))
+    return pl_fail(PL_ERR_CONFIG, directory,
+                   "max_message_bytes is %" PRId64 "; it must be from 128 to 1,073,741,824",
+                   o->max_message_bytes);
+  if (o->index_interval_bytes < 0 || o->index_interval_bytes > (1 << 30))
+    return pl_fail(PL_ERR_CONFIG, directory, "index_interval_bytes must be from 0 to 2^30");
+  if (o->flush_interval_ms < 1 || o->flush_interval_ms > 86400000)
+    return pl_fail(PL_ERR_CONFIG, directory, "flush_interval_ms must be from 1 to 86,400,000");
+  return PL_OK;
+}
+
+static pl_status create_segment(pl_log *log, int64_t base) {
+  char name[32], path[PL_PATH_MAX];
+  int fd;
+  pl_segment_name(base, ".log", name);
+  PL_TRY(pl_file_path(log->directory, name, path));
+  PL_TRY(pl_file_open(path, O_RDWR | O_CREAT, &fd));
+  pl_file_close(fd);
+  return PL_OK;
+}
+
+static pl_status create(pl_log *log, const pl_options *wanted) {
+  int64_t *bases, count;
+  PL_TRY(pl_list_segments(log->directory, &bases, &count));
+  free(bases);
+  if (count)
+    return pl_fail(PL_ERR_FORMAT, log->directory,
+                   "there are segment files but no log.meta: this is not a pylog log, or its "
+                   "log.meta is lost; restore it, or open with mode=\"r\"");
+  pl_meta *meta = &log->meta;
+  memset(meta, 0, sizeof *meta);
+  const int64_t *want = (const int64_t *)wanted, *fallback = (const int64_t *)&defaults;
+  int64_t *have = (int64_t *)&meta->options;
+  for (size_t i = 0; i < sizeof(pl_options) / sizeof(int64_t); i++)
+    have[i] = want[i] == PL_OPTION_UNSET ? fallback[i] : want[i];
+  PL_TRY(check_options(log->directory, &meta->options));
+  PL_TRY(pl_file_check_filesystem(log->directory,
+                                  meta->options.durability == PL_DURABILITY_FSYNC));
+  meta->incarnation = pl_random_u64();
+  meta->reserved_end = RESERVE_OFFSETS;
+  meta->clean_end = 0;
+  pl_boot_id(meta->clean_boot);
+  meta->epoch_count = 1;
+  PL_TRY(create_segment(log, 0));
+  return pl_meta_store(log->directory, meta, true);
+}
+
+/* ---- the scan --------------------------------------------------------------------------- */
+
+static pl_status open_segment(pl_log *log, int64_t base, bool writable, pl_segment **segment) {
+  char name[32];
+  pl_segment_name(base, ".log", name);
+  return pl_segment_open(log->directory, name, base, 0, writable,
+                         (uint64_t)log->meta.options.index_interval_bytes, segment);
+}
+
+static bool is_zero(const uint8_t *p, uint64_t size) {
+  while (size && *p == 0) p++, size--;
+  return size == 0;
+}
+
+/* The acceptance rule for the batch at `position`; NULL or why not. */
+static const char *reject(pl_segment *segment, uint64_t position, int64_t expected,
+                          const pl_meta *meta, pl_header *header) {
+  uint64_t size = atomic_load(&segment->size);
+  const char *why;
+  int64_t interval_end, unused;
+  if (position + PL_BATCH_HEADER_SIZE > size) return "the file ends inside a batch header";
+  const uint8_t *batch = segment->data + position;
+  if (!pl_header_decode(batch, size - position, header, &why)) return why;
+  if (pl_segment_probe(segment, position, header->size) != PL_OK) return "it cannot be read";
+  if (!pl_batch_crc_matches(batch, header->size)) return "a batch fails its CRC-32C";
+  if (header->base_offset != expected) return "a batch does not begin where the last one ended";
+  if (header->records_count != header->last_offset - header->base_offset + 1)
+    return "a batch's record count and offsets disagree";
+  if (pl_meta_epoch_at(meta, expected, &interval_end) != header->leader_epoch ||
+      header->last_offset >= interval_end)
+    return "a batch bears a leader epoch that does not belong to its offset";
+  if (!(header->attributes & PL_ATTRIBUTE_CODEC_MASK))
+    return pl_records_verify(batch + PL_BATCH_HEADER_SIZE, header->size - PL_BATCH_HEADER_SIZE,
+                             header, &unused);
+  return NULL;
+}
+
+static bool is_epoch_start(const pl_meta *meta, int64_t offset) {
+  for (int64_t i = 0; i < meta->epoch_count; i++)
+    if (meta->epochs[i].start_offset == offset) return true;
+  return false;
+}
+
+static int64_t count_valid_beyond(pl_segment *segment, uint64_t position) {
+  uint64_t size = atomic_load(&segment->size);
+  int64_t count = 0;
+  while (position + PL_BATCH_HEADER_SIZE <= size) {
+    pl_header header;
+    const char *why;
+    const uint8_t *batch = segment->data + position;
+    if (batch[PL_BATCH_MAGIC] == 2 && pl_header_decode(batch, size - position, &header, &why) &&
+        pl_batch_crc_matches(batch, header.size)) {
+      count++;
+      position += header.size;
+    } else {
+      position++;
+    }
+  }
+  return count;
+}
+
+/* Walks one segment from its start. Fills the cut when it fails before the end of the file. */
+static pl_status scan_segment(pl_log *log, pl_scan *scan, int64_t i, int64_t *expected,
+                              bool *reached_end) {
+  pl_segment *segment;
+  pl_header header;
+  const char *why = NULL;
+  uint64_t position = 0;
+  PL_TRY(open_segment(log, scan->bases[i], false, &segment));
+  uint64_t size = atomic_load(&segment->size);
+  if (size && pl_segment_probe(segment, 0, size) != PL_OK) {
+    pl_segment_release(segment);
+    return pl_error_last()->status;
+  }
+  while (position < size) {
+    why = reject(segment, position, *expected, &log->meta, &header);
+    if (why) break;
+    position += header.size;
+    *expected = header.last_offset + 1;
+  }
+  *reached_end = position >= size;
+  scan->at = i;
+  scan->cut_offset = *expected;
+  scan->cut_position = position;
+  scan->file_size = size;
+  scan->is_torn = !*reached_end && !is_zero(segment->data + position, size - position);
+  if (scan->is_torn) scan->beyond = count_valid_beyond(segment, position + 1);
+  snprintf(scan->why, sizeof scan->why, "%s", why ? why : "");
+  pl_segment_release(segment);
+  return PL_OK;
+}
+
+static pl_status scan_log(pl_log *log, int64_t floor, pl_scan *scan) {
+  memset(scan, 0, sizeof *scan);
+  PL_TRY(pl_list_segments(log->directory, &scan->bases, &scan->count));
+  if (scan->count == 0)
+    return pl_fail_corrupt(log->directory, -1, log->meta.log_start, -1,
+                           "there is no segment file; restore it from a copy");
+  int64_t i = scan->count - 1;
+  while (i > 0 && scan->bases[i] > floor) i--;
+  int64_t expected = scan->bases[i];
+  for (; i < scan->count; i++) {
+    bool reached_end = false;
+    int64_t base = scan->bases[i];
+    if (base != expected && !(base > expected && is_epoch_start(&log->meta, base))) {
+      scan->is_torn = true; /* a segment is missing, or holds what another one holds */
+      snprintf(scan->why, sizeof scan->why, "the segment at offset %" PRId64 " is missing",
+               expected);
+      break;
+    }
+    expected = base;
+    PL_TRY(scan_segment(log, scan, i, &expected, &reached_end));
+    /* A zero tail inside the log is a page that never reached the disk, or an untrimmed segment:
+     * which of the two, the next segment's name tells. */
+    if (!reached_end && (scan->is_torn || i + 1 == scan->count)) break;
+  }
+  if (scan->at + 1 < scan->count) scan->is_torn = true;
+  return PL_OK;
+}
+
+/* ---- after the scan --------------------------------------------------------------------- */
+
+static pl_status refuse(const pl_log *log, const pl_scan *scan, int64_t known_end) {
+  char name[32], path[PL_PATH_MAX];
+  pl_segment_name(scan->bases[scan->at], ".log", name);
+  PL_TRY(pl_file_path(log->directory, name, path));
+  return pl_fail_corrupt(path, (int64_t)scan->cut_position, scan->cut_offset, scan->beyond,
+                         "%s, but the log was whole up to offset %" PRId64
+                         ": this is damage and not a torn tail; nothing was changed; read the "
+                         "rest with mode=\"r\", or restore a copy", scan->why, known_end);
+}
+
+static pl_status copy_aside(pl_log *log, const pl_scan *scan, int64_t stamp) {
+  char name[80];
+  pl_segment *segment;
+  if (scan->cut_position >= scan->file_size) return PL_OK;
+  PL_TRY(open_segment(log, scan->bases[scan->at], false, &segment));
+  snprintf(name, sizeof name, "%020" PRId64 ".log.cut-%" PRId64, scan->bases[scan->at], stamp);
+  pl_status status = pl_file_replace(log->directory, name, segment->data + scan->cut_position,
+                                     scan->file_size - scan->cut_position, true);
+  pl_segment_release(segment);
+  return status;
+}
+
+/* Moves what is beyond the cut out of the log's names and trims the segment that was cut. */
+static pl_status set_aside(pl_log *log, const pl_scan *scan) {
+  char name[32], path[PL_PATH_MAX], aside[PL_PATH_MAX + 32];
+  int64_t stamp = pl_clock_ms();
+  int fd;
+  if (scan->is_torn) {
+    PL_TRY(copy_aside(log, scan, stamp));
+    for (int64_t i = scan->at + 1; i < scan->count; i++) {
+      pl_segment_name(scan->bases[i], ".log", name);
+      PL_TRY(pl_file_path(log->directory, name, path));
+      snprintf(aside, sizeof aside, "%s.cut-%" PRId64, path, stamp);
+      PL_TRY(pl_file_rename(path, aside));
+    }
+  }
+  PL_POINT("recover-set-aside");
+  pl_segment_name(scan->bases[scan->at], ".log", name);
+  PL_TRY(pl_file_path(log->directory, name, path));
+  PL_TRY(pl_file_open(path, O_RDWR, &fd));
+  pl_status status = pl_file_truncate(fd, path, scan->cut_position);
+  if (status == PL_OK) status = pl_file_sync(fd, path);
+  pl_file_close(fd);
+  if (status == PL_OK && scan->cut_position == 0 && scan->is_torn) status = pl_file_remove(path);
+  if (status == PL_OK) status = pl_file_sync_directory(log->directory);
+  PL_POINT("recover-trimmed");
+  return status;
+}
+
+static void report(pl_log *log, const pl_scan *scan, int64_t next, bool is_lossy) {
+  pl_recovered *r = &log->recovered;
+  char name[32];
+  r->reason = 2;
+  r->is_lossy = is_lossy;
+  r->cut_offset = scan->cut_offset;
+  r->next_offset = next;
+  r->cut_bytes = scan->is_torn ? (int64_t)(scan->file_size - scan->cut_position) : 0;
+  r->batches_beyond = scan->beyond;
+  r->cut_position = (int64_t)scan->cut_position;
+  pl_segment_name(scan->bases[scan->at], ".log", name);
+  pl_file_path(log->directory, name, r->path);
+  memcpy(r->why, scan->why, sizeof r->why);
+}
+
+/* The log's end after a scan, with everything on disk arranged for it. */
+static pl_status settle(pl_log *log, pl_scan *scan, int64_t floor, bool was_clean_this_boot,
+                        int64_t *end) {
+  pl_meta *meta = &log->meta;
+  if (scan->cut_offset < floor) return refuse(log, scan, floor);
+  if (was_clean_this_boot && scan->cut_offset != meta->clean_end)
+    return refuse(log, scan, meta->clean_end);
+  bool is_lossless = scan->cut_offset == meta->clean_end ||
+                     meta->options.durability == PL_DURABILITY_FSYNC;
+  int64_t next = is_lossless ? scan->cut_offset : meta->reserved_end;
+  if (next < scan->cut_offset) next = scan->cut_offset;
+  PL_TRY(set_aside(log, scan));
+  if (scan->is_torn || next != scan->cut_offset) PL_TRY(create_segment(log, next));
+  PL_TRY(pl_file_sync_directory(log->directory));
+  report(log, scan, next, !is_lossless);
+  pl_meta_add_epoch(meta, next);
+  if (meta->reserved_end < next + RESERVE_OFFSETS) meta->reserved_end = next + RESERVE_OFFSETS;
+  meta->clean_end = -1;
+  meta->durable_end = floor;
+  *end = next;
+  PL_POINT("recover-before-meta");
+  return pl_meta_store(log->directory, meta, true);
+}
+
+/* ---- evidence --------------------------------------------------------------------------- */
+
+/* Copies the old page out if it may be believed; `is_same_file` tells whether its durable floor
+ * may (a reboot yes, a copy no). */
+static bool read_old_page(const pl_log *log, pl_page *old, bool *is_same_file) {
+  char path[PL_PATH_MAX];
+  int fd;
+  size_t got;
+  struct stat info;
+  *is_same_file = false;
+  if (pl_file_path(log->directory, "control", path) != PL_OK ||
+      pl_file_read_small(path, (char *)old, sizeof *old, &got) != PL_OK || got < sizeof *old ||
+      pl_file_open(path, O_RDONLY, &fd) != PL_OK)
+    return false;
+  bool believable = pl_page_is_believable(old, fd, &log->meta);
+  if (fstat(fd, &info) == 0)
+    *is_same_file = old->identity.magic == PL_PAGE_MAGIC &&
+                    old->identity.layout == PL_PAGE_LAYOUT &&
+                    old->identity.inode == (uint64_t)info.st_ino &&
+                    old->identity.device == (uint64_t)info.st_dev &&
+                    old->identity.incarnation == log->meta.incarnation;
+  pl_file_close(fd);
+  return believable;
+}
+
+/* Does the last segment's walk meet `end` exactly, every batch of the last stretch whole? */
+static bool tail_is_whole(pl_log *log, int64_t end, int64_t sealed, uint64_t hint,
+                          pl_tail *tail) {
+  int64_t *bases, count;
+  pl_segment *segment;
+  pl_header header;
+  if (pl_list_segments(log->directory, &bases, &count) != PL_OK) return false;
+  int64_t base = count ? bases[count - 1] : -1;
+  free(bases);
+  if (base < 0 || base > end || open_segment(log, base, false, &segment) != PL_OK) return false;
+  pl_view view = {end, sealed, &log->meta, true};
+  bool whole = end == base;
+  memset(tail, 0, sizeof *tail);
+  if (!whole && hint < segment->mapped &&
+      pl_segment_batch(segment, hint, -1, &view, &header) == PL_OK && header.base_offset >= base)
+    whole = pl_segment_walk_to_end(segment, hint, header.base_offset, &view, tail) == PL_OK;
+  uint64_t position;
+  if (!whole && pl_segment_find(segment, end - 1, &view, &position, &header) == PL_OK)
+    whole = (header.size == 0 || pl_segment_verify(segment, position, &header, &view) == PL_OK) &&
+            pl_segment_walk_to_end(segment, position, header.base_offset, &view, tail) == PL_OK;
+  pl_segment_release(segment);
+  return whole;
+}
+
+static void remove_leftovers(const pl_log *log) {
+  static const char *const names[] = {PL_PREPARED_NAME, "log.meta.tmp", "control.tmp",
+                                      PL_EPOCHS_NAME ".tmp"};
+  char path[PL_PATH_MAX];
+  for (size_t i = 0; i < sizeof names / sizeof *names; i++)
+    if (pl_file_path(log->directory, names[i], path) == PL_OK) pl_file_remove(path);
+}
+
+/* ---- the new page ----------------------------------------------------------------------- */
+
+static pl_status make_file(const pl_log *log, const char *name, size_t size, char *path, int *fd) {
+  PL_TRY(pl_file_path(log->directory, name, path));
+  PL_TRY(pl_file_open(path, O_RDWR | O_CREAT | O_TRUNC, fd));
+  pl_status status = pl_file_reserve(*fd, path, size);
+  if (status != PL_OK) pl_file_close(*fd);
+  return status;
+}
+
+static pl_status put_page(pl_log *log, const pl_page *old, int64_t end, const pl_tail *tail,
+                          bool is_dirty, int64_t durable) {
+  char path[PL_PATH_MAX], final[PL_PATH_MAX];
+  int64_t *bases, count;
+  uint8_t *data;
+  struct stat info;
+  int fd;
+  PL_TRY(make_file(log, "doorbells", sizeof(pl_bells), path, &fd));
+  pl_file_close(fd);
+  PL_TRY(pl_list_segments(log->directory, &bases, &count));
+  int64_t active = bases[count - 1], first = bases[0];
+  free(bases);
+  if (first > log->meta.log_start && !is_epoch_start(&log->meta, first))
+    return pl_fail_corrupt(log->directory, -1, log->meta.log_start, -1,
+                           "the segment that holds offset %" PRId64 " is missing; restore it, or "
+                           "read the rest with mode=\"r\"", log->meta.log_start);
+  PL_TRY(make_file(log, "control.tmp", PL_PAGE_BYTES, path, &fd));
+  pl_status status = pl_file_map(fd, path, PL_PAGE_BYTES, true, &data);
+  if (status == PL_OK && fstat(fd, &info) != 0) status = PL_ERR_IO;
+  pl_file_close(fd);
+  PL_TRY(status);
+  pl_page *page = (pl_page *)(void *)data;
+  pl_page_init(page, log->meta.incarnation);
+  page->identity.device = (uint64_t)info.st_dev;
+  page->identity.inode = (uint64_t)info.st_ino;
+  /* Nobody saw whether the last writer died inside: the first to append looks, and repairs. */
+  atomic_store(&page->state, log->recovered.reason == 1 ? PL_LOG_BROKEN : PL_LOG_LIVE);
+  if (old && atomic_load(&old->state) == PL_LOG_POISONED) {
+    atomic_store(&page->state, PL_LOG_POISONED);
+    atomic_store(&page->poison_errno, atomic_load(&old->poison_errno));
+  }
+  atomic_store(&page->is_dirty, is_dirty);
+  atomic_store(&page->leader_epoch, (int32_t)log->meta.epochs[log->meta.epoch_count - 1].epoch);
+  atomic_store(&page->log_start, log->meta.log_start > first ? log->meta.log_start : first);
+  atomic_store(&page->reserved_end, log->meta.reserved_end);
+  atomic_store(&page->active_base, active);
+  atomic_store(&page->retired_base, is_dirty ? first : active);
+  page->position = tail->position;
+  page->batch_position = tail->batch_position;
+  page->batch_timestamp = tail->batch_timestamp;
+  page->max_timestamp = tail->max_timestamp;
+  page->batch_count = tail->count;
+  page->identity_open = PL_IDENTITY_NONE;
+  atomic_store(&page->end_offset, end);
+  atomic_store(&page->sealed_offset, end - tail->count);
+  atomic_store(&page->durable_offset, durable);
+  atomic_store(&page->durable_floor, durable);
+  atomic_store(&page->floor_check, pl_floor_check(durable, log->meta.incarnation));
+  pl_file_unmap(data, PL_PAGE_BYTES);
+  PL_TRY(pl_file_path(log->directory, "control", final));
+  PL_POINT("recover-before-page");
+  return pl_file_rename(path, final);
+}
+
+/* What a promise of durability needs after a kill: the page cache goes to disk before anybody
+ * reads (reliability.md finding 17). */
+static pl_status sync_all(pl_log *log, int64_t from) {
+  int64_t *bases, count;
+  PL_TRY(pl_list_segments(log->directory, &bases, &count));
+  pl_status status = PL_OK;
+  for (int64_t i = 0; status == PL_OK && i < count; i++) {
+    if (i + 1 < count && bases[i + 1] <= from) continue;
+    pl_segment *segment;
+    status = open_segment(log, bases[i], true, &segment);
+    if (status != PL_OK) break;
+    status = pl_file_sync(segment->fd, segment->path);
+    pl_segment_release(segment);
+  }
+  free(bases);
+  return status == PL_OK ? pl_file_sync_directory(log->directory) : status;
+}
+
+static int64_t known_floor(const pl_log *log, const pl_page *old, bool is_same_file) {
+  int64_t floor = log->meta.durable_end;
+  int64_t claimed = atomic_load(&old->durable_floor);
+  if (is_same_file && claimed > floor &&
+      atomic_load(&old->floor_check) == pl_floor_check(claimed, log->meta.incarnation))
+    floor = claimed;
+  return floor;
+}
+
+static pl_status recover_with(pl_log *log, pl_page *old) {
+  pl_meta *meta = &log->meta;
+  pl_tail tail = {0};
+  bool is_same_file, is_dirty = true;
+  bool believable = read_old_page(log, old, &is_same_file);
+  uint8_t boot[16];
+  pl_boot_id(boot);
+  bool is_clean = meta->clean_end >= 0 && memcmp(boot, meta->clean_boot, sizeof boot) == 0;
+  int64_t floor = known_floor(log, old, is_same_file), end = meta->clean_end;
+  const pl_page *state_from = believable ? old : NULL;
+  if (is_clean && tail_is_whole(log, end, end, UINT64_MAX, &tail)) {
+    is_dirty = false;
+  } else if (!is_clean && believable &&
+             tail_is_whole(log, end = atomic_load(&old->end_offset),
+                           atomic_load(&old->sealed_offset), old->batch_position, &tail)) {
+    log->recovered.reason = 1;
+    log->recovered.cut_offset = log->recovered.next_offset = end;
+    if (atomic_load(&old->reserved_end) > meta->reserved_end && end > meta->reserved_end)
+      return pl_fail_corrupt(log->directory, -1, end, -1, "log.meta is older than the log; "
+                             "restore it");
+  } else {
+    pl_scan scan;
+    memset(&tail, 0, sizeof tail);
+    pl_status status = scan_log(log, floor, &scan);
+    if (status == PL_OK) status = settle(log, &scan, floor, is_clean, &end);
+    if (status == PL_OK && !log->recovered.is_lossy && !scan.is_torn)
+      tail.position = tail.batch_position = scan.cut_position;
+    free(scan.bases);
+    PL_TRY(status);
+    state_from = NULL;
+  }
+  if (meta->options.durability != PL_DURABILITY_OS && is_dirty &&
+      !(state_from && atomic_load(&state_from->state) == PL_LOG_POISONED)) {
+    PL_TRY(sync_all(log, floor));
+    floor = end;
+  }
+  return put_page(log, state_from, end, &tail, is_dirty, floor < end ? floor : end);
+}
+
+pl_status pl_recover(pl_log *log, const pl_options *wanted) {
+  memset(&log->recovered, 0, sizeof log->recovered);
+  pl_status status = pl_meta_load(log->directory, &log->meta);
+  if (status == PL_NOT_READY) status = create(log, wanted);
+  PL_TRY(status);
+  PL_TRY(check_options(log->directory, &log->meta.options));
+  PL_TRY(pl_file_check_filesystem(log->directory,
+                                  log->meta.options.durability == PL_DURABILITY_FSYNC));
+  remove_leftovers(log);
+  pl_page *old = calloc(1, sizeof *old);
+  if (!old) return pl_fail(PL_ERR_NO_MEMORY, log->directory, "out of memory");
+  status = recover_with(log, old);
+  free(old);
+  return status;
+}
+
+/* ---- without writing -------------------------------------------------------------------- */
+
+pl_status pl_recover_private(pl_log *log) {
+  pl_scan scan;
+  pl_tail tail;
+  pl_status status = pl_meta_load(log->directory, &log->meta);
+  if (status == PL_NOT_READY)
+    return pl_fail(PL_ERR_FORMAT, log->directory, "there is no log here (no log.meta)");
+  PL_TRY(status);
+  log->options = log->meta.options;
+  int64_t end = log->meta.clean_end;
+  if (end < 0 || !tail_is_whole(log, end, end, UINT64_MAX, &tail)) {
+    status = scan_log(log, log->meta.durable_end, &scan);
+    end = scan.cut_offset;
+    free(scan.bases);
+    PL_TRY(status);
+  }
+  int64_t *bases, count;
+  PL_TRY(pl_list_segments(log->directory, &bases, &count));
+  int64_t first = count ? bases[0] : 0, last = count ? bases[count - 1] : 0;
+  free(bases);
+  void *memory = NULL;
+  if (posix_memalign(&memory, 128, PL_PAGE_BYTES) != 0)
+    return pl_fail(PL_ERR_NO_MEMORY, log->directory, "out of memory");
+  memset(memory, 0, PL_PAGE_BYTES);
+  pl_page *page = memory;
+  atomic_store(&page->log_start, log->meta.log_start > first ? log->meta.log_start : first);
+  atomic_store(&page->active_base, last);
+  atomic_store(&page->end_offset, end);
+  atomic_store(&page->sealed_offset, end);
+  atomic_store(&page->durable_offset, end);
+  log->page = page;
+  log->is_private = true;
+  return PL_OK;
+}

@@ -1,0 +1,24 @@
+"""pylog: Kafka's log as a Python library.
+
+A directory that any number of processes open at once, append to at memory speed, and read straight
+from the page cache, in Kafka's own bytes.
+
+    >>> import pylog, tempfile
+    >>> log = pylog.Log(tempfile.mkdtemp(dir="."))
+    >>> log.append(b"an event")
+    0
+    >>> log.get(0).value
+    b'an event'
+    >>> log.close()
+"""
+
+from pylog._native import Chunk, Cursor, Record
+from pylog.check import Finding, Report, check
+from pylog.errors import *  # noqa: F403
+from pylog.errors import __all__ as _error_names
+from pylog.log import Log, Recovered
+
+__version__ = "0.1.0"
+
+__all__ = ["Chunk", "Cursor", "Finding", "Log", "Record", "Recovered", "Report", "check"]
+__all__ += _error_names

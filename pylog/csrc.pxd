@@ -1,0 +1,198 @@
+# Declarations of csrc, header by header; no logic.
+
+from libc.stdint cimport int16_t, int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+
+cdef extern from "pl_error.h" nogil:
+    ctypedef int pl_status
+    enum:
+        PL_OK, PL_BUSY, PL_NOT_READY, PL_END
+        PL_ERR_IO, PL_ERR_DISK_FULL, PL_ERR_CORRUPT, PL_ERR_FORMAT, PL_ERR_FILESYSTEM
+        PL_ERR_ENVIRONMENT, PL_ERR_CODEC, PL_ERR_LIMIT, PL_ERR_READ_ONLY, PL_ERR_DURABILITY
+        PL_ERR_TIMEOUT, PL_ERR_OUT_OF_RANGE, PL_ERR_WRONG_END, PL_ERR_NOT_FOUND, PL_ERR_TOO_LARGE
+        PL_ERR_CLOSED, PL_ERR_FORKED, PL_ERR_CONFIG, PL_ERR_NO_MEMORY
+    ctypedef struct pl_error:
+        pl_status status
+        int os_errno
+        int64_t position, offset, extra
+        char path[1024]
+        char text[512]
+    pl_error *pl_error_last()
+
+cdef extern from "pl_bytes.h" nogil:
+    ctypedef struct pl_slice:
+        const uint8_t *data
+        int64_t size
+    uint64_t pl_zigzag(int64_t value)
+    uint8_t *pl_put_varint(uint8_t *p, uint64_t zigzag)
+    const uint8_t *pl_get_varint(const uint8_t *p, const uint8_t *end, int64_t *value)
+
+cdef extern from "pl_crc32c.h" nogil:
+    uint32_t pl_crc32c(const void *data, size_t size)
+    const char *pl_crc32c_kernel()
+
+cdef extern from "pl_batch.h" nogil:
+    enum:
+        PL_BATCH_BASE_OFFSET, PL_BATCH_LENGTH, PL_BATCH_LEADER_EPOCH, PL_BATCH_MAGIC, PL_BATCH_CRC
+        PL_BATCH_ATTRIBUTES, PL_BATCH_LAST_OFFSET_DELTA, PL_BATCH_BASE_TIMESTAMP
+        PL_BATCH_MAX_TIMESTAMP, PL_BATCH_PRODUCER_ID, PL_BATCH_PRODUCER_EPOCH
+        PL_BATCH_BASE_SEQUENCE, PL_BATCH_RECORDS_COUNT, PL_BATCH_HEADER_SIZE
+        PL_ATTRIBUTE_CODEC_MASK, PL_ATTRIBUTE_APPEND_TIME, PL_ATTRIBUTE_TRANSACTIONAL
+        PL_ATTRIBUTE_CONTROL, PL_CODEC_NONE
+        PL_RECORD_OVERHEAD_MAX
+    ctypedef struct pl_identity:
+        int64_t producer_id
+        int32_t base_sequence
+        int16_t producer_epoch
+        uint16_t attributes
+    ctypedef struct pl_header:
+        int64_t base_offset, last_offset, base_timestamp, max_timestamp, producer_id
+        uint64_t size
+        int32_t leader_epoch, base_sequence, records_count
+        int16_t producer_epoch
+        uint16_t attributes
+    ctypedef struct pl_columns:
+        const pl_slice *values
+        const pl_slice *keys
+        const pl_slice *headers
+        const int64_t *timestamps
+        int64_t timestamp
+        int64_t count
+    ctypedef struct pl_record:
+        int64_t offset, timestamp
+        const uint8_t *batch
+        const uint8_t *body
+        int64_t body_size
+    ctypedef struct pl_record_fields:
+        pl_slice key, value
+        const uint8_t *headers
+        int64_t headers_size
+    uint64_t pl_record_size_bound(int64_t key, int64_t value, int64_t headers)
+    uint64_t pl_batch_size_bound(const pl_columns *columns)
+    uint64_t pl_batch_encode(uint8_t *batch, const pl_columns *columns, const pl_identity *identity)
+    void pl_batch_seal(uint8_t *batch, uint64_t size, int64_t count, int64_t max_timestamp)
+    void pl_batch_stamp(uint8_t *batch, int64_t base_offset, int32_t leader_epoch)
+    bint pl_header_decode(const uint8_t *batch, uint64_t available, pl_header *header,
+                          const char **why)
+    bint pl_batch_crc_matches(const uint8_t *batch, uint64_t size)
+    bint pl_record_split(const uint8_t *body, int64_t body_size, pl_record_fields *fields)
+    bint pl_record_header_next(const uint8_t **p, const uint8_t *end, pl_slice *key,
+                               pl_slice *value)
+    const char *pl_records_verify(const uint8_t *payload, uint64_t size, const pl_header *header,
+                                  int64_t *max_timestamp)
+
+cdef extern from "pl_file.h" nogil:
+    int64_t pl_clock_ms()
+    int64_t pl_monotonic_ms()
+    void pl_describe_thread(int tid, char *out, size_t size)
+
+cdef extern from "pl_meta.h" nogil:
+    ctypedef struct pl_options:
+        int64_t durability, segment_bytes, max_message_bytes, append_time, index_interval_bytes
+        int64_t flush_interval_ms
+    ctypedef struct pl_epoch:
+        int64_t epoch, start_offset
+    ctypedef struct pl_meta:
+        uint64_t incarnation
+        pl_options options
+        int64_t log_start, clean_end, durable_end, reserved_end, epoch_count
+        pl_epoch *epochs
+    enum:
+        PL_DURABILITY_OS, PL_DURABILITY_INTERVAL, PL_DURABILITY_FSYNC
+    pl_status pl_meta_load(const char *directory, pl_meta *meta)
+
+cdef extern from "pl_page.h" nogil:
+    ctypedef struct pthread_mutex_t:
+        pass
+    enum:
+        PL_LOG_LIVE, PL_LOG_POISONED
+    ctypedef struct pl_page:
+        int64_t end_offset, sealed_offset, durable_offset, log_start, reserved_end, active_base
+        uint64_t rolls, flushes, owner_deaths
+        uint32_t state
+        int32_t leader_epoch
+        pthread_mutex_t append_lock
+        pthread_mutex_t flush_lock
+    int pl_lock_owner(const pthread_mutex_t *lock)
+
+cdef extern from "pl_segment.h" nogil:
+    ctypedef struct pl_segment:
+        int64_t base_offset
+        uint8_t *data
+        char *path
+    void pl_segment_acquire(pl_segment *segment)
+    void pl_segment_release(pl_segment *segment)
+    void pl_segment_forget_verified(pl_segment *segment)
+
+cdef extern from "pl_log.h" nogil:
+    enum:
+        PL_OPTION_UNSET
+    ctypedef struct pl_recovered:
+        int reason, is_lossy
+        int64_t cut_offset, next_offset, cut_bytes, batches_beyond, cut_position
+        char *path
+        char *why
+    ctypedef struct pl_log:
+        pl_page *page
+        pl_options options
+        unsigned fork_generation
+        uint32_t is_closed
+        bint is_private
+        bint is_writable
+        pl_recovered recovered
+        uint64_t keeper_failures
+    unsigned pl_forks
+    pl_status pl_log_open(const char *directory, bint writable, const pl_options *wanted,
+                          int wait_ms, pl_log **log)
+    pl_status pl_log_close(pl_log *log)
+    void pl_log_free(pl_log *log)
+    int64_t pl_log_end(const pl_log *log)
+    int64_t pl_log_readable(const pl_log *log)
+    pl_status pl_log_segment(pl_log *log, int64_t offset, pl_segment **segment, int64_t *next_base)
+    uint64_t pl_log_size_bytes(pl_log *log)
+    pl_status pl_append(pl_log *log, int64_t timestamp, pl_slice key, pl_slice value,
+                        pl_slice headers, int64_t if_end, int wait_ms, int64_t *offset)
+    pl_status pl_append_run(pl_log *log, const pl_columns *columns, int64_t start, int wait_ms,
+                            int64_t *done, int64_t *first_offset)
+    pl_status pl_append_batch(pl_log *log, const uint8_t *batch, uint64_t size, int64_t count,
+                              int64_t if_end, int wait_ms, int64_t *first_offset)
+    pl_status pl_flush(pl_log *log, int64_t target, int wait_ms)
+    pl_status pl_delete_before(pl_log *log, int64_t offset)
+    pl_status pl_wait_readable(pl_log *log, int64_t offset, int wait_ms)
+
+cdef extern from "pl_cursor.h" nogil:
+    ctypedef struct pl_cursor:
+        pl_log *log
+        int64_t offset
+        pl_segment *segment
+    ctypedef struct pl_chunk:
+        pl_segment *segment
+        uint64_t position, record_position, end_position
+        int64_t from_offset, next_offset, count
+        int codec
+    ctypedef struct pl_reader:
+        pass
+    ctypedef struct pl_column_arrays:
+        int64_t *offsets
+        int64_t *timestamps
+        int64_t *value_positions
+        int64_t *key_positions
+        int32_t *value_sizes
+        int32_t *key_sizes
+        const uint8_t *origin
+    void pl_cursor_init(pl_cursor *cursor, pl_log *log, int64_t offset)
+    void pl_cursor_seek(pl_cursor *cursor, int64_t offset)
+    void pl_cursor_release(pl_cursor *cursor)
+    pl_status pl_cursor_fetch(pl_cursor *cursor, int64_t max_records, int64_t max_bytes,
+                              bint may_block, pl_chunk *chunk)
+    pl_status pl_cursor_batch(pl_cursor *cursor, bint may_block, pl_chunk *chunk,
+                              pl_header *header)
+    pl_status pl_cursor_skip(pl_cursor *cursor)
+    pl_status pl_chunk_finish(const pl_chunk *chunk, uint8_t *out)
+    void pl_chunk_release(pl_chunk *chunk)
+    pl_slice pl_chunk_payload(const pl_chunk *chunk)
+    void pl_reader_init(pl_reader *reader, const pl_chunk *chunk)
+    void pl_reader_init_payload(pl_reader *reader, const pl_chunk *chunk, pl_slice payload)
+    int64_t pl_reader_records(pl_reader *reader, pl_record *records, int64_t count)
+    int64_t pl_reader_values(pl_reader *reader, pl_slice *values, int64_t count)
+    int64_t pl_reader_columns(pl_reader *reader, pl_column_arrays *columns, int64_t count)
+    pl_status pl_offset_for_time(pl_log *log, int64_t timestamp, int64_t *offset)

@@ -1,0 +1,317 @@
+"""Every exception that pylog raises of its own accord: one tree, under `PylogError`.
+
+The number is `code`: Kafka's error code where Kafka has one for the same thing, else one of ours
+from -101 down. `+ X` is the built-in that the class also is, so `except OSError` and the like work
+as usual. `retriable` marks what may go well when the same call is made again later, unchanged.
+
+    PylogError                                        -1
+    ├── ConfigurationError + ValueError               40
+    ├── IllegalStateError                           -101
+    │   └── ClosedError                             -102
+    ├── NotSupportedError                           -103
+    ├── LogError                                      56
+    │   ├── CorruptRecordError                         2
+    │   ├── DiskFullError + OSError                 -104  retriable
+    │   ├── UnsupportedFormatError                  -105
+    │   ├── DurabilityError + OSError               -106
+    │   ├── ReadOnlyLogError                        -107
+    │   ├── UnsupportedFilesystemError              -108
+    │   ├── UnsupportedEnvironmentError             -109
+    │   ├── UnsupportedCodecError                     76
+    │   ├── ResourceLimitError + OSError            -110  retriable
+    │   ├── InvalidTimestampError + ValueError        32
+    │   └── MessageSizeTooLargeError + ValueError     10
+    ├── OffsetError                                 -111
+    │   ├── OffsetOutOfRangeError + LookupError        1
+    │   ├── WrongEndOffsetError                     -112
+    │   └── RecordNotFoundError + LookupError       -113
+    └── PylogTimeoutError + TimeoutError               7  retriable
+
+The details of a failure are attributes (`error.path`, `error.position`), described at each class;
+one that is not known is None. A message ends with what to do next. All of them pickle and copy
+whole, so they cross processes. A value of the wrong type is Python's own TypeError.
+"""
+
+import errno as errno_codes
+import os
+from typing import Any, ClassVar
+
+__all__ = [
+    "ClosedError",
+    "ConfigurationError",
+    "CorruptRecordError",
+    "DiskFullError",
+    "DurabilityError",
+    "IllegalStateError",
+    "InvalidTimestampError",
+    "LogError",
+    "MessageSizeTooLargeError",
+    "NotSupportedError",
+    "OffsetError",
+    "OffsetOutOfRangeError",
+    "PylogError",
+    "PylogTimeoutError",
+    "ReadOnlyLogError",
+    "RecordNotFoundError",
+    "ResourceLimitError",
+    "UnsupportedCodecError",
+    "UnsupportedEnvironmentError",
+    "UnsupportedFilesystemError",
+    "UnsupportedFormatError",
+    "WrongEndOffsetError",
+]
+
+
+class PylogError(Exception):
+    """The base of all: `except PylogError` catches what pylog raises, and nothing else.
+
+    path: the file or directory concerned. errno: of the system call that failed.
+
+        >>> error = PylogError("the log is gone: create it anew", path="data/orders")
+        >>> error.path, error.errno, error.retriable
+        ('data/orders', None, False)
+    """
+
+    code: ClassVar[int] = -1
+    retriable: ClassVar[bool] = False
+
+    path: str | None = None
+    errno: int | None = None
+
+    def __init__(self, message: str, **context: Any) -> None:
+        """message: what happened, with the numbers, then what to do. context: the attributes."""
+        super().__init__(message)
+        for name, value in context.items():
+            setattr(self, name, value)
+        error: PylogError = self
+        if isinstance(error, OSError):
+            error.filename = error.path
+            error.strerror = None if error.errno is None else os.strerror(error.errno)
+
+    def __str__(self) -> str:
+        return str(self.args[0])    # OSError's own form would hide the message behind strerror
+
+    def __repr__(self) -> str:
+        details = "".join(
+            f", {name}={value!r}" for name, value in vars(self).items() if name != "__notes__"
+        )
+        return f"{type(self).__name__}({self.args[0]!r}{details})"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _rebuild, (type(self), self.args[0], vars(self).copy())
+
+
+def _rebuild(kind: type[PylogError], message: str, attributes: dict[str, Any]) -> PylogError:
+    """What unpickling and copying call; the attributes include the notes of `add_note`."""
+    return kind(message, **attributes)
+
+
+class ConfigurationError(PylogError, ValueError):
+    """An option is impossible, or contradicts another or what the log was created with.
+
+    option: its name. value: what was given. stored: what the log has, where the two conflict.
+    """
+
+    code = 40
+    option: str | None = None
+    value: Any = None
+    stored: Any = None
+
+
+class IllegalStateError(PylogError):
+    """The call does not fit the state of the object, as after a fork: open it again."""
+
+    code = -101
+
+
+class ClosedError(IllegalStateError):
+    """The object was closed before the call. Views handed out earlier stay valid."""
+
+    code = -102
+
+
+class NotSupportedError(PylogError):
+    """What was asked for cannot be done here; the message names the alternative."""
+
+    code = -103
+
+
+class LogError(PylogError):
+    """The log or its files. Raised itself where a system call failed for no reason named below.
+
+    position: the byte in `path`. offset: the record. Both where they are known.
+    """
+
+    code = 56
+    position: int | None = None
+    offset: int | None = None
+
+
+class CorruptRecordError(LogError):
+    """Stored bytes are not what was written. None of them is handed out; the rest stays readable.
+
+    path, position, offset: where the damage starts. valid_batches: how many whole batches follow
+    it in the same file.
+    """
+
+    code = 2
+    valid_batches: int | None = None
+
+
+class DiskFullError(LogError, OSError):
+    """No room for the record. Nothing of it was written; appends work again once there is space.
+
+    needed_bytes: what was to be reserved. errno: ENOSPC or EDQUOT.
+    """
+
+    code = -104
+    retriable = True
+    errno: int | None = errno_codes.ENOSPC
+    needed_bytes: int | None = None
+
+
+class UnsupportedFormatError(LogError):
+    """A newer pylog wrote these files, or they are not a log at all. They were left untouched.
+
+    found: the version or the magic bytes met. supported: what this version reads.
+    """
+
+    code = -105
+    found: Any = None
+    supported: Any = None
+
+
+class DurabilityError(LogError, OSError):
+    """The disk refused to store what was appended; the log takes no more until it is reopened.
+
+    Records before `durable_offset` are safe, later ones may be lost in a power cut. A flush is
+    never tried again into a success: the page cache lies after such a failure. errno: of the flush.
+    """
+
+    code = -106
+    errno: int | None = errno_codes.EIO
+    durable_offset: int | None = None
+
+
+class ReadOnlyLogError(LogError):
+    """An append, a flush or a deletion on a log opened for reading, or made read-only since."""
+
+    code = -107
+
+
+class UnsupportedFilesystemError(LogError):
+    """The directory lies on a file system whose mappings cannot be trusted with a log.
+
+    filesystem: its name, or its magic number in hexadecimal.
+    """
+
+    code = -108
+    filesystem: str | None = None
+
+
+class UnsupportedEnvironmentError(LogError):
+    """The kernel is too old, or the log is in use from another PID namespace or boot.
+
+    found, required: the two values that disagree.
+    """
+
+    code = -109
+    found: Any = None
+    required: Any = None
+
+
+class UnsupportedCodecError(LogError):
+    """A batch is compressed with a codec that this version does not know; others are readable.
+
+    codec: its name, or its number in the batch's attributes.
+    """
+
+    code = 76
+    codec: str | int | None = None
+
+
+class ResourceLimitError(LogError, OSError):
+    """The system ran out of descriptors, mappings or memory for this process. Nothing was lost.
+
+    limit: which one, as in `ulimit -a`. errno: EMFILE, ENFILE or ENOMEM.
+    """
+
+    code = -110
+    retriable = True
+    errno: int | None = errno_codes.EMFILE
+    limit: str | None = None
+
+
+class InvalidTimestampError(LogError, ValueError):
+    """A timestamp is negative or beyond what a batch can hold. Nothing was appended.
+
+    timestamp: milliseconds since the epoch, as given. index: its place in the list, if in one.
+    """
+
+    code = 32
+    timestamp: int | None = None
+    index: int | None = None
+
+
+class MessageSizeTooLargeError(LogError, ValueError):
+    """A record, or a batch that must stay whole, exceeds `max_message_bytes`. Nothing was appended.
+
+    size: its bytes as encoded. max_message_bytes: the log's limit. index: its place in the list.
+    """
+
+    code = 10
+    size: int | None = None
+    max_message_bytes: int | None = None
+    index: int | None = None
+
+
+class OffsetError(PylogError):
+    """An offset is not where the call needs it. offset: the one asked for."""
+
+    code = -111
+    offset: int | None = None
+
+
+class OffsetOutOfRangeError(OffsetError, LookupError):
+    """The offset lies before the first record or after the end.
+
+    start_offset, end_offset: the range at the time of the call, its end excluded.
+    """
+
+    code = 1
+    start_offset: int | None = None
+    end_offset: int | None = None
+
+
+class WrongEndOffsetError(OffsetError):
+    """An `if_end=` append came second: the log ends elsewhere. Nothing was appended.
+
+    offset: the end that was expected. end_offset: the end there is. Read what came between, decide
+    again, and append with the new end; the same call made again would fail again.
+    """
+
+    code = -112
+    end_offset: int | None = None
+
+
+class RecordNotFoundError(OffsetError, LookupError):
+    """No record has this offset, though others lie around it: recovery skips what a cut destroyed.
+
+    next_offset: the first one after it that exists.
+    """
+
+    code = -113
+    next_offset: int | None = None
+
+
+class PylogTimeoutError(PylogError, TimeoutError):
+    """A wait ended without its event; nothing was changed.
+
+    timeout_ms: how long it waited. holder_pid: the process that holds the lock, if it was one.
+    """
+
+    code = 7
+    retriable = True
+    errno: int | None = errno_codes.ETIMEDOUT
+    timeout_ms: int | None = None
+    holder_pid: int | None = None

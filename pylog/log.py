@@ -1,0 +1,288 @@
+"""pylog.Log: one log (one partition) in one directory, opened by any number of processes at once.
+
+The hot calls are native (`_native.Log`); here is what is decided once: options, where a read
+starts, what is said about a recovery.
+"""
+
+import atexit
+import logging
+import os
+import weakref
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from pylog import _native
+from pylog.check import Report, check
+from pylog.compression import codec_number
+from pylog.errors import ConfigurationError, IllegalStateError, LogError, UnsupportedFormatError
+
+logger = logging.getLogger("pylog")
+
+Durability = Literal["os", "interval", "fsync"]
+TimestampType = Literal["create", "append"]
+Start = int | Literal["earliest", "latest"] | datetime
+
+DURABILITIES = ("os", "interval", "fsync")
+TIMESTAMP_TYPES = ("create", "append")
+UNSET = -1
+
+_open_logs: "weakref.WeakSet[Log]" = weakref.WeakSet()
+
+
+@dataclass(frozen=True, slots=True)
+class Recovered:
+    """What opening a log that nobody closed found and did.
+
+    reason: "killed" (same boot: nothing can be lost) or "scanned" (after a reboot, a copy, a lost
+    control page). is_lossy: records may be gone, and the log goes on at `next_offset`, an offset
+    never used before. cut_offset: the first that is gone or never was. cut_bytes: bytes set aside
+    in a file `*.cut-<ms>`, with `batches_beyond` valid batches among them. path, position, why:
+    where the scan stopped, and on what.
+    """
+
+    reason: str
+    is_lossy: bool
+    cut_offset: int
+    next_offset: int
+    cut_bytes: int
+    batches_beyond: int
+    path: str
+    position: int
+    why: str
+
+
+def _one_of(name: str, value: str | None, choices: tuple[str, ...]) -> int:
+    if value is None:
+        return UNSET
+    if value not in choices:
+        raise ConfigurationError(
+            f"{name}={value!r} is unknown; use one of {', '.join(map(repr, choices))}",
+            option=name,
+            value=value,
+        )
+    return choices.index(value)
+
+
+def _number(name: str, value: int | None, least: int = 0) -> int:
+    if value is None:
+        return UNSET
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name} must be an int, not {type(value).__name__}")
+    if value < least:
+        raise ConfigurationError(
+            f"{name}={value} must be at least {least}", option=name, value=value
+        )
+    return value
+
+
+class Log(_native.Log):
+    """An append-only log in a directory: create or open it, from any number of processes.
+
+    path: the directory; made (0700) if missing. mode: "a" creates, appends and reads; "r" only
+    reads, and works on a read-only directory. durability: "os" (survives kill -9 of any process),
+    "interval" (also on disk within flush_interval_ms), "fsync" (on disk when append returns, and
+    read only then). compression: None or "lz4", for append_many. segment_bytes: size at which a
+    new file is begun, from 4,096 to 2^30. max_message_bytes: greatest batch, as in Kafka.
+    timestamp_type: "create" (the caller's) or "append". lock_timeout_ms: how long an append waits
+    for a lock that a stopped process holds.
+
+    durability, segment_bytes, max_message_bytes, timestamp_type, index_interval_bytes and
+    flush_interval_ms are properties of the log, stored when it is created; None takes the stored
+    one or the default, and a contradiction raises ConfigurationError.
+
+        >>> import pylog, tempfile
+        >>> with pylog.Log(tempfile.mkdtemp(dir=".") + "/orders") as log:
+        ...     first = log.append(b"hello", key=b"greeting")
+        ...     offset = log.append_many([b"one", b"two"])
+        ...     [record.value for record in log.read()]
+        [b'hello', b'one', b'two']
+
+    Cost: opening maps two pages; a log that was closed or whose processes were killed opens in
+    constant time, one that lived through a reboot is scanned from its last known durable record.
+    Raises UnsupportedFilesystemError, UnsupportedFormatError, UnsupportedEnvironmentError,
+    CorruptRecordError, ConfigurationError, ReadOnlyLogError, DiskFullError.
+    """
+
+    __slots__ = ("_path",)
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        mode: Literal["a", "r"] = "a",
+        durability: Durability | None = None,
+        compression: str | None = None,
+        segment_bytes: int | None = None,
+        max_message_bytes: int | None = None,
+        timestamp_type: TimestampType | None = None,
+        index_interval_bytes: int | None = None,
+        flush_interval_ms: int | None = None,
+        lock_timeout_ms: int = 10_000,
+    ) -> None:
+        if mode not in ("a", "r"):
+            raise ConfigurationError(f"mode={mode!r} is unknown; use 'a' or 'r'", option="mode")
+        self._path = Path(os.path.abspath(path))
+        options = (
+            _one_of("durability", durability, DURABILITIES),
+            _number("segment_bytes", segment_bytes),
+            _number("max_message_bytes", max_message_bytes),
+            _one_of("timestamp_type", timestamp_type, TIMESTAMP_TYPES),
+            _number("index_interval_bytes", index_interval_bytes),
+            _number("flush_interval_ms", flush_interval_ms, least=1),
+            _number("lock_timeout_ms", lock_timeout_ms),
+            codec_number(compression),
+        )
+        self._prepare_directory(mode)
+        self._open(os.fsencode(self._path), mode == "a", *options)
+        _open_logs.add(self)
+        if recovered := self.recovered:
+            level = logging.WARNING if recovered.is_lossy else logging.INFO
+            logger.log(level, "%s: recovered, %s", self._path, recovered)
+
+    def _prepare_directory(self, mode: str) -> None:
+        if self._path.exists() and not self._path.is_dir():
+            raise UnsupportedFormatError(
+                f"{self._path} is a file; a log is a directory: choose another path",
+                path=str(self._path),
+            )
+        if mode == "a":
+            try:
+                self._path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            except OSError as error:
+                raise LogError(
+                    f"cannot create {self._path}: {error.strerror}; choose another path",
+                    path=str(self._path),
+                    errno=error.errno,
+                ) from error
+        elif not self._path.exists():
+            raise UnsupportedFormatError(
+                f"there is no log at {self._path}; create it with mode='a'", path=str(self._path)
+            )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        if self.closed:
+            return f"<pylog.Log {str(self._path)!r}, closed>"
+        return f"<pylog.Log {str(self._path)!r}, offsets [{self.start_offset}, {self.end_offset})>"
+
+    def __reduce__(self) -> Any:
+        raise TypeError("a log cannot be pickled; pass its path and open it in the other process")
+
+    @property
+    def path(self) -> Path:
+        """The directory, absolute."""
+        return self._path
+
+    @property
+    def durability(self) -> str:
+        """The stored durability: "os", "interval" or "fsync"."""
+        return DURABILITIES[self._options()["durability"]]
+
+    @property
+    def recovered(self) -> Recovered | None:
+        """What this opening had to repair; None if nothing."""
+        found = self._recovered()
+        if found is None:
+            return None
+        found["reason"] = {1: "killed", 2: "scanned"}[found["reason"]]
+        return Recovered(**found)
+
+    def resolve(self, start: Start) -> int:
+        """The offset that `start` means: an offset, -10 (ten before the end), "earliest", "latest",
+        or an aware datetime (the first record at or after it)."""
+        if isinstance(start, bool):
+            raise TypeError("start must be an offset, 'earliest', 'latest' or a datetime")
+        if isinstance(start, int):
+            if start >= 0:
+                return start
+            return max(self.start_offset, self.readable_offset + start)
+        if isinstance(start, datetime):
+            if start.tzinfo is None:
+                raise ConfigurationError(
+                    "a datetime without a time zone is ambiguous; use datetime(..., tzinfo=UTC)",
+                    option="start",
+                )
+            offset = self.offset_for_time(int(start.timestamp() * 1000))
+            return self.readable_offset if offset is None else offset
+        if start == "earliest":
+            return self.start_offset
+        if start == "latest":
+            return self.readable_offset
+        raise ConfigurationError(
+            f"start={start!r} is unknown; use an offset, 'earliest', 'latest' or a datetime",
+            option="start",
+            value=start,
+        )
+
+    def cursor(self, start: Start = "earliest") -> _native.Cursor:
+        """A native reader with a position: iterate it, or `fetch` chunks from it."""
+        return _native.Cursor(self, self.resolve(start))
+
+    def read(
+        self,
+        start: Start = "earliest",
+        stop: int | None = None,
+        follow: bool = False,
+        on_corruption: Literal["raise", "skip"] = "raise",
+    ) -> _native.Cursor:
+        """Iterates over records from `start` (see `resolve`) up to `stop`, excluded.
+
+        Without `stop` it ends at what can be read at the call; with `follow` it waits for more,
+        for ever, woken by whoever appends. on_corruption: "skip" steps over damaged batches and
+        counts them in `.skipped`. Raises OffsetOutOfRangeError, CorruptRecordError.
+        """
+        if on_corruption not in ("raise", "skip"):
+            raise ConfigurationError(
+                f"on_corruption={on_corruption!r} is unknown; use 'raise' or 'skip'",
+                option="on_corruption",
+            )
+        end = -1 if follow else self.readable_offset
+        if stop is not None:
+            end = self.resolve(stop) if end < 0 else min(end, self.resolve(stop))
+        return _native.Cursor(self, self.resolve(start), end, follow, on_corruption == "skip")
+
+    def offset_for_time(self, timestamp: int) -> int | None:
+        """Offset of the first record at or after `timestamp` (ms since the epoch); None: none is.
+
+        Cost: a time index look-up, then a walk of batch headers and of one batch. Source: Kafka's
+        ListOffsets.
+        """
+        start = self._offset_for_time(int(timestamp))
+        if start is None:
+            return None
+        for record in _native.Cursor(self, start):
+            if record.timestamp >= timestamp:
+                return record.offset
+        return None
+
+    def stats(self) -> dict[str, Any]:
+        """Offsets, sizes and counters as a plain dict. Cost: a directory listing."""
+        return self._page() | {
+            "path": str(self._path),
+            "readable_offset": self.readable_offset,
+            "size_bytes": self.size_bytes,
+            "crc_kernel": _native.CRC_KERNEL,
+            "options": self._options(),
+        }
+
+    def check(self) -> Report:
+        """Proves the structure of the files as they are now; see `pylog.check`."""
+        if self.closed:
+            raise IllegalStateError("the log is closed; use pylog.check(path)")
+        return check(self._path, end_offset=self.end_offset)
+
+
+@atexit.register
+def _close_all() -> None:
+    """A process that just ends leaves a tidy log too."""
+    for log in list(_open_logs):
+        try:
+            log.close()
+        except Exception:
+            logger.exception("closing %s at exit", log)

@@ -1,0 +1,60 @@
+"""What every test may use: one seed for all that is random, and a place for a log.
+
+The seed is drawn anew for each run and printed at its head; `--seed N` replays a run. Hypothesis
+takes it too. Scratch folders lie under build/, not under /tmp: on many systems /tmp is memory,
+where nothing can be made durable. PYTEST_DEBUG_TEMPROOT names another place.
+"""
+
+import os
+import random
+import zlib
+from pathlib import Path
+
+import hypothesis
+import pytest
+
+SCRATCH = Path(__file__).parent.parent / "build" / "scratch"
+
+hypothesis.settings.register_profile("pylog", deadline=None, print_blob=True)
+hypothesis.settings.load_profile("pylog")
+
+
+def pytest_addoption(parser):
+    parser.addoption("--seed", type=int, help="replays the random choices of a run")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_configure(config):
+    if config.option.seed is None:
+        config.option.seed = random.SystemRandom().randrange(1 << 32)
+    if config.getoption("--hypothesis-seed") is None:
+        config.option.hypothesis_seed = str(config.option.seed)
+    if "PYTEST_DEBUG_TEMPROOT" not in os.environ:
+        SCRATCH.mkdir(parents=True, exist_ok=True)
+        os.environ["PYTEST_DEBUG_TEMPROOT"] = str(SCRATCH)
+
+
+def pytest_report_header(config):
+    return f"seed: {config.option.seed}"
+
+
+def pytest_terminal_summary(terminalreporter, config):
+    if terminalreporter.stats.get("failed") or terminalreporter.stats.get("error"):
+        terminalreporter.write_line(f"replay these random choices: --seed {config.option.seed}")
+
+
+@pytest.fixture
+def seed(request):
+    """A number of this test's own: the same for the same --seed, whatever else runs."""
+    return zlib.crc32(f"{request.config.option.seed} {request.node.nodeid}".encode())
+
+
+@pytest.fixture
+def rng(seed):
+    return random.Random(seed)
+
+
+@pytest.fixture
+def log_path(tmp_path):
+    """Where a log may be created: a path that does not exist yet, on a real file system."""
+    return tmp_path / "log"

@@ -1,0 +1,173 @@
+"""The exception tree: as drawn, caught like Python's own, and whole after a pickle."""
+
+import builtins
+import copy
+import errno
+import multiprocessing
+import pickle
+import re
+
+import pytest
+
+from pylog import errors
+from pylog.errors import PylogError
+
+KINDS = [getattr(errors, name) for name in errors.__all__]
+DRAWN = re.compile(r"^ {4}([│├└─ ]*)(\w+Error)(?: \+ (\w+))? +(-?\d+)(  retriable)?$", re.MULTILINE)
+DETAILS = {"path": "data/orders/0.log", "errno": errno.EDQUOT, "position": 4096, "offset": 17}
+
+each_kind = pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
+
+
+def drawn_tree():
+    """Yields (name, parent, built-in, code, retriable) of each line of the drawing."""
+    above = []
+    for indent, name, builtin, code, retriable in DRAWN.findall(errors.__doc__):
+        depth = len(indent) // 4
+        del above[depth:]
+        yield name, above[-1] if above else "Exception", builtin, int(code), bool(retriable)
+        above.append(name)
+
+
+def actual_tree():
+    for kind in KINDS:
+        parent, *builtin = kind.__bases__
+        yield (
+            kind.__name__, parent.__name__, builtin[0].__name__ if builtin else "", kind.code,
+            kind.retriable,
+        )
+
+
+def raise_in_child(kind):
+    raise kind("the child failed: look at it", **DETAILS)
+
+
+def test_drawing_is_the_tree():
+    assert sorted(drawn_tree()) == sorted(actual_tree())
+
+
+def test_every_exception_is_listed_and_bears_a_code_of_its_own():
+    defined = {
+        name for name, value in vars(errors).items()
+        if isinstance(value, type) and issubclass(value, PylogError)
+    }
+
+    assert defined == set(errors.__all__)
+    assert len({kind.code for kind in KINDS}) == len(KINDS)
+    assert all(kind.code <= -101 or kind.code > 0 or kind is PylogError for kind in KINDS)
+
+
+def test_codes_are_kafkas_where_kafka_has_the_error():
+    kafka = pytest.importorskip("kafka.errors")
+    kafkas_name = {
+        "PylogError": "UnknownError",
+        "ConfigurationError": "InvalidConfigurationError",
+        "LogError": "KafkaStorageError",
+        "PylogTimeoutError": "RequestTimedOutError",
+        "UnsupportedCodecError": "UnsupportedCompressionTypeError",
+    }
+
+    for kind in KINDS:
+        if kind.code >= -1:
+            name = kafkas_name.get(kind.__name__, kind.__name__)
+            assert getattr(kafka, name).errno == kind.code, name
+
+
+@each_kind
+def test_every_class_is_documented_and_caught_by_its_builtin_kin(kind):
+    for base in kind.__mro__[1:]:
+        assert base.__module__ in ("pylog.errors", "builtins")
+    for name, _, builtin, _, _ in drawn_tree():
+        if builtin and issubclass(kind, getattr(errors, name)):
+            with pytest.raises(getattr(builtins, builtin), match="try again"):
+                raise kind("no: try again")
+    assert kind.__doc__.partition("\n")[0].endswith((".", ":", ","))
+
+
+@each_kind
+def test_unknown_details_are_none(kind):
+    error = kind("no: try again")
+
+    assert str(error) == "no: try again"
+    assert repr(error) == f"{kind.__name__}('no: try again')"
+    assert error.path is None
+    for name in error_attributes(kind) - {"errno"}:
+        assert getattr(error, name) is None, name
+    assert error.errno is None or isinstance(error, OSError)
+
+
+@each_kind
+def test_details_become_attributes_and_show_in_repr(kind):
+    error = kind("no: try again", **DETAILS)
+
+    assert {name: getattr(error, name) for name in DETAILS} == DETAILS
+    assert str(error) == "no: try again"
+    assert repr(error) == (
+        f"{kind.__name__}('no: try again', path='data/orders/0.log', errno={errno.EDQUOT},"
+        " position=4096, offset=17)"
+    )
+
+
+@each_kind
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+def test_pickle_keeps_every_attribute(kind, protocol):
+    error = kind("no: try again", **dict.fromkeys(error_attributes(kind), 7))
+    error.add_note("seen by worker 3")
+
+    assert_same(pickle.loads(pickle.dumps(error, protocol)), error)
+
+
+@each_kind
+@pytest.mark.parametrize("duplicate", [copy.copy, copy.deepcopy])
+def test_copy_keeps_every_attribute(kind, duplicate):
+    error = kind("no: try again", **DETAILS)
+
+    assert_same(duplicate(error), error)
+
+
+def test_os_errors_look_like_pythons_own():
+    full = errors.DiskFullError("disk full: free some space", path="data/orders")
+    quota = errors.DiskFullError("over quota: ask for more", errno=errno.EDQUOT)
+    late = errors.PylogTimeoutError("lock held for 10 s by process 7: see what stops it")
+
+    assert (full.errno, full.strerror, full.filename) == (
+        errno.ENOSPC, "No space left on device", "data/orders",
+    )
+    assert (quota.errno, quota.filename) == (errno.EDQUOT, None)
+    assert late.errno == errno.ETIMEDOUT
+
+
+def test_subclass_of_a_user_pickles_too():
+    error = UsersError("mine: mend it", tenant="a")
+
+    assert_same(pickle.loads(pickle.dumps(error)), error)
+
+
+def test_error_crosses_a_process():
+    context = multiprocessing.get_context("spawn")
+
+    with context.Pool(1) as pool, pytest.raises(errors.CorruptRecordError) as caught:
+        pool.apply(raise_in_child, (errors.CorruptRecordError,))
+
+    assert {name: getattr(caught.value, name) for name in DETAILS} == DETAILS
+
+
+class UsersError(errors.LogError):
+    """What an application may derive."""
+
+
+def error_attributes(kind):
+    """The names of the details that a class and its bases declare."""
+    declared = (base.__annotations__ for base in kind.__mro__ if issubclass(base, PylogError))
+    return {name for names in declared for name in names} - {"code", "retriable"}
+
+
+def assert_same(got, expected):
+    assert type(got) is type(expected)
+    assert got is not expected
+    assert got.args == expected.args
+    assert vars(got) == vars(expected)
+    assert repr(got) == repr(expected)
+    assert (got.errno, getattr(got, "strerror", None)) == (
+        expected.errno, getattr(expected, "strerror", None),
+    )

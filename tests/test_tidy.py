@@ -1,0 +1,227 @@
+"""The style guide as assertions over the source tree.
+
+What is too long today stands in a list with its size; the list may only shrink. A file that is
+new here keeps the rules from its first line.
+"""
+
+import ast
+import re
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+SOURCE_FOLDERS = ("csrc", "pylog", "tests", "bench", "examples")
+CODE = {".py", ".pyx", ".pxd", ".pyi", ".c", ".h"}
+
+COLUMNS_MAX = 100
+FILE_LINES_MAX = 600
+FUNCTION_LINES_MAX = 60
+
+# file: how many lines it may have, because it is still one noun.
+LONG_FILES = {
+    "pylog/_native.pyx": 2000,
+}
+# file:function: how many lines it may have.
+LONG_FUNCTIONS: dict[str, int] = {}
+
+# A module imports only from lower floors. `pylog` itself, the list of public names, is for the
+# floors above the log; see docs/ARCHITECTURE.md.
+FLOORS = {
+    "errors": 0,
+    "compression": 1,
+    "_native": 2,
+    "check": 3, "log": 4,
+    "broker": 5,
+    "group": 6, "producer": 6, "consumer": 7, "admin": 7,
+    "": 8,
+    "cli": 9,
+    "__main__": 10,
+}
+
+
+def source_files(*suffixes):
+    """The files of the source folders, and those at the top, by suffix."""
+    places = [ROOT.glob("*.*"), *((ROOT / folder).rglob("*") for folder in SOURCE_FOLDERS)]
+    return sorted(
+        path for place in places for path in place
+        if path.suffix in suffixes and path.is_file()
+        and not {"build", "__pycache__"} & set(path.relative_to(ROOT).parts)
+    )
+
+
+def name_of(path):
+    return path.relative_to(ROOT).as_posix()
+
+
+def lines_of(path):
+    return path.read_text(encoding="utf-8").splitlines()
+
+
+ALL_CODE = source_files(*CODE)
+PACKAGE = sorted((ROOT / "pylog").rglob("*.py"))
+
+each_file = pytest.mark.parametrize("path", ALL_CODE, ids=name_of)
+
+
+def test_the_source_tree_is_found():
+    assert {ROOT / "setup.py", ROOT / "pylog/errors.py", Path(__file__)} <= set(ALL_CODE)
+
+
+@each_file
+def test_lines_are_short_and_clean(path):
+    text = path.read_text(encoding="utf-8")
+
+    assert not text or text.endswith("\n"), "no newline at the end"
+    for number, line in enumerate(text.splitlines(), 1):
+        assert len(line) <= COLUMNS_MAX, f"{name_of(path)}:{number}: {len(line)} columns"
+        assert line == line.rstrip(), f"{name_of(path)}:{number}: white space at the end"
+        assert "\t" not in line, f"{name_of(path)}:{number}: a tab"
+
+
+@each_file
+def test_files_are_short(path):
+    count, most = len(lines_of(path)), LONG_FILES.get(name_of(path), FILE_LINES_MAX)
+
+    assert count <= most, f"{name_of(path)} has {count} lines of {most}: split it by noun"
+    assert count > FILE_LINES_MAX or name_of(path) not in LONG_FILES, "strike it off LONG_FILES"
+
+
+@each_file
+def test_functions_are_short(path):
+    for function, count in function_lengths(path):
+        most = LONG_FUNCTIONS.get(f"{name_of(path)}:{function}", FUNCTION_LINES_MAX)
+        assert count <= most, f"{name_of(path)}: {function} has {count} lines of {most}"
+
+
+@each_file
+def test_no_notes_to_self_are_left(path):
+    words = "|".join(("TO" + "DO", "FIX" + "ME", "XX" + "X", "HA" + "CK"))
+
+    for number, line in enumerate(lines_of(path), 1):
+        assert not re.search(rf"\b({words})\b", line), f"{name_of(path)}:{number}: {line.strip()}"
+
+
+@each_file
+def test_file_begins_with_what_it_is_for(path):
+    lines = [line for line in lines_of(path) if not line.startswith(("#!", "# cython:"))]
+    first = next((line for line in lines if line.strip()), None)
+
+    assert first is None or first.startswith(("/*", "//", '"""', "# ")), first
+
+
+def test_file_names_are_unique():
+    repeated = {"__init__.py", "__main__.py", "conftest.py"}
+    counts = Counter(path.name for path in ALL_CODE if path.name not in repeated)
+
+    assert [name for name, count in counts.items() if count > 1] == []
+
+
+def test_c_core_knows_no_python():
+    for path in source_files(".c", ".h"):
+        assert "Python" + ".h" not in path.read_text(encoding="utf-8"), name_of(path)
+
+
+def test_c_headers_include_no_circle():
+    quoted = re.compile(r'^#include "([^"]+)"', re.MULTILINE)
+    graph = {
+        path.name: set(quoted.findall(path.read_text(encoding="utf-8")))
+        for path in (ROOT / "csrc").glob("*.h")
+    }
+
+    assert first_cycle(graph) is None
+
+
+def test_modules_import_only_from_lower_floors():
+    graph = import_graph()
+
+    assert [module for module in graph if floor(module) is None] == [], "give them a floor above"
+    for module, imported in graph.items():
+        for other in imported:
+            assert floor(other) is not None, f"pylog.{module} imports the unknown pylog.{other}"
+            assert floor(other) < floor(module), f"pylog.{module} imports pylog.{other}"
+
+
+def test_modules_import_in_no_circle():
+    assert first_cycle(import_graph()) is None
+
+
+def test_library_raises_and_never_asserts():
+    for path in PACKAGE:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            assert not isinstance(node, ast.Assert), f"{name_of(path)}:{node.lineno}: python -O"
+
+
+def test_generated_c_stays_out_of_the_package():
+    assert sorted((ROOT / "pylog").rglob("*.c")) == []
+
+
+def function_lengths(path):
+    """Yields (function, lines) of a Python file, docstrings left out, or of a C file."""
+    text = path.read_text(encoding="utf-8")
+    if path.suffix in (".py", ".pyi"):
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                docstring = node.body[0] if ast.get_docstring(node) else None
+                spared = docstring.end_lineno - docstring.lineno + 1 if docstring else 0
+                yield node.name, node.end_lineno - node.lineno + 1 - spared
+    elif path.suffix in (".c", ".h"):
+        for number, line in enumerate(text.splitlines()):
+            if re.match(r"\w.*\w\(", line):
+                name, start = re.findall(r"(\w+)\(", line)[-1], number
+            elif line == "}":
+                yield name, number - start + 1
+
+
+def import_graph():
+    """module of pylog: the modules of pylog that it imports when it is imported itself."""
+    graph = {module_of(path): set(imports_of(path)) for path in PACKAGE}
+    for path in (ROOT / "pylog").glob("*.pyx"):
+        pattern = re.compile(r"^from pylog(?: import |\.)(\w+)(?! cimport)\b", re.MULTILINE)
+        graph[path.stem] = set(pattern.findall(path.read_text(encoding="utf-8")))
+    return graph
+
+
+def module_of(path):
+    parts = path.relative_to(ROOT / "pylog").with_suffix("").parts
+    return ".".join(part for part in parts if part != "__init__")
+
+
+def imports_of(path):
+    """The absolute imports from pylog at module level; `""` is the package itself."""
+    package = {module_of(other) for other in PACKAGE} | {"_native"}
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.Import):
+            yield from (
+                alias.name.removeprefix("pylog").lstrip(".")
+                for alias in node.names if alias.name.split(".")[0] == "pylog"
+            )
+        elif isinstance(node, ast.ImportFrom):
+            assert not node.level, f"{name_of(path)}:{node.lineno}: import by the full name"
+            source, _, module = node.module.partition(".")
+            if source == "pylog":
+                inner = {f"{module}.{alias.name}".lstrip(".") for alias in node.names} & package
+                yield from inner or {module}
+
+
+def floor(module):
+    """A package's modules stand on its floor."""
+    return FLOORS.get(module, FLOORS.get(module.partition(".")[0]))
+
+
+def first_cycle(graph):
+    """A list of names that ends where it began, or None."""
+    done = set()
+
+    def walk(name, trail):
+        if name in trail:
+            return [*trail[trail.index(name):], name]
+        if name not in done:
+            done.add(name)
+            for other in sorted(graph.get(name, ())):
+                if found := walk(other, [*trail, name]):
+                    return found
+        return None
+
+    return next((found for name in sorted(graph) if (found := walk(name, []))), None)
