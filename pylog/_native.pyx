@@ -1386,15 +1386,15 @@ cdef class Log:
             status = pl_append_run(self.log, c, done, 0, &in_run, &here)
             if status != PL_OK:
                 # Other threads may change the lists meanwhile: hold what the slices point into.
-                held = [None if one is None else one[at:at + c.count] for one in lists]
-                self.append_run_slowly(c, done, &in_run, &here, at + done)
+                self.append_run_slowly(c, done, &in_run, &here, at + done,
+                                       [one and one[at:at + c.count] for one in lists])
             if done == 0:
                 first[0] = here
             done += in_run
         return 0
 
     cdef int append_run_slowly(self, pl_columns *c, int64_t start, int64_t *done,
-                               int64_t *first, int64_t appended) except -1:
+                               int64_t *first, int64_t appended, list held) except -1:
         cdef pl_status status
         cdef int64_t deadline = pl_monotonic_ms() + self.lock_timeout_ms
         self.enter()
