@@ -52,6 +52,7 @@ static pl_status locate(pl_cursor *cursor, const pl_view *view, pl_header *heade
     int64_t next_base;
     pl_cursor_release(cursor);
     PL_TRY(pl_log_segment(cursor->log, cursor->offset, &cursor->segment, &next_base));
+    cursor->next_base = next_base;
     pl_status status =
         pl_segment_find(cursor->segment, cursor->offset, view, &cursor->position, header);
     if (status == PL_OK) {
@@ -77,9 +78,18 @@ static pl_status locate(pl_cursor *cursor, const pl_view *view, pl_header *heade
   }
 }
 
+/* Does the batch at the cursor lie in a later segment? Found out without a look at the bytes:
+ * behind the last batch of a rolled segment are zeros, until it is trimmed, and then no page at
+ * all. The view is older than this answer: what it shows is in the segment if this says so. */
+static bool has_left_segment(const pl_cursor *cursor) {
+  if (cursor->next_base != INT64_MAX) return cursor->batch_offset >= cursor->next_base;
+  return cursor->segment->base_offset !=
+         atomic_load_explicit(&cursor->log->page->active_base, memory_order_acquire);
+}
+
 /* The batch at the cursor, found anew when the segment is used up. */
 static pl_status current_batch(pl_cursor *cursor, const pl_view *view, pl_header *header) {
-  while (cursor->segment) {
+  while (cursor->segment && !has_left_segment(cursor)) {
     pl_status status =
         pl_segment_batch(cursor->segment, cursor->position, cursor->batch_offset, view, header);
     if (status == PL_END) break;
@@ -196,7 +206,8 @@ pl_status pl_cursor_fetch(pl_cursor *cursor, int64_t max_records, int64_t max_by
     start_chunk(cursor, &header, chunk);
     pl_segment *segment = cursor->segment;
     pl_status status = add_batch(cursor, &header, &view, max_records, max_bytes, chunk);
-    while (status == PL_OK && cursor->offset < view.end_offset) {
+    while (status == PL_OK && cursor->offset < view.end_offset &&
+           cursor->batch_offset < cursor->next_base) {
       status = pl_segment_batch(segment, cursor->position, cursor->batch_offset, &view, &header);
       if (status == PL_OK)
         status = add_batch(cursor, &header, &view, max_records, max_bytes, chunk);
@@ -276,6 +287,7 @@ pl_status pl_cursor_skip(pl_cursor *cursor) {
   int64_t next_base = INT64_MAX;
   if (!cursor->segment) {
     PL_TRY(pl_log_segment(log, cursor->offset, &cursor->segment, &next_base));
+    cursor->next_base = next_base;
     cursor->position = 0; /* the walk itself failed: look from the start for what follows */
   }
   pl_segment *segment = cursor->segment;
@@ -448,7 +460,9 @@ pl_status pl_offset_for_time(pl_log *log, int64_t timestamp, int64_t *offset) {
     pl_segment *segment;
     int64_t here = next_base;
     PL_TRY(pl_log_segment(log, here, &segment, &next_base));
-    int64_t from = pl_segment_time_floor(segment, timestamp, &view);
+    pl_view within = view; /* its index is built up to where it ends, not beyond */
+    if (next_base < within.sealed_offset) within.sealed_offset = next_base;
+    int64_t from = pl_segment_time_floor(segment, timestamp, &within);
     pl_segment_release(segment);
     pl_cursor_seek(&cursor, from > here ? from : here);
     /* Batches of this segment whose greatest time is early are skipped by their header alone. */

@@ -17,6 +17,7 @@ typedef struct pl_cursor {
   pl_segment *segment;     /* referenced; NULL: to be found */
   uint64_t position;       /* header of the batch to read next */
   int64_t batch_offset;    /* its base offset */
+  int64_t next_base;       /* where the next segment starts; INT64_MAX: there was none */
   uint64_t record_position; /* of the record at `offset` inside it; 0: unknown */
 } pl_cursor;
 

@@ -1,0 +1,63 @@
+"""Going from one segment to the next: what readers, other processes and indexes see of a roll."""
+
+import subprocess
+import sys
+
+import pytest
+
+import pylog
+
+SEGMENT_BYTES = 65536
+
+FOLLOWER = """
+import sys, pylog
+with pylog.Log(sys.argv[1]) as log:
+    print("ready", flush=True)
+    for expected, record in enumerate(log.read(0, int(sys.argv[2]), follow=True)):
+        assert record.value == b"%d" % expected, record
+        if record.offset + 1 == int(sys.argv[2]):
+            break
+print(expected + 1)
+"""
+
+
+def test_tailing_cursor_crosses_rolls_that_are_not_trimmed_yet(log_path):
+    values = [b"x" * 100] * 50
+
+    with pylog.Log(log_path, segment_bytes=SEGMENT_BYTES) as log:
+        cursor = log.cursor(0)
+        for _ in range(200):
+            log.append_many(values)
+            assert read_to_end(cursor) == values
+        assert log.stats()["rolls"] > 10
+
+
+@pytest.mark.slow
+def test_follower_in_another_process_crosses_rolls_while_they_are_trimmed(log_path):
+    count = 60_000
+    with pylog.Log(log_path, segment_bytes=SEGMENT_BYTES) as log:
+        command = [sys.executable, "-c", FOLLOWER, str(log_path), str(count)]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as follower:
+            assert follower.stdout.readline() == "ready\n"
+
+            for number in range(count):
+                log.append(b"%d" % number)
+
+            assert follower.stdout.read() == f"{count}\n"
+        assert follower.returncode == 0
+
+
+def test_time_is_found_behind_rolls(log_path):
+    with pylog.Log(log_path, segment_bytes=SEGMENT_BYTES) as log:
+        for number in range(3000):
+            log.append(b"x" * 100, timestamp=1000 + number)
+
+        assert [log.offset_for_time(1000 + n) for n in (0, 700, 1500, 2999)] == [0, 700, 1500, 2999]
+        assert log.offset_for_time(4000) is None
+
+
+def read_to_end(cursor):
+    values = []
+    while chunk := cursor.fetch():
+        values += chunk.values()
+    return values
