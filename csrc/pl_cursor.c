@@ -328,14 +328,31 @@ pl_slice pl_chunk_payload(const pl_chunk *chunk) {
 
 static void enter_batch(pl_reader *reader, const uint8_t *batch) {
   uint32_t length = pl_batch_load_length(batch);
+  uint16_t attributes = pl_load_u16(batch + PL_BATCH_ATTRIBUTES);
   reader->batch = batch;
   reader->p = batch + PL_BATCH_HEADER_SIZE;
   reader->end = length ? batch + PL_BATCH_LENGTH_OVERHEAD + length : reader->stop;
   if (reader->end > reader->stop) reader->end = reader->stop;
   reader->base_offset = pl_load_i64(batch + PL_BATCH_BASE_OFFSET);
   reader->base_timestamp = pl_load_i64(batch + PL_BATCH_BASE_TIMESTAMP);
-  bool append_time = pl_load_u16(batch + PL_BATCH_ATTRIBUTES) & PL_ATTRIBUTE_APPEND_TIME;
-  reader->fixed_timestamp = append_time ? pl_load_i64(batch + PL_BATCH_MAX_TIMESTAMP) : -1;
+  reader->fixed_timestamp = attributes & PL_ATTRIBUTE_APPEND_TIME
+                                ? pl_load_i64(batch + PL_BATCH_MAX_TIMESTAMP)
+                                : INT64_MIN;
+  reader->least_offset = reader->base_offset;
+  reader->batch_end = reader->next_offset;
+  reader->left = reader->next_offset - reader->base_offset;
+  if (length) { /* else it is open: it ends where the chunk does */
+    int64_t delta = pl_load_i32(batch + PL_BATCH_LAST_OFFSET_DELTA);
+    reader->batch_end = (int64_t)((uint64_t)reader->base_offset + (uint64_t)delta + 1);
+    reader->left = pl_load_i32(batch + PL_BATCH_RECORDS_COUNT);
+  }
+}
+
+/* Markers are for the log itself: they take an offset and are no records. */
+static void step_over_control(pl_reader *reader) {
+  if (!(pl_load_u16(reader->batch + PL_BATCH_ATTRIBUTES) & PL_ATTRIBUTE_CONTROL)) return;
+  reader->p = reader->end;
+  reader->left = 0;
 }
 
 void pl_reader_init(pl_reader *reader, const pl_chunk *chunk) {
@@ -345,13 +362,19 @@ void pl_reader_init(pl_reader *reader, const pl_chunk *chunk) {
   reader->from_offset = chunk->from_offset;
   reader->next_offset = chunk->next_offset;
   enter_batch(reader, data + chunk->position);
-  if (chunk->record_position) reader->p = data + chunk->record_position;
+  if (chunk->record_position) { /* it was open once, so no offset is missing in it */
+    reader->p = data + chunk->record_position;
+    reader->least_offset = chunk->from_offset;
+    reader->left = reader->batch_end - chunk->from_offset;
+  }
+  step_over_control(reader);
 }
 
 void pl_reader_init_payload(pl_reader *reader, const pl_chunk *chunk, pl_slice payload) {
   pl_reader_init(reader, chunk);
   reader->p = payload.data;
   reader->end = reader->stop = payload.data + payload.size;
+  reader->left = pl_load_i32(reader->batch + PL_BATCH_RECORDS_COUNT);
 }
 
 /* 1: a record; 0: no more; -1: broken. */
@@ -359,10 +382,11 @@ static inline __attribute__((always_inline)) int next_record(pl_reader *reader,
                                                              pl_record *record) {
   for (;;) {
     if (__builtin_expect(reader->p >= reader->end, 0)) {
-      if (reader->is_done || reader->end >= reader->stop) return 0;
+      if (reader->is_done) return 0;
+      if (reader->left != 0) return -1;
+      if (reader->end >= reader->stop) return 0;
       enter_batch(reader, reader->end);
-      if (pl_load_u16(reader->batch + PL_BATCH_ATTRIBUTES) & PL_ATTRIBUTE_CONTROL)
-        reader->p = reader->end;
+      step_over_control(reader);
       continue;
     }
     int64_t timestamp_delta, offset_delta;
@@ -370,8 +394,12 @@ static inline __attribute__((always_inline)) int next_record(pl_reader *reader,
     const uint8_t *after =
         pl_record_get(reader->p, reader->end, &timestamp_delta, &offset_delta, &body);
     if (__builtin_expect(!after, 0)) return -1;
-    reader->p = after;
     int64_t offset = (int64_t)((uint64_t)reader->base_offset + (uint64_t)offset_delta);
+    if (__builtin_expect(offset < reader->least_offset || offset >= reader->batch_end, 0))
+      return -1;
+    reader->p = after;
+    reader->least_offset = offset + 1;
+    reader->left--;
     if (__builtin_expect(offset < reader->from_offset, 0)) continue;
     if (__builtin_expect(offset >= reader->next_offset, 0)) {
       reader->is_done = true;
@@ -380,7 +408,7 @@ static inline __attribute__((always_inline)) int next_record(pl_reader *reader,
     }
     record->offset = offset;
     record->timestamp =
-        __builtin_expect(reader->fixed_timestamp >= 0, 0)
+        __builtin_expect(reader->fixed_timestamp != INT64_MIN, 0)
             ? reader->fixed_timestamp
             : (int64_t)((uint64_t)reader->base_timestamp + (uint64_t)timestamp_delta);
     record->batch = reader->batch;
@@ -394,7 +422,7 @@ int64_t pl_reader_records(pl_reader *reader, pl_record *records, int64_t count) 
   int64_t n = 0;
   while (n < count) {
     int got = next_record(reader, &records[n]);
-    if (got < 0) return -1;
+    if (got < 0) return n ? n : -1;
     if (got == 0) break;
     n++;
   }

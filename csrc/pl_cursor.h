@@ -36,8 +36,10 @@ typedef struct pl_reader {
   const uint8_t *p, *end;   /* rest of its payload */
   const uint8_t *stop;      /* end of the chunk's bytes */
   int64_t base_offset, base_timestamp;
-  int64_t fixed_timestamp;  /* append time; -1: each record's own */
+  int64_t fixed_timestamp;  /* append time; INT64_MIN: each record's own */
   int64_t from_offset, next_offset;
+  int64_t least_offset, batch_end; /* where the batch's next record must lie, half-open */
+  int64_t left;             /* records that the batch must still have */
   bool is_done;
 } pl_reader;
 
@@ -76,7 +78,9 @@ void pl_reader_init(pl_reader *reader, const pl_chunk *chunk);
 /* For a decompressed payload of a chunk's only batch. */
 void pl_reader_init_payload(pl_reader *reader, const pl_chunk *chunk, pl_slice payload);
 
-/* Each fills up to `count` entries and returns how many; -1 when a record does not parse. */
+/* Each fills up to `count` entries and returns how many; 0 at the end; -1 when a record does not
+ * parse, is out of order, missing or one too many. pl_reader_records first hands out those before
+ * the broken one; the reader stays at it. */
 int64_t pl_reader_records(pl_reader *reader, pl_record *records, int64_t count);
 int64_t pl_reader_values(pl_reader *reader, pl_slice *values, int64_t count);
 int64_t pl_reader_columns(pl_reader *reader, pl_column_arrays *columns, int64_t count);

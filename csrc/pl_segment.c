@@ -150,7 +150,8 @@ void pl_segment_forget_verified(pl_segment *segment) {
 pl_status pl_segment_verify(pl_segment *segment, uint64_t position, const pl_header *header,
                             const pl_view *view) {
   uint64_t slot = position >> PL_MARK_SHIFT;
-  _Atomic uint64_t *marks = marks_of(segment);
+  /* An emptied batch is its header alone and would share its mark with the next one. */
+  _Atomic uint64_t *marks = header->size > 1u << PL_MARK_SHIFT ? marks_of(segment) : NULL;
   if (marks && (atomic_load_explicit(&marks[slot / 64], memory_order_relaxed) >> slot % 64 & 1))
     return PL_OK;
   PL_TRY(pl_segment_see(segment, position, header->size, view->may_block));

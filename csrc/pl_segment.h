@@ -27,7 +27,7 @@
 enum {
   PL_PROBE_SHIFT = 20,
   PL_PROBE_WORDS = (int)((PL_SEGMENT_BYTES_MAX >> PL_PROBE_SHIFT) / 64 + 1),
-  PL_MARK_SHIFT = 6, /* every batch is longer than 64 bytes: one mark each */
+  PL_MARK_SHIFT = 6, /* a batch with records is longer than 64 bytes: one mark each */
 };
 
 typedef struct pl_segment {

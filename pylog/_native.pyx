@@ -180,6 +180,8 @@ cdef tuple decode_headers(const uint8_t *p, int64_t size):
             None if value.size < 0
             else PyBytes_FromStringAndSize(<const char *>value.data, value.size),
         ))
+    if p != end:
+        raise errors.CorruptRecordError("bytes follow a record's headers; run `pylog check`")
     return tuple(out)
 
 
@@ -557,9 +559,9 @@ def decode_records(batch):
         owner.payload = (copy, records)
         payload.data = <const uint8_t *>PyBytes_AS_STRING(records)
         payload.size = len(records)
-        pl_reader_init_payload(&reader, &chunk, payload)
     else:
-        pl_reader_init(&reader, &chunk)
+        payload = pl_chunk_payload(&chunk)
+    pl_reader_init_payload(&reader, &chunk, payload)    # a control batch's record too
     out = []
     while pl_reader_records(&reader, &record, 1) == 1:
         out.append(new_record(owner, &record))
@@ -724,7 +726,7 @@ cdef class Chunk:
                         raise broken_record(&self.c)
                     for i in range(got):
                         self.records.append(new_record(self.mapping, &block[i]))
-                    if got < BLOCK:
+                    if got == 0:
                         break
         return self.records
 
@@ -857,9 +859,9 @@ cdef class ChunkIterator:
                 self.filled = 0
                 self.is_done = True
                 raise broken_record(&self.chunk.c)
-            self.is_done = self.filled < BLOCK
             self.at = 0
             if self.filled == 0:
+                self.is_done = True
                 raise StopIteration
         self.at += 1
         return new_record(self.chunk.mapping, &self.block[self.at - 1])
@@ -954,8 +956,16 @@ cdef class Cursor:
         chunk.next_offset = chunk.c.next_offset
         chunk.mapping = hold(chunk.c.segment, None)
         if chunk.c.codec:
-            decompressed(&chunk.c, chunk.mapping, self.log.decompressed_max, &chunk.payload_slice)
+            self.unpack(&chunk.c, chunk.mapping, &chunk.payload_slice)
         return chunk
+
+    cdef int unpack(self, const pl_chunk *chunk, Mapping mapping, pl_slice *payload) except -1:
+        """Decompresses; who fails stands before the batch, as with any other damage."""
+        try:
+            return decompressed(chunk, mapping, self.log.decompressed_max, payload)
+        except errors.PylogError:
+            pl_cursor_seek(&self.c, chunk.from_offset)
+            raise
 
     def wait(self, timeout=None):
         """Waits until there is a record at `offset`; False after `timeout` seconds."""
@@ -972,7 +982,7 @@ cdef class Cursor:
                 or self.mapping.payload is not None:
             self.mapping = hold(self.chunk.segment, None)
         if self.chunk.codec:
-            decompressed(&self.chunk, self.mapping, self.log.decompressed_max, &payload)
+            self.unpack(&self.chunk, self.mapping, &payload)
             pl_reader_init_payload(&self.reader, &self.chunk, payload)
         else:
             pl_reader_init(&self.reader, &self.chunk)
@@ -1000,7 +1010,12 @@ cdef class Cursor:
                 if self.filled < 0:
                     self.filled = 0
                     self.in_chunk = False
-                    raise broken_record(&self.chunk)
+                    if not self.skips_corrupt:
+                        pl_cursor_seek(&self.c, self.reader.least_offset)
+                        raise broken_record(&self.chunk)
+                    pl_cursor_seek(&self.c, min(self.reader.batch_end, self.chunk.next_offset))
+                    self.skipped += 1
+                    continue
                 if self.filled > 0:
                     return 1
                 self.in_chunk = False
@@ -1013,7 +1028,11 @@ cdef class Cursor:
             except errors.CorruptRecordError:
                 if not self.skips_corrupt:
                     raise
-                self.skip()
+                if self.chunk.segment == NULL:
+                    self.skip()
+                else:    # its CRC is right, but it does not decompress
+                    pl_cursor_seek(&self.c, self.chunk.next_offset)
+                    self.skipped += 1
                 continue
             if not self.follows:
                 return 0

@@ -170,7 +170,7 @@ cdef extern from "pl_cursor.h" nogil:
         int64_t from_offset, next_offset, count
         int codec
     ctypedef struct pl_reader:
-        pass
+        int64_t least_offset, batch_end
     ctypedef struct pl_column_arrays:
         int64_t *offsets
         int64_t *timestamps
