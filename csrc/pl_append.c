@@ -161,8 +161,9 @@ static pl_status enter_slowly(pl_log *log, bool owner_died) {
 
 pl_status pl_writer_enter(pl_log *log, int wait_ms) {
   pl_page *page = log->page;
-  pl_lock_result result =
-      wait_ms ? pl_lock_wait(&page->append_lock, wait_ms) : pl_lock_try(&page->append_lock);
+  pl_lock_result result = pl_lock_try(&page->append_lock);
+  if (__builtin_expect(result == PL_LOCK_BUSY, 0))
+    result = pl_lock_wait(&page->append_lock, wait_ms);
   if (__builtin_expect(result >= PL_LOCK_BUSY, 0)) {
     if (result == PL_LOCK_BUSY) return PL_BUSY;
     return pl_fail(PL_ERR_IO, log->directory,
@@ -269,7 +270,7 @@ static pl_status enter_with_room(pl_log *log, uint64_t bytes, int64_t offsets, i
       pl_writer_leave(log);
     }
     if (status != PL_NOT_READY || wait_ms == 0) return status;
-    PL_TRY(pl_prepare(log, bytes, offsets));
+    PL_TRY(pl_prepare(log, bytes, offsets)); /* PL_BUSY too: the caller looks at signals */
   }
 }
 

@@ -46,15 +46,36 @@ static pl_status missing_segment(const pl_cursor *cursor, int64_t next_base) {
                          cursor->offset, next_base - 1);
 }
 
+/* A segment that was rolled is trimmed behind its last batch, so nobody may look there: within a
+ * segment the view ends where the next one begins. The list is taken after the log's end was
+ * loaded, so whatever lies below that end and is not in a later segment is in this one. */
+static pl_view within(const pl_view *view, int64_t segment_end) {
+  pl_view clipped = *view;
+  if (clipped.end_offset > segment_end) clipped.end_offset = segment_end;
+  if (clipped.sealed_offset > segment_end) clipped.sealed_offset = segment_end;
+  return clipped;
+}
+
+static pl_status enter_segment(pl_cursor *cursor) {
+  pl_cursor_release(cursor);
+  cursor->rolls = atomic_load(&cursor->log->page->rolls);
+  return pl_log_segment(cursor->log, cursor->offset, &cursor->segment, &cursor->segment_end);
+}
+
+/* Has a segment been added behind the one that was the last? */
+static bool knows_its_end(const pl_cursor *cursor) {
+  return cursor->segment_end != INT64_MAX ||
+         cursor->rolls == atomic_load_explicit(&cursor->log->page->rolls, memory_order_acquire);
+}
+
 /* Finds the segment and the batch for cursor->offset, moving on over gaps and empty segments. */
 static pl_status locate(pl_cursor *cursor, const pl_view *view, pl_header *header) {
   for (;;) {
-    int64_t next_base;
-    pl_cursor_release(cursor);
-    PL_TRY(pl_log_segment(cursor->log, cursor->offset, &cursor->segment, &next_base));
-    cursor->next_base = next_base;
+    PL_TRY(enter_segment(cursor));
+    int64_t next_base = cursor->segment_end;
+    pl_view clipped = within(view, next_base);
     pl_status status =
-        pl_segment_find(cursor->segment, cursor->offset, view, &cursor->position, header);
+        pl_segment_find(cursor->segment, cursor->offset, &clipped, &cursor->position, header);
     if (status == PL_OK) {
       cursor->batch_offset = header->base_offset;
       return PL_OK;
@@ -78,20 +99,12 @@ static pl_status locate(pl_cursor *cursor, const pl_view *view, pl_header *heade
   }
 }
 
-/* Does the batch at the cursor lie in a later segment? Found out without a look at the bytes:
- * behind the last batch of a rolled segment are zeros, until it is trimmed, and then no page at
- * all. The view is older than this answer: what it shows is in the segment if this says so. */
-static bool has_left_segment(const pl_cursor *cursor) {
-  if (cursor->next_base != INT64_MAX) return cursor->batch_offset >= cursor->next_base;
-  return cursor->segment->base_offset !=
-         atomic_load_explicit(&cursor->log->page->active_base, memory_order_acquire);
-}
-
 /* The batch at the cursor, found anew when the segment is used up. */
 static pl_status current_batch(pl_cursor *cursor, const pl_view *view, pl_header *header) {
-  while (cursor->segment && !has_left_segment(cursor)) {
-    pl_status status =
-        pl_segment_batch(cursor->segment, cursor->position, cursor->batch_offset, view, header);
+  while (cursor->segment && knows_its_end(cursor)) {
+    pl_view clipped = within(view, cursor->segment_end);
+    pl_status status = pl_segment_batch(cursor->segment, cursor->position, cursor->batch_offset,
+                                        &clipped, header);
     if (status == PL_END) break;
     PL_TRY(status);
     if (header->size == 0 || header->last_offset >= cursor->offset) return PL_OK;
@@ -205,10 +218,10 @@ pl_status pl_cursor_fetch(pl_cursor *cursor, int64_t max_records, int64_t max_by
     PL_TRY(current_batch(cursor, &view, &header));
     start_chunk(cursor, &header, chunk);
     pl_segment *segment = cursor->segment;
+    pl_view clipped = within(&view, cursor->segment_end);
     pl_status status = add_batch(cursor, &header, &view, max_records, max_bytes, chunk);
-    while (status == PL_OK && cursor->offset < view.end_offset &&
-           cursor->batch_offset < cursor->next_base) {
-      status = pl_segment_batch(segment, cursor->position, cursor->batch_offset, &view, &header);
+    while (status == PL_OK) {
+      status = pl_segment_batch(segment, cursor->position, cursor->batch_offset, &clipped, &header);
       if (status == PL_OK)
         status = add_batch(cursor, &header, &view, max_records, max_bytes, chunk);
     }
@@ -286,8 +299,7 @@ pl_status pl_cursor_skip(pl_cursor *cursor) {
   view.may_block = true;
   int64_t next_base = INT64_MAX;
   if (!cursor->segment) {
-    PL_TRY(pl_log_segment(log, cursor->offset, &cursor->segment, &next_base));
-    cursor->next_base = next_base;
+    PL_TRY(enter_segment(cursor));
     cursor->position = 0; /* the walk itself failed: look from the start for what follows */
   }
   pl_segment *segment = cursor->segment;
@@ -488,9 +500,8 @@ pl_status pl_offset_for_time(pl_log *log, int64_t timestamp, int64_t *offset) {
     pl_segment *segment;
     int64_t here = next_base;
     PL_TRY(pl_log_segment(log, here, &segment, &next_base));
-    pl_view within = view; /* its index is built up to where it ends, not beyond */
-    if (next_base < within.sealed_offset) within.sealed_offset = next_base;
-    int64_t from = pl_segment_time_floor(segment, timestamp, &within);
+    pl_view clipped = within(&view, next_base);
+    int64_t from = pl_segment_time_floor(segment, timestamp, &clipped);
     pl_segment_release(segment);
     pl_cursor_seek(&cursor, from > here ? from : here);
     /* Batches of this segment whose greatest time is early are skipped by their header alone. */

@@ -15,6 +15,8 @@ typedef struct pl_cursor {
   pl_log *log;
   int64_t offset;          /* next record to read */
   pl_segment *segment;     /* referenced; NULL: to be found */
+  int64_t segment_end;     /* first offset of the next segment; INT64_MAX: none was listed */
+  uint64_t rolls;          /* page->rolls when that was looked up */
   uint64_t position;       /* header of the batch to read next */
   int64_t batch_offset;    /* its base offset */
   int64_t next_base;       /* where the next segment starts; INT64_MAX: there was none */

@@ -365,6 +365,7 @@ pl_status pl_log_open(const char *directory, bool writable, const pl_options *wa
     *pl_error_last() = saved;
     return status;
   }
+  if (writable && log->options.durability == PL_DURABILITY_INTERVAL) pl_keeper_adopt(log);
   *out = log;
   return PL_OK;
 }

@@ -52,15 +52,21 @@ static pl_lock_result result_of(int error) {
 
 pl_lock_result pl_lock_try(pthread_mutex_t *lock) { return result_of(pthread_mutex_trylock(lock)); }
 
-pl_lock_result pl_lock_wait(pthread_mutex_t *lock, int wait_ms) {
-  /* A short spin first: the holder is usually in the middle of a few microseconds of copying. */
-  for (int i = 0; i < 200; i++) {
-    pl_lock_result result = pl_lock_try(lock);
-    if (result != PL_LOCK_BUSY || wait_ms == 0) return result;
+/* The holder is usually in the middle of copying one record, or 64 KiB of them. */
+static pl_lock_result spin(pthread_mutex_t *lock, int times) {
+  for (int i = 0; i < times; i++) {
 #if defined(__x86_64__)
     __builtin_ia32_pause();
 #endif
+    pl_lock_result result = pl_lock_try(lock);
+    if (result != PL_LOCK_BUSY) return result;
   }
+  return PL_LOCK_BUSY;
+}
+
+pl_lock_result pl_lock_wait(pthread_mutex_t *lock, int wait_ms) {
+  pl_lock_result result = spin(lock, wait_ms ? 200 : 20);
+  if (result != PL_LOCK_BUSY || wait_ms == 0) return result;
   struct timespec deadline;
   clock_gettime(CLOCK_MONOTONIC, &deadline);
   deadline.tv_sec += wait_ms / 1000;

@@ -97,6 +97,7 @@ typedef enum pl_lock_result {
 } pl_lock_result;
 
 pl_lock_result pl_lock_try(pthread_mutex_t *lock);
+/* Spins for some microseconds, then sleeps for up to wait_ms (0: does not sleep). */
 pl_lock_result pl_lock_wait(pthread_mutex_t *lock, int wait_ms);
 void pl_lock_adopt(pthread_mutex_t *lock);
 void pl_lock_release(pthread_mutex_t *lock);

@@ -18,6 +18,7 @@ enum {
   STEP_MIN = 1 << 20,  /* blocks are given in steps that grow with use, so an idle log is small */
   STEP_MAX = 64 << 20,
   AHEAD_MAX = 16 << 20, /* faulted in ahead of the writer, in each writing process */
+  WAIT_MS = 100,        /* for a lock that is held for long: then the caller looks at signals */
 };
 #define RESERVE_OFFSETS ((int64_t)16 << 20)
 #define RESERVE_OFFSETS_MAX ((int64_t)1 << 30)
@@ -61,7 +62,7 @@ static void set_dirty(pl_meta *meta, void *argument) {
 
 static pl_status make_dirty(pl_log *log) {
   if (atomic_load(&log->page->is_dirty)) return PL_OK;
-  PL_TRY(pl_maintenance_enter(log, 1000));
+  PL_TRY(pl_maintenance_enter(log, WAIT_MS));
   pl_status status = PL_OK;
   if (!atomic_load(&log->page->is_dirty)) {
     status = pl_log_change_meta(log, set_dirty, NULL, true);
@@ -84,7 +85,7 @@ static pl_status reserve_offsets(pl_log *log, int64_t need, bool ahead) {
   int64_t block = used < RESERVE_OFFSETS ? RESERVE_OFFSETS
                   : used > RESERVE_OFFSETS_MAX ? RESERVE_OFFSETS_MAX : used;
   if (end + need <= reserved && !(ahead && end > reserved - block / 2)) return PL_OK;
-  PL_TRY(pl_maintenance_enter(log, 1000));
+  PL_TRY(pl_maintenance_enter(log, WAIT_MS));
   pl_status status = PL_OK;
   if (atomic_load(&page->reserved_end) == reserved) {
     int64_t wanted = (end + need > reserved ? end + need : reserved) + block;
@@ -110,7 +111,7 @@ static pl_status map_active(pl_log *log) {
   pl_segment_name(base, ".log", name);
   PL_TRY(pl_segment_open(log->directory, name, base, (uint64_t)log->options.segment_bytes, true,
                          (uint64_t)log->options.index_interval_bytes, &segment));
-  pl_lock_result locked = pl_lock_wait(&page->append_lock, 1000);
+  pl_lock_result locked = pl_lock_wait(&page->append_lock, WAIT_MS);
   if (locked != PL_LOCKED) { /* a death to repair, or a busy lock: the caller comes again */
     if (locked == PL_LOCKED_DEAD) {
       uint32_t live = PL_LOG_LIVE;
@@ -165,7 +166,7 @@ static pl_status make_window(pl_log *log, pl_segment *segment, uint64_t position
   if (size < target) {
     uint64_t step = clamp(position, STEP_MIN, STEP_MAX);
     uint64_t wanted = target + step > capacity ? capacity : target + step;
-    PL_TRY(pl_maintenance_enter(log, 1000));
+    PL_TRY(pl_maintenance_enter(log, WAIT_MS));
     pl_status status = PL_OK;
     /* A segment that was retired meanwhile must not grow again. */
     if (segment->base_offset == atomic_load(&log->page->active_base)) {
@@ -178,7 +179,10 @@ static pl_status make_window(pl_log *log, pl_segment *segment, uint64_t position
     if (size < need) return status == PL_OK ? PL_BUSY : status;
     if (size < target) target = size;
   }
-  PL_TRY(pl_segment_populate(segment, target));
+  pl_status status = pl_segment_populate(segment, target);
+  /* Rolled and trimmed by another process meanwhile: no lack of room. */
+  if (status < 0 && segment->base_offset != atomic_load(&log->page->active_base)) return PL_BUSY;
+  PL_TRY(status);
   atomic_store(&log->nudge_position, target - ahead / 2);
   return PL_OK;
 }
@@ -216,7 +220,7 @@ static pl_status prepare_next(pl_log *log) {
   pthread_mutex_unlock(&log->list_lock);
   if (is_mapped) return PL_OK;
   PL_TRY(pl_file_path(log->directory, PL_PREPARED_NAME, path));
-  PL_TRY(pl_maintenance_enter(log, 1000));
+  PL_TRY(pl_maintenance_enter(log, WAIT_MS));
   pl_status status = PL_OK;
   if (!atomic_load(&page->prepared) || !pl_file_exists(path)) {
     status = create_prepared(log, path);
@@ -263,8 +267,8 @@ pl_status pl_prepare(pl_log *log, uint64_t need_bytes, int64_t need_offsets) {
   pthread_mutex_lock(&log->prepare_lock);
   pl_status status = prepare_locked(log, need_bytes, need_offsets);
   pthread_mutex_unlock(&log->prepare_lock);
-  if (status == PL_OK || status == PL_BUSY) pl_keeper_adopt(log);
-  return status == PL_BUSY ? PL_OK : status;
+  if (status == PL_OK) pl_keeper_adopt(log);
+  return status;
 }
 
 static pl_status prepare_ahead_locked(pl_log *log) {

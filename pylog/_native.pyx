@@ -35,6 +35,13 @@ from pylog import compression, errors
 DEF BLOCK = 512           # records handed from C to Python at a time
 DEF SLICE_MS = 100        # longest wait without looking at signals
 DEF ENCODE_BYTES = 65536  # records that go into one compressed batch
+DEF AHEAD = 32            # list entries to prefetch: their objects are rarely in the nearest cache
+
+cdef extern from *:
+    """
+    #define prefetch(object) __builtin_prefetch(object)
+    """
+    void prefetch(void *object) noexcept nogil
 
 cdef int64_t TIMESTAMP_MAX = 253402300799999  # the year 9999, as datetime has it
 cdef int64_t DECOMPRESSED_MAX = 256 << 20
@@ -1254,16 +1261,15 @@ cdef class Log:
         return 0
 
     cdef object lock_timeout(self):
-        cdef char who[96]
         cdef int owner = pl_lock_owner(&self.log.page.append_lock)
-        cdef bytes name = b"somebody"
-        if owner:
-            pl_describe_thread(owner, who, sizeof(who))
-            name = who
+        what = "append"
+        if owner == 0:
+            owner = pl_lock_owner(&self.log.page.maintenance_lock)
+            what = "maintenance"
         return errors.PylogTimeoutError(
-            f"the append lock has been held by {name.decode()} for {self.lock_timeout_ms} ms; "
+            f"the {what} lock has been held by {describe(owner)} for {self.lock_timeout_ms} ms; "
             "continue or kill that process, then append again: nothing was appended",
-            timeout_ms=self.lock_timeout_ms, holder_pid=owner or None)
+            timeout_ms=self.lock_timeout_ms, holder_pid=process_of(owner))
 
     cdef int wait_for_disk(self, int64_t end, object durability) except -1:
         if durability is not None and durability not in ("os", "interval", "fsync"):
@@ -1275,6 +1281,8 @@ cdef class Log:
 
     cdef int flush_to(self, int64_t target) except -1:
         cdef pl_status status = PL_BUSY
+        cdef int owner
+        cdef int64_t deadline = pl_monotonic_ms() + self.lock_timeout_ms
         self.enter()
         try:
             while True:
@@ -1285,6 +1293,13 @@ cdef class Log:
                 check(status)
                 PyErr_CheckSignals()
                 self.check_open()
+                # A slow disk is waited for; a stopped process is not.
+                owner = pl_lock_owner(&self.log.page.flush_lock)
+                if pl_monotonic_ms() >= deadline and "state T" in describe(owner):
+                    raise errors.PylogTimeoutError(
+                        f"the flush lock is held by {describe(owner)}; continue or kill that "
+                        "process, then flush again: what was appended is not known durable",
+                        timeout_ms=self.lock_timeout_ms, holder_pid=process_of(owner))
         finally:
             self.leave()
 
@@ -1303,9 +1318,10 @@ cdef class Log:
         the exception's `appended` tells how many records are in.
         """
         self.check_writable()
-        cdef list v = self.column(values, "a value", None)
+        cdef int64_t longest_value = 0, longest_key = 0
+        cdef list v = self.column(values, "a value", None, &longest_value)
         cdef int64_t n = len(v)
-        cdef list k = None if keys is None else self.column(keys, "a key", v)
+        cdef list k = None if keys is None else self.column(keys, "a key", v, &longest_key)
         cdef list h = None
         if headers is not None:
             h = [encode_headers(one) for one in headers]
@@ -1320,7 +1336,9 @@ cdef class Log:
                 same_length(stamps, v, "timestamps")
         if n == 0:
             return self.log.page.end_offset
-        self.check_sizes(v, k, h)
+        if h is not None or longest_value + longest_key + PL_BATCH_HEADER_SIZE \
+                + PL_RECORD_SIZE_MIN > self.max_message_bytes:
+            self.check_sizes(v, k, h)
         if atomic or if_end is not None or self.codec:
             first = self.append_encoded(v, k, h, stamps, now, atomic or if_end is not None, if_end)
         else:
@@ -1329,37 +1347,36 @@ cdef class Log:
             self.wait_for_disk(self.log.page.end_offset, durability)
         return first
 
-    cdef list column(self, object items, str what, list values):
-        """A list of bytes or None, copied only if it must be."""
-        cdef list column = items if type(items) is list else list(items)
-        cdef Py_ssize_t i
-        cdef pl_slice unused
+    cdef list column(self, object items, str what, list values, int64_t *longest):
+        """A list of bytes or None, copied only if it must be, and its longest entry's size."""
         if isinstance(items, (bytes, str)):
             raise TypeError(f"expected a list with {what} each, not {type(items).__name__}")
+        cdef list column = items if type(items) is list else list(items)
+        cdef Py_ssize_t i, n = len(column)
+        cdef pl_slice one
         if values is not None:
             same_length(column, values, "keys")
-        for i in range(len(column)):
-            if not take_bytes(<object>PyList_GET_ITEM(column, i), &unused):
-                return [to_bytes(item, what) for item in column]
+        longest[0] = 0
+        for i in range(n):
+            if i + AHEAD < n:
+                prefetch(PyList_GET_ITEM(column, i + AHEAD))
+            if not take_bytes(<object>PyList_GET_ITEM(column, i), &one):
+                return self.column([to_bytes(item, what) for item in column], what, None, longest)
+            if one.size > longest[0]:
+                longest[0] = one.size
         return column
 
     cdef int check_sizes(self, list v, list k, list h) except -1:
+        """Names the record that is too large; called when the longest entries could be."""
         cdef Py_ssize_t i
-        cdef pl_slice value, key, head
-        value.size = key.size = head.size = 0
         for i in range(len(v)):
-            take_bytes(<object>PyList_GET_ITEM(v, i), &value)
-            if k is not None:
-                take_bytes(<object>PyList_GET_ITEM(k, i), &key)
-            if h is not None:
-                take_bytes(<object>PyList_GET_ITEM(h, i), &head)
-            if value.size + (key.size if key.size > 0 else 0) + head.size + PL_BATCH_HEADER_SIZE \
-                    + 7 > self.max_message_bytes:
+            size = (len(v[i] or b"") + (len(k[i] or b"") if k is not None else 0)
+                    + (len(h[i]) if h is not None else 0))
+            if size + PL_BATCH_HEADER_SIZE + PL_RECORD_SIZE_MIN > self.max_message_bytes:
                 raise errors.MessageSizeTooLargeError(
-                    f"record {i} of the list has {value.size + key.size + head.size} bytes, over "
-                    f"max_message_bytes ({self.max_message_bytes}); nothing was appended; split it",
-                    index=i, size=value.size + key.size + head.size,
-                    max_message_bytes=self.max_message_bytes)
+                    f"record {i} of the list has {size} bytes, over max_message_bytes "
+                    f"({self.max_message_bytes}); nothing was appended; split it",
+                    index=i, size=size, max_message_bytes=self.max_message_bytes)
         return 0
 
     cdef object append_blocks(self, list v, list k, list h, object stamps, int64_t now):
@@ -1379,6 +1396,8 @@ cdef class Log:
         while at < n:
             size = n - at if n - at < BLOCK else BLOCK
             for i in range(size):
+                if at + i + AHEAD < n:
+                    prefetch(PyList_GET_ITEM(v, at + i + AHEAD))
                 take_bytes(<object>PyList_GET_ITEM(v, at + i), &values[i])
             if k is not None:
                 for i in range(size):
@@ -1517,7 +1536,8 @@ cdef class Log:
                     raise errors.ConfigurationError(
                         f"positions must rise within the payload's {buffer.len} bytes, and entry "
                         f"{i + 1} does not; nothing was appended")
-                if at[i + 1] - at[i] + PL_BATCH_HEADER_SIZE + 7 > self.max_message_bytes:
+                if at[i + 1] - at[i] + PL_BATCH_HEADER_SIZE + PL_RECORD_SIZE_MIN \
+                        > self.max_message_bytes:
                     raise errors.MessageSizeTooLargeError(
                         f"value {i} is over max_message_bytes; nothing was appended", index=i)
             if n == 0:
@@ -1727,6 +1747,19 @@ cdef class Log:
                     flushes=p.flushes, owner_deaths=p.owner_deaths,
                     is_poisoned=p.state == PL_LOG_POISONED, leader_epoch=p.leader_epoch,
                     housekeeper_failures=self.log.keeper_failures)
+
+
+cdef str describe(int thread):
+    cdef char text[96]
+    if thread == 0:
+        return "somebody"
+    pl_describe_thread(thread, text, sizeof(text))
+    return (<bytes>text).decode()
+
+
+cdef object process_of(int thread):
+    cdef str text = describe(thread)
+    return int(text.split()[1]) if text.startswith("pid ") else thread or None
 
 
 cdef int same_length(object column, list values, str name) except -1:

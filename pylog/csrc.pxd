@@ -38,7 +38,7 @@ cdef extern from "pl_batch.h" nogil:
         PL_BATCH_BASE_SEQUENCE, PL_BATCH_RECORDS_COUNT, PL_BATCH_HEADER_SIZE
         PL_ATTRIBUTE_CODEC_MASK, PL_ATTRIBUTE_APPEND_TIME, PL_ATTRIBUTE_TRANSACTIONAL
         PL_ATTRIBUTE_CONTROL, PL_CODEC_NONE
-        PL_RECORD_OVERHEAD_MAX
+        PL_RECORD_OVERHEAD_MAX, PL_RECORD_SIZE_MIN
     ctypedef struct pl_identity:
         int64_t producer_id
         int32_t base_sequence
@@ -112,6 +112,7 @@ cdef extern from "pl_page.h" nogil:
         int32_t leader_epoch
         pthread_mutex_t append_lock
         pthread_mutex_t flush_lock
+        pthread_mutex_t maintenance_lock
     int pl_lock_owner(const pthread_mutex_t *lock)
 
 cdef extern from "pl_segment.h" nogil:

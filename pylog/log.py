@@ -16,7 +16,13 @@ from typing import Any, Literal, Self
 from pylog import _native
 from pylog.check import Report, check
 from pylog.compression import codec_number
-from pylog.errors import ConfigurationError, IllegalStateError, LogError, UnsupportedFormatError
+from pylog.errors import (
+    ConfigurationError,
+    IllegalStateError,
+    LogError,
+    UnsupportedEnvironmentError,
+    UnsupportedFormatError,
+)
 
 logger = logging.getLogger("pylog")
 
@@ -155,9 +161,27 @@ class Log(_native.Log):
                     path=str(self._path),
                     errno=error.errno,
                 ) from error
+            self._check_owner()
         elif not self._path.exists():
             raise UnsupportedFormatError(
                 f"there is no log at {self._path}; create it with mode='a'", path=str(self._path)
+            )
+
+    def _check_owner(self) -> None:
+        """Whoever can write the directory is trusted (the mutexes in it bear pointers): only us."""
+        info = self._path.stat()
+        user = os.geteuid()
+        if user and info.st_uid not in (user, 0):
+            raise UnsupportedEnvironmentError(
+                f"{self._path} belongs to user {info.st_uid}, not to {user}; use a directory of "
+                "your own, or mode='r'",
+                path=str(self._path),
+            )
+        if info.st_mode & 0o002:
+            raise UnsupportedEnvironmentError(
+                f"everybody can write {self._path}, and so could run code in your process; "
+                "chmod o-w it, or use another directory",
+                path=str(self._path),
             )
 
     def __enter__(self) -> Self:
