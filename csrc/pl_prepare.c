@@ -234,9 +234,11 @@ static pl_status prepare_next(pl_log *log) {
   pl_maintenance_leave(log);
   if (status != PL_OK) return pl_file_exists(path) ? status : PL_OK; /* rolled meanwhile */
   status = pl_segment_populate(segment, atomic_load(&segment->size));
-  if (status != PL_OK || segment->inode != inode) {
+  /* Rolled, filled and trimmed by others meanwhile: that is no lack of room. */
+  bool is_still_next = segment->inode == inode && atomic_load(&page->prepared) == inode;
+  if (status != PL_OK || !is_still_next) {
     pl_segment_release(segment);
-    return status;
+    return is_still_next ? status : PL_OK;
   }
   pthread_mutex_lock(&log->list_lock);
   pl_segment *old = log->prepared;
