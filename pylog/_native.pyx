@@ -765,10 +765,17 @@ cdef class Chunk:
             a.value_sizes = &value_sizes[0]
             a.origin = self.origin()
             self.start(&reader)
-            if pl_reader_columns(&reader, &a, n) != n:
-                raise broken_record(&self.c)
+            self.fill(&reader, &a)
         self.columns_cache = arrays
         return arrays
+
+    cdef int fill(self, pl_reader *reader, pl_column_arrays *a) except -1:
+        """Fills the columns and sees that nothing is left over."""
+        cdef pl_record unused
+        if pl_reader_columns(reader, a, self.c.count) != self.c.count \
+                or pl_reader_records(reader, &unused, 1) != 0:
+            raise broken_record(&self.c)
+        return 0
 
     cdef const uint8_t *origin(self) noexcept:
         if self.c.codec:
@@ -809,8 +816,7 @@ cdef class Chunk:
             a.key_sizes = &sizes[0]
             a.origin = self.origin()
             self.start(&reader)
-            if pl_reader_columns(&reader, &a, n) != n:
-                raise broken_record(&self.c)
+            self.fill(&reader, &a)
         return arrays
 
     @property

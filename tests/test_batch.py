@@ -7,10 +7,21 @@ segment file was replaced, with the CRC made right.
 
 import pytest
 from handmade import (
-    APPEND_TIME, CODEC, CONTROL, NOW, TRANSACTIONAL, Bad, Plain, golden, make_batch, make_record,
-    plain, read_batch, varint, with_crc,
+    APPEND_TIME,
+    CONTROL,
+    NOW,
+    TRANSACTIONAL,
+    Bad,
+    Plain,
+    golden,
+    make_batch,
+    make_record,
+    plain,
+    read_batch,
+    varint,
+    with_crc,
 )
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import pylog
@@ -372,3 +383,109 @@ def test_flip_behind_an_emptied_batch_is_seen(patched):
     broken = bytearray(good)
     broken[-2] ^= 1
     log = patched(make_batch(b"", count=0, last_delta=0) + bytes(broken), 2)
+
+    with pytest.raises(CorruptRecordError):
+        list(log.read())
+
+
+def test_sparse_batch_gives_the_records_that_are_left(patched):
+    payload = make_record(b"1", offset_delta=1) + make_record(b"6", offset_delta=6)
+    log = patched(make_batch(payload, count=2, last_delta=8), 9)
+
+    assert [(record.offset, record.value) for record in log.read(stop=9)] == [(1, b"1"), (6, b"6")]
+    assert log.fetch(2, max_records=1).offsets.tolist() == [6]
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_sparse_batch_with_a_wrong_count_is_an_error(patched, count):
+    payload = make_record(b"1", offset_delta=1) + make_record(b"6", offset_delta=6)
+    log = patched(make_batch(payload, count=count, last_delta=8), 9)
+
+    for way, call in ways_out(log):
+        if way != "get":
+            with pytest.raises(CorruptRecordError):
+                call()
+
+
+# ---- hostile at random -------------------------------------------------------------------------
+
+MARKER = golden("e_")[:8].replace(b"\n", b"\0") + golden("e_")[8:]
+MANY = _native.encode_batch([b"x" * i for i in range(30)], timestamps=list(range(30)))
+SEEDS = [golden("a_"), golden("b_"), golden("c_"), MARKER, MANY]
+
+
+def mutated(batch, rng):
+    """The batch with a few bytes changed, doubled or cut, and its length and CRC put right."""
+    batch = bytearray(batch)
+    for _ in range(rng.randint(1, 4)):
+        at = rng.randrange(21, len(batch))
+        match rng.randrange(5):
+            case 0:
+                batch[at] ^= 1 << rng.randrange(8)
+            case 1:
+                batch[at] = rng.choice([0, 1, 0x7F, 0x80, 0xFF])
+            case 2:
+                batch[at:at] = batch[at:at + rng.randint(1, 12)]
+            case 3:
+                del batch[at:at + rng.randint(1, 6)]
+            case 4:
+                batch[at:at + 5] = varint(rng.choice([-1, -2, INT32_MAX, -(2**31)]))
+        batch += bytes(max(0, 61 - len(batch)))
+    batch[8:12] = (len(batch) - 12).to_bytes(4, "big")
+    return with_crc(bytes(batch))
+
+
+def wanted_of(batch):
+    """What the format's text gives; None: it is broken."""
+    try:
+        return read_batch(batch)
+    except Bad:
+        return None
+
+
+def test_mutated_batches_are_read_exactly_or_refused(rng):
+    outcomes = {True: 0, False: 0}
+
+    for _ in range(10_000):
+        batch = mutated(rng.choice(SEEDS), rng)
+        try:
+            got = decode(batch)
+        except (CorruptRecordError, UnsupportedCodecError):
+            got = None
+        else:
+            assert got == wanted_of(batch), batch.hex()
+        outcomes[got is None] += 1
+    assert min(outcomes.values()) > 100, outcomes
+
+
+@given(st.binary(max_size=200), st.integers(0, 3), st.integers(0, 6))
+def test_any_payload_is_read_exactly_or_refused(payload, count, last_delta):
+    batch = make_batch(payload, count, last_delta=last_delta, max_timestamp=-1, base_timestamp=-1)
+
+    try:
+        got = decode(batch)
+    except CorruptRecordError:
+        got = None
+
+    assert got in (None, wanted_of(batch))
+
+
+def test_mutated_batches_in_a_log_are_read_exactly_or_refused(log_path, rng):
+    outcomes = {True: 0, False: 0}
+    good = make_batch(make_record(LAST_VALUE), base_offset=30)
+    with pylog.Log(log_path) as log:
+        log.append_many([b"placeholder"] * 31)
+
+    for _ in range(200):
+        batch = mutated(MANY, rng)
+        (log_path / f"{0:020}.log").write_bytes(batch + good)
+        try:
+            with pylog.Log(log_path) as log:
+                got = [plain(record) for record in log.read()]
+        except (CorruptRecordError, UnsupportedCodecError):
+            got = None
+        else:
+            wanted = [] if batch[22] & CONTROL else wanted_of(batch)
+            assert got == [*wanted, Plain(30, NOW, b"k", LAST_VALUE)], batch.hex()
+        outcomes[got is None] += 1
+    assert min(outcomes.values()) > 5, outcomes
