@@ -119,7 +119,7 @@ static pl_status current_batch(pl_cursor *cursor, const pl_view *view, pl_header
 
 /* Walks an open batch from the cursor's record to `stop` and notes where that is. */
 static pl_status walk_open(pl_cursor *cursor, const pl_header *header, int64_t stop,
-                           uint64_t *stop_position) {
+                           bool may_block, uint64_t *stop_position) {
   pl_segment *segment = cursor->segment;
   bool resumes = cursor->record_position != 0;
   const uint8_t *p = segment->data + (resumes ? cursor->record_position
@@ -129,7 +129,14 @@ static pl_status walk_open(pl_cursor *cursor, const pl_header *header, int64_t s
     int64_t timestamp_delta, offset_delta;
     const uint8_t *body;
     if (at == cursor->offset) cursor->record_position = (uint64_t)(p - segment->data);
-    p = pl_record_get(p, end, &timestamp_delta, &offset_delta, &body);
+    const uint8_t *record = p;
+    p = pl_record_get(record, end, &timestamp_delta, &offset_delta, &body);
+    if (!p) { /* it may have passed the size last known */
+      pl_status grown = pl_segment_grow(segment, may_block);
+      if (grown != PL_OK && grown != PL_END) return grown;
+      end = segment->data + atomic_load(&segment->size);
+      p = pl_record_get(record, end, &timestamp_delta, &offset_delta, &body);
+    }
     if (!p || header->base_offset + offset_delta != at)
       return pl_fail_corrupt(segment->path, (int64_t)cursor->position, at, -1,
                              "a record of the open batch is broken; run `pylog check`");
@@ -184,7 +191,7 @@ static pl_status add_batch(pl_cursor *cursor, const pl_header *header, const pl_
     stop = from + (max_records - chunk->count);
   if (header->size == 0) {
     if (from >= stop) return PL_END;
-    PL_TRY(walk_open(cursor, header, stop, &chunk->end_position));
+    PL_TRY(walk_open(cursor, header, stop, view->may_block, &chunk->end_position));
     if (is_first) chunk->record_position = cursor->record_position;
     cursor->record_position = chunk->end_position;
     chunk->count += stop - from;
@@ -251,7 +258,7 @@ pl_status pl_cursor_batch(pl_cursor *cursor, bool may_block, pl_chunk *chunk, pl
   chunk->codec = header->attributes & PL_ATTRIBUTE_CODEC_MASK;
   if (header->size == 0) {
     cursor->record_position = 0;
-    PL_TRY(walk_open(cursor, header, view.end_offset, &chunk->end_position));
+    PL_TRY(walk_open(cursor, header, view.end_offset, may_block, &chunk->end_position));
     cursor->record_position = chunk->end_position;
     cursor->offset = view.end_offset;
   } else {

@@ -89,6 +89,14 @@ pl_status pl_segment_probe(pl_segment *segment, uint64_t position, uint64_t size
   return PL_OK;
 }
 
+pl_status pl_segment_grow(pl_segment *segment, bool may_block) {
+  uint64_t size;
+  if (!may_block) return PL_NOT_READY;
+  PL_TRY(pl_file_size(segment->fd, segment->path, &size));
+  if (size > segment->mapped) size = segment->mapped;
+  return size > atomic_exchange(&segment->size, size) ? PL_OK : PL_END;
+}
+
 static pl_status corrupt(const pl_segment *segment, uint64_t position, int64_t offset,
                          const char *why) {
   return pl_fail_corrupt(segment->path, (int64_t)position, offset, -1,
@@ -116,9 +124,14 @@ pl_status pl_segment_batch(pl_segment *segment, uint64_t position, int64_t expec
     header->last_offset = view->end_offset - 1;
     return PL_OK;
   }
-  uint64_t available = atomic_load_explicit(&segment->size, memory_order_relaxed) - position;
-  if (!pl_header_decode(batch, available, header, &why))
-    return corrupt(segment, position, expected, why);
+  for (;;) {
+    uint64_t available = atomic_load_explicit(&segment->size, memory_order_relaxed) - position;
+    if (pl_header_decode(batch, available, header, &why)) break;
+    if (header->size <= available) return corrupt(segment, position, expected, why);
+    pl_status grown = pl_segment_grow(segment, view->may_block);
+    if (grown == PL_END) return corrupt(segment, position, expected, why);
+    PL_TRY(grown);
+  }
   if (expected >= 0 && base != expected)
     return corrupt(segment, position, expected, "a batch does not begin where the last one ended");
   return PL_OK;
@@ -255,9 +268,9 @@ pl_status pl_segment_find(pl_segment *segment, int64_t offset, const pl_view *vi
 /* Counts the open batch's records up to the end. */
 static pl_status walk_open(pl_segment *segment, const pl_header *header, const pl_view *view,
                            pl_tail *tail) {
-  uint64_t size = atomic_load(&segment->size);
   const uint8_t *p = segment->data + tail->batch_position + PL_BATCH_HEADER_SIZE;
-  const uint8_t *end = segment->data + size;
+  pl_segment_grow(segment, true); /* the batch may have passed the size last known */
+  const uint8_t *end = segment->data + atomic_load(&segment->size);
   tail->batch_timestamp = header->base_timestamp;
   tail->max_timestamp = header->base_timestamp;
   for (int64_t i = 0; i < view->end_offset - header->base_offset; i++) {

@@ -67,6 +67,10 @@ void pl_segment_name(int64_t base_offset, const char *suffix, char *out);
 /* Makes [position, position + size) safe to read. PL_END: the file is shorter. */
 pl_status pl_segment_probe(pl_segment *segment, uint64_t position, uint64_t size);
 
+/* Asks for the file's size again, after a parse ran into the one last known: a log that is being
+ * written grows. PL_END: it did not; PL_NOT_READY: to be asked where a system call may be made. */
+pl_status pl_segment_grow(pl_segment *segment, bool may_block);
+
 static inline pl_status pl_segment_see(pl_segment *segment, uint64_t position, uint64_t size,
                                        bool may_block) {
   uint64_t first = position >> PL_PROBE_SHIFT, last = (position + size - 1) >> PL_PROBE_SHIFT;

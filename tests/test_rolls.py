@@ -47,6 +47,19 @@ def test_follower_in_another_process_crosses_rolls_while_they_are_trimmed(log_pa
         assert follower.returncode == 0
 
 
+@pytest.mark.parametrize("size", [300, 3_000, 20_000])
+def test_follower_reads_past_the_size_that_the_file_had_when_it_came(log_path, size):
+    segment_bytes = 3 << 19    # a prepared file has 1 MiB, and grows while it is read
+    with pylog.Log(log_path, segment_bytes=segment_bytes) as writer, pylog.Log(log_path) as reader:
+        cursor = reader.cursor(0)
+        values = []
+        for number in range(9_000_000 // size):
+            writer.append(number.to_bytes(size, "big"))
+            values += read_to_end(cursor)
+
+        assert values == [number.to_bytes(size, "big") for number in range(9_000_000 // size)]
+
+
 def test_time_is_found_behind_rolls(log_path):
     with pylog.Log(log_path, segment_bytes=SEGMENT_BYTES) as log:
         for number in range(3000):
