@@ -1120,7 +1120,8 @@ cdef class Log:
     cdef readonly int64_t lock_timeout_ms
     cdef int codec
     cdef int64_t decompressed_max
-    cdef Cursor getter
+    cdef pl_cursor getter
+    cdef bint is_getting
     cdef object __weakref__
 
     def __cinit__(self, *arguments, **keywords):
@@ -1153,9 +1154,11 @@ cdef class Log:
         self.decompressed_max = min(self.max_message_bytes * 64, DECOMPRESSED_MAX)
         self.lock_timeout_ms = lock_timeout_ms
         self.codec = codec
+        pl_cursor_init(&self.getter, log, 0)
 
     def __dealloc__(self):
         if self.log != NULL:
+            pl_cursor_release(&self.getter)
             pl_log_close(self.log)
             pl_log_free(self.log)
 
@@ -1188,7 +1191,6 @@ cdef class Log:
         if self.log == NULL or self.log.is_closed:
             return
         self.can_append = False
-        self.getter = None
         deadline = pl_monotonic_ms() + 1000
         while self.users and pl_monotonic_ms() < deadline:
             with nogil:
@@ -1607,24 +1609,52 @@ cdef class Log:
 
         Raises OffsetOutOfRangeError, RecordNotFoundError in a gap, CorruptRecordError.
         """
-        cdef Cursor cursor = self.getter
-        cdef Chunk chunk
+        cdef pl_chunk chunk
+        cdef Chunk found
+        cdef pl_status status
         self.check_open()
-        if cursor is None or cursor.is_busy:
-            cursor = Cursor(self, offset)
-            self.getter = cursor
-        pl_cursor_seek(&cursor.c, offset)
-        chunk = cursor.fetch(1, 1)
-        if chunk.c.count == 0 or chunk[0].offset != offset:
-            if chunk.c.count == 0 and offset >= pl_log_readable(self.log):
+        if self.is_getting: # another thread waits for a cold page: this one looks on its own
+            found = Cursor(self, offset).fetch(1, 1)
+            return self.only_record(found.c, offset)
+        pl_cursor_seek(&self.getter, offset)
+        status = pl_cursor_fetch(&self.getter, 1, 1, False, &chunk)
+        if status == PL_NOT_READY:
+            self.is_getting = True
+            self.enter()
+            try:
+                with nogil:
+                    status = pl_cursor_fetch(&self.getter, 1, 1, True, &chunk)
+            finally:
+                self.leave()
+                self.is_getting = False
+        check(status)
+        try:
+            return self.only_record(chunk, offset)
+        finally:
+            pl_chunk_release(&chunk)
+
+    cdef Record only_record(self, pl_chunk chunk, int64_t offset):
+        cdef pl_reader reader
+        cdef pl_record record
+        cdef pl_slice payload
+        cdef Mapping mapping
+        if chunk.segment == NULL:
+            if offset >= pl_log_readable(self.log):
                 raise errors.OffsetOutOfRangeError(
                     f"offset {offset} is the end of the log: nothing is there yet; wait({offset})",
                     offset=offset, end_offset=offset)
-            raise errors.RecordNotFoundError(
-                f"there is no record at offset {offset}: a gap or a control record; "
-                f"fetch({offset}) goes on behind it", offset=offset,
-                next_offset=chunk[0].offset if chunk.c.count else None)
-        return chunk[0]
+            raise not_found(offset, None)
+        mapping = hold(chunk.segment, None)
+        if chunk.codec:
+            decompressed(&chunk, mapping, self.decompressed_max, &payload)
+            pl_reader_init_payload(&reader, &chunk, payload)
+        else:
+            pl_reader_init(&reader, &chunk)
+        if pl_reader_records(&reader, &record, 1) != 1:
+            raise broken_record(&chunk)
+        if record.offset != offset:
+            raise not_found(offset, record.offset)
+        return new_record(mapping, &record)
 
     def batches(self, int64_t offset):
         """Whole batches from the one that bears `offset` on, as memoryviews, for relaying.
@@ -1766,6 +1796,12 @@ cdef str describe(int thread):
 cdef object process_of(int thread):
     cdef str text = describe(thread)
     return int(text.split()[1]) if text.startswith("pid ") else thread or None
+
+
+cdef object not_found(int64_t offset, object next_offset):
+    return errors.RecordNotFoundError(
+        f"there is no record at offset {offset}: a gap or a control record; "
+        f"fetch({offset}) goes on behind it", offset=offset, next_offset=next_offset)
 
 
 cdef int same_length(object column, list values, str name) except -1:
