@@ -45,6 +45,20 @@ static void seal_open_batch(pl_log *log) {
 
 /* ---- after a death ---------------------------------------------------------------------- */
 
+static pl_status switch_active(pl_log *log, int64_t base) {
+  char name[32];
+  pl_segment *segment;
+  pl_segment_name(base, ".log", name);
+  PL_TRY(pl_segment_open(log->directory, name, base, (uint64_t)log->options.segment_bytes, true,
+                         (uint64_t)log->options.index_interval_bytes, &segment));
+  pthread_mutex_lock(&log->list_lock);
+  pl_segment *old = log->active;
+  log->active = segment;
+  pthread_mutex_unlock(&log->list_lock);
+  pl_segment_release(old);
+  return PL_OK;
+}
+
 /* Names on disk are the truth about segments: a roll that died after its rename is finished. */
 static pl_status finish_roll(pl_log *log) {
   pl_page *page = log->page;
@@ -52,22 +66,12 @@ static pl_status finish_roll(pl_log *log) {
   PL_TRY(pl_list_segments(log->directory, &bases, &count));
   int64_t newest = count ? bases[count - 1] : -1;
   free(bases);
-  if (newest > atomic_load(&page->active_base)) {
-    atomic_store(&page->active_base, newest);
-    atomic_store(&page->prepared, 0);
-    atomic_fetch_add(&page->rolls, 1);
-  }
-  if (log->active && log->active->base_offset == newest) return PL_OK;
-  char name[32];
-  pl_segment *segment;
-  pl_segment_name(newest, ".log", name);
-  PL_TRY(pl_segment_open(log->directory, name, newest, (uint64_t)log->options.segment_bytes, true,
-                         (uint64_t)log->options.index_interval_bytes, &segment));
-  pthread_mutex_lock(&log->list_lock);
-  pl_segment *old = log->active;
-  log->active = segment;
-  pthread_mutex_unlock(&log->list_lock);
-  pl_segment_release(old);
+  if (newest > atomic_load(&page->active_base)) atomic_store(&page->active_base, newest);
+  if (!log->active || log->active->base_offset != newest) PL_TRY(switch_active(log, newest));
+  if (log->active->inode == atomic_load(&page->prepared)) atomic_store(&page->prepared, 0);
+  /* Counted again if it was: a roll too many costs the readers a listing, one too few would hide
+   * the segment from them. */
+  atomic_fetch_add(&page->rolls, 1);
   return PL_OK;
 }
 
