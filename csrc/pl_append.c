@@ -151,7 +151,9 @@ static pl_status enter_slowly(pl_log *log, bool owner_died) {
   uint32_t state = atomic_load(&page->state);
   if (state == PL_LOG_BROKEN) {
     status = repair(log);
-    if (status == PL_OK) atomic_store(&page->state, PL_LOG_LIVE);
+    /* A flush may have failed meanwhile: that word stands. */
+    if (status == PL_OK && !atomic_compare_exchange_strong(&page->state, &state, PL_LOG_LIVE))
+      status = state_error(log, state);
   } else if (state != PL_LOG_LIVE) {
     status = state_error(log, state);
   }

@@ -6,6 +6,7 @@
  * never retried: the kernel marks the pages clean after a failure, so that a second fdatasync
  * would say yes to what is not on the disk (reliability.md finding 3).
  */
+#include <errno.h>
 #include <inttypes.h>
 
 #include "pl_fault.h"
@@ -21,10 +22,17 @@ static pl_status poisoned(const pl_log *log, int os_errno) {
 }
 
 static void poison(pl_log *log, int os_errno) {
-  uint32_t live = PL_LOG_LIVE;
+  uint32_t state = atomic_load(&log->page->state);
   atomic_store(&log->page->poison_errno, os_errno);
-  atomic_compare_exchange_strong(&log->page->state, &live, PL_LOG_POISONED);
+  while (state == PL_LOG_LIVE || state == PL_LOG_BROKEN)
+    if (atomic_compare_exchange_weak(&log->page->state, &state, PL_LOG_POISONED)) break;
   pl_bells_ring_if_any(log->bells, &log->page->bells);
+}
+
+/* Did the kernel refuse to write, or did we not even get to ask it? */
+static bool is_lost(pl_status status) {
+  int os_errno = pl_error_last()->os_errno;
+  return status < 0 && os_errno != EMFILE && os_errno != ENFILE;
 }
 
 /* Syncs the files that hold [durable, end): old segments first, the directory, then publish. */
@@ -59,11 +67,12 @@ static pl_status flush_locked(pl_log *log, int wait_ms) {
   } else {
     status = sync_segments(log, from, active_base);
   }
-  if (status < 0) {
+  if (is_lost(status)) {
     int os_errno = pl_error_last()->os_errno;
     poison(log, os_errno);
     return poisoned(log, os_errno);
   }
+  PL_TRY(status);
   PL_POINT("synced");
   /* Another process's descriptor may have been given the error: believe it over ours. */
   if (atomic_load(&page->state) == PL_LOG_POISONED)
