@@ -285,7 +285,7 @@ static pl_status enter_with_room(pl_log *log, uint64_t bytes, int64_t offsets, i
 static inline bool joins_open_batch(const pl_log *log, uint64_t bytes, int64_t timestamp) {
   const pl_page *page = log->page;
   return page->batch_count > 0 && page->batch_count < PL_OPEN_BATCH_RECORDS &&
-         page->position - page->batch_position + bytes <= PL_OPEN_BATCH_BYTES &&
+         page->position - page->batch_position + bytes <= log->batch_bytes_max &&
          (!log->options.append_time || timestamp == page->batch_timestamp);
 }
 
@@ -326,7 +326,7 @@ static void open_batch(pl_log *log, int64_t end, int64_t timestamp) {
 pl_status pl_append(pl_log *log, int64_t timestamp, pl_slice key, pl_slice value,
                     pl_slice headers, int64_t if_end, int wait_ms, int64_t *offset) {
   uint64_t bytes = pl_record_size_bound(key.size, value.size, headers.size);
-  if (__builtin_expect(bytes > PL_HOLD_BYTES / 2, 0)) {
+  if (__builtin_expect(bytes > log->record_bytes_max, 0)) {
     if (bytes - PL_RECORD_OVERHEAD_MAX + PL_BATCH_HEADER_SIZE + PL_RECORD_SIZE_MIN >
         (uint64_t)log->options.max_message_bytes)
       return too_large(log, bytes - PL_RECORD_OVERHEAD_MAX + PL_BATCH_HEADER_SIZE);
@@ -399,9 +399,10 @@ static pl_status append_large_of(pl_log *log, const pl_columns *c, int64_t i, in
 pl_status pl_append_run(pl_log *log, const pl_columns *columns, int64_t start, int wait_ms,
                         int64_t *done, int64_t *first_offset) {
   uint64_t first_bound = bound_of(columns, start) + PL_BATCH_HEADER_SIZE;
-  if (first_bound > PL_HOLD_BYTES / 2)
+  const uint64_t bound_max = log->record_bytes_max + PL_BATCH_HEADER_SIZE;
+  if (first_bound > bound_max)
     return append_large_of(log, columns, start, wait_ms, done, first_offset);
-  uint64_t need = first_bound > PL_OPEN_BATCH_BYTES ? first_bound : PL_OPEN_BATCH_BYTES;
+  uint64_t need = first_bound > log->batch_bytes_max ? first_bound : log->batch_bytes_max;
   int64_t remaining = columns->count - start;
   const int64_t most = PL_HOLD_BYTES / PL_RECORD_SIZE_MIN;
   if (remaining > most) remaining = most;
@@ -418,8 +419,8 @@ pl_status pl_append_run(pl_log *log, const pl_columns *columns, int64_t start, i
     i = encode_batch(log, columns, i, end + (i - start), need);
     if (i >= columns->count || i - start >= remaining) break;
     need = bound_of(columns, i) + PL_BATCH_HEADER_SIZE;
-    if (need > PL_HOLD_BYTES / 2) break;
-    if (need < PL_OPEN_BATCH_BYTES) need = PL_OPEN_BATCH_BYTES;
+    if (need > bound_max) break;
+    if (need < log->batch_bytes_max) need = log->batch_bytes_max;
   } while (page->position + need <= hold_end && page->position + need <= room_end);
   publish(page, end + (i - start));
   mark_sealed(page);

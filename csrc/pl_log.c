@@ -277,6 +277,9 @@ static pl_status attach(pl_log *log, const pl_options *wanted) {
   if (status != PL_OK) return status;
   PL_TRY(conflicts(log, &log->meta.options, wanted));
   log->options = log->meta.options;
+  uint64_t message_max = (uint64_t)log->options.max_message_bytes, hold = PL_HOLD_BYTES / 2;
+  log->batch_bytes_max = message_max < PL_OPEN_BATCH_BYTES ? message_max : PL_OPEN_BATCH_BYTES;
+  log->record_bytes_max = (message_max < hold ? message_max : hold) - PL_BATCH_HEADER_SIZE;
   status = map_shared(log->directory, "control", log->is_writable, PL_PAGE_BYTES, &fd, &data);
   if (status != PL_OK) return status == PL_ERR_READ_ONLY ? status : PL_NOT_READY;
   pl_page *page = (pl_page *)(void *)data;

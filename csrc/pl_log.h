@@ -48,6 +48,8 @@ typedef struct pl_log {
   pl_bells *bells;
   pl_segment *active;     /* changed with append_lock and list_lock held */
   pl_options options;
+  uint64_t record_bytes_max; /* a record of at most this bound is encoded under the lock */
+  uint64_t batch_bytes_max;  /* and joins an open batch of at most this */
   bool is_writable;
   bool is_private;        /* mode "r" on a log that nobody recovered: our own page, no updates */
   unsigned fork_generation;
