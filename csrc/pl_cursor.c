@@ -350,8 +350,13 @@ static void enter_batch(pl_reader *reader, const uint8_t *batch) {
   uint16_t attributes = pl_load_u16(batch + PL_BATCH_ATTRIBUTES);
   reader->batch = batch;
   reader->p = batch + PL_BATCH_HEADER_SIZE;
-  reader->end = length ? batch + PL_BATCH_LENGTH_OVERHEAD + length : reader->stop;
-  if (reader->end > reader->stop) reader->end = reader->stop;
+  reader->end = reader->stop;
+  /* A chunk that ends inside the batch was taken while that was open; it may be sealed by now,
+   * with more records. Then, too, the batch ends where the chunk does. */
+  if (length && length <= (uint64_t)(reader->stop - batch) - PL_BATCH_LENGTH_OVERHEAD)
+    reader->end = batch + PL_BATCH_LENGTH_OVERHEAD + length;
+  else
+    length = 0;
   reader->base_offset = pl_load_i64(batch + PL_BATCH_BASE_OFFSET);
   reader->base_timestamp = pl_load_i64(batch + PL_BATCH_BASE_TIMESTAMP);
   reader->fixed_timestamp = attributes & PL_ATTRIBUTE_APPEND_TIME
@@ -360,7 +365,7 @@ static void enter_batch(pl_reader *reader, const uint8_t *batch) {
   reader->least_offset = reader->base_offset;
   reader->batch_end = reader->next_offset;
   reader->left = reader->next_offset - reader->base_offset;
-  if (length) { /* else it is open: it ends where the chunk does */
+  if (length) {
     int64_t delta = pl_load_i32(batch + PL_BATCH_LAST_OFFSET_DELTA);
     reader->batch_end = (int64_t)((uint64_t)reader->base_offset + (uint64_t)delta + 1);
     reader->left = pl_load_i32(batch + PL_BATCH_RECORDS_COUNT);

@@ -74,3 +74,19 @@ def read_to_end(cursor):
     while chunk := cursor.fetch():
         values += chunk.values()
     return values
+
+
+def test_chunk_of_the_open_tail_stays_as_it_was_when_the_batch_grows_and_is_sealed(log_path):
+    with pylog.Log(log_path) as log:
+        log.append(b"one", timestamp=1)
+        chunk = log.fetch(0)
+        later = log.cursor(0)
+        assert next(later).value == b"one"
+
+        log.append(b"two", timestamp=2)
+        log.flush()
+
+        assert chunk.values() == [b"one"]
+        assert [record.value for record in chunk] == [b"one"]
+        assert chunk.timestamps.tolist() == [1]
+        assert [record.value for record in later] == [b"two"]
