@@ -180,7 +180,8 @@ static pl_status add_batch(pl_cursor *cursor, const pl_header *header, const pl_
                            int64_t max_records, int64_t max_bytes, pl_chunk *chunk) {
   bool is_first = chunk->next_offset == chunk->from_offset;
   int codec = header->attributes & PL_ATTRIBUTE_CODEC_MASK;
-  if (!is_first && (codec || chunk->codec || chunk->count >= max_records ||
+  /* The open batch comes alone: its header is still to be written, and views never change. */
+  if (!is_first && (header->size == 0 || codec || chunk->codec || chunk->count >= max_records ||
                     (int64_t)(cursor->position + header->size - chunk->position) > max_bytes))
     return PL_END;
   int64_t from = cursor->offset;

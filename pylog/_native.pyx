@@ -143,6 +143,25 @@ cdef int64_t take_timestamp(object timestamp) except -1:
     return timestamp
 
 
+cdef int64_t take_if_end(object if_end) except -2:
+    """The offset at which the log must end; -1 for None."""
+    if if_end is None:
+        return -1
+    if if_end < 0:
+        raise errors.ConfigurationError(
+            f"if_end={if_end} must be an offset, from 0 on; nothing was appended",
+            option="if_end", value=if_end)
+    return if_end
+
+
+cdef int check_durability(object durability) except -1:
+    if durability not in ("os", "interval", "fsync"):
+        raise errors.ConfigurationError(
+            f"durability={durability!r} is unknown; use 'os', 'interval' or 'fsync'; nothing was "
+            "appended", option="durability", value=durability)
+    return 0
+
+
 cdef bytes encode_headers(object headers):
     """Kafka's bytes of a record's headers, the count first; b"" for none."""
     if headers is None:
@@ -778,9 +797,10 @@ cdef class Chunk:
         return 0
 
     cdef const uint8_t *origin(self) noexcept:
+        """Behind the first header: the header of an open batch still changes."""
         if self.c.codec:
             return self.payload_slice.data
-        return self.c.segment.data + self.c.position
+        return self.c.segment.data + self.c.position + PL_BATCH_HEADER_SIZE
 
     @property
     def offsets(self):
@@ -837,7 +857,8 @@ cdef class Chunk:
             return memoryview(b"")
         if self.c.codec:
             return make_view(self.mapping, self.payload_slice.data, self.payload_slice.size)
-        return make_view(self.mapping, self.origin(), self.c.end_position - self.c.position)
+        return make_view(self.mapping, self.origin(),
+                         self.c.end_position - self.c.position - PL_BATCH_HEADER_SIZE)
 
     def __repr__(self):
         return (f"<Chunk of {self.c.count} records, "
@@ -920,8 +941,16 @@ cdef class Cursor:
 
     def seek(self, int64_t offset):
         """Moves to `offset`; that it exists is checked by the next read."""
+        self.check_free()
         self.drop_block()
         pl_cursor_seek(&self.c, offset)
+
+    cdef int check_free(self) except -1:
+        """Before anything is changed: another thread may be inside, without the GIL."""
+        if self.is_busy:
+            raise errors.IllegalStateError(
+                "the cursor is in use by another thread: give each thread its own")
+        return 0
 
     cdef void drop_block(self) noexcept:
         if self.at < self.filled:
@@ -935,9 +964,7 @@ cdef class Cursor:
         """Fetches with the GIL if nothing has to be waited for, else without."""
         cdef pl_status status
         self.log.check_open()
-        if self.is_busy:
-            raise errors.IllegalStateError(
-                "the cursor is in use by another thread: give each thread its own")
+        self.check_free()
         status = pl_cursor_fetch(&self.c, max_records, max_bytes, False, chunk)
         if status == PL_NOT_READY:
             self.is_busy = True
@@ -961,6 +988,7 @@ cdef class Cursor:
         cdef Chunk chunk = Chunk.__new__(Chunk)
         if max_records < 1 or max_bytes < 1:
             raise errors.ConfigurationError("max_records and max_bytes must be at least 1")
+        self.check_free()
         self.drop_block()
         if self.take(max_records, max_bytes, &chunk.c) == PL_END:
             chunk.c.from_offset = self.c.offset
@@ -1004,18 +1032,21 @@ cdef class Cursor:
 
     cdef int skip(self) except -1:
         cdef pl_status status
+        self.is_busy = True
         self.log.enter()
         try:
             with nogil:
                 status = pl_cursor_skip(&self.c)
         finally:
             self.log.leave()
+            self.is_busy = False
         check(status)
         self.skipped += 1
         return 0
 
     cdef int refill(self) except -1:
         """Decodes the next block: 0 when there is none and we do not follow."""
+        self.check_free()
         while True:
             if self.in_chunk:
                 self.filled = pl_reader_records(&self.reader, self.block, BLOCK)
@@ -1049,7 +1080,11 @@ cdef class Cursor:
                 continue
             if not self.follows:
                 return 0
-            self.log.wait(self.c.offset, None)
+            self.is_busy = True
+            try:
+                self.log.wait(self.c.offset, None)
+            finally:
+                self.is_busy = False
 
     def __iter__(self):
         return self
@@ -1087,14 +1122,17 @@ cdef class Batches:
         cdef bytes copy
         cdef Cursor cursor = self.cursor
         cursor.log.check_open()
+        cursor.check_free()
         status = pl_cursor_batch(&cursor.c, False, &chunk, &header)
         if status == PL_NOT_READY:
+            cursor.is_busy = True
             cursor.log.enter()
             try:
                 with nogil:
                     status = pl_cursor_batch(&cursor.c, True, &chunk, &header)
             finally:
                 cursor.log.leave()
+                cursor.is_busy = False
         check(status)
         if status == PL_END:
             raise StopIteration
@@ -1115,7 +1153,7 @@ cdef class Log:
     """The native half of pylog.Log: what is called often. See pylog/log.py for the whole."""
 
     cdef pl_log *log
-    cdef bint can_append, waits_for_disk, uses_append_time
+    cdef bint can_append, is_closing, waits_for_disk, uses_append_time
     cdef int64_t users, max_message_bytes
     cdef readonly int64_t lock_timeout_ms
     cdef int codec
@@ -1163,7 +1201,7 @@ cdef class Log:
             pl_log_free(self.log)
 
     cdef int check_open(self) except -1:
-        if self.log == NULL or self.log.is_closed:
+        if self.log == NULL or self.is_closing or self.log.is_closed:
             raise errors.ClosedError("the log is closed; open it again")
         if self.log.fork_generation != pl_forks:
             raise errors.IllegalStateError("opened before fork: open again")
@@ -1190,6 +1228,7 @@ cdef class Log:
         cdef pl_status status
         if self.log == NULL or self.log.is_closed:
             return
+        self.is_closing = True  # what other threads look at between two waits
         self.can_append = False
         deadline = pl_monotonic_ms() + 1000
         while self.users and pl_monotonic_ms() < deadline:
@@ -1233,9 +1272,9 @@ cdef class Log:
         time = pl_clock_ms() if timestamp is None or self.uses_append_time \
             else take_timestamp(timestamp)
         if if_end is not None:
-            expected = if_end
-            if expected < 0:
-                raise errors.ConfigurationError("if_end must be an offset, from 0 on")
+            expected = take_if_end(if_end)
+        if durability is not None:
+            check_durability(durability)
         status = pl_append(self.log, time, k, v, h, expected, 0, &offset)
         if status != PL_OK:
             self.append_slowly(time, k, v, h, expected, &offset)
@@ -1280,9 +1319,6 @@ cdef class Log:
             timeout_ms=self.lock_timeout_ms, holder_pid=process_of(owner))
 
     cdef int wait_for_disk(self, int64_t end, object durability) except -1:
-        if durability is not None and durability not in ("os", "interval", "fsync"):
-            raise errors.ConfigurationError(
-                f"durability={durability!r} is unknown; use 'os', 'interval' or 'fsync'")
         if self.waits_for_disk or durability == "fsync":
             self.flush_to(end)
         return 0
@@ -1342,6 +1378,9 @@ cdef class Log:
             else:
                 stamps = take_timestamps(timestamps)
                 same_length(stamps, v, "timestamps")
+        if durability is not None:
+            check_durability(durability)
+        take_if_end(if_end)
         if n == 0:
             return self.log.page.end_offset
         if h is not None or longest_value + longest_key + PL_BATCH_HEADER_SIZE \
@@ -1488,11 +1527,9 @@ cdef class Log:
     cdef int64_t append_batch(self, bytes batch, int64_t count, object if_end) except -1:
         cdef const uint8_t *data = <const uint8_t *>PyBytes_AS_STRING(batch)
         cdef uint64_t size = PyBytes_GET_SIZE(batch)
-        cdef int64_t expected = -1 if if_end is None else if_end, first = 0
+        cdef int64_t expected = take_if_end(if_end), first = 0
         cdef pl_status status = pl_append_batch(self.log, data, size, count, expected, 0, &first)
         cdef int64_t deadline = pl_monotonic_ms() + self.lock_timeout_ms
-        if if_end is not None and expected < 0:
-            raise errors.ConfigurationError("if_end must be an offset, from 0 on")
         if status == PL_OK:
             return first
         self.enter()
@@ -1515,7 +1552,7 @@ cdef class Log:
         """
         self.check_writable()
         cdef Py_buffer buffer
-        cdef const int64_t[::1] at = numpy.ascontiguousarray(positions, dtype=numpy.int64)
+        cdef const int64_t[::1] at = take_positions(positions)
         cdef int64_t n = at.shape[0] - 1, i, done = 0, size, first = -1, here = 0
         cdef pl_slice values[BLOCK]
         cdef pl_columns c
@@ -1753,10 +1790,12 @@ cdef class Log:
 
     @property
     def closed(self):
-        return self.log == NULL or self.log.is_closed != 0
+        return self.log == NULL or self.is_closing or self.log.is_closed != 0
 
     def _options(self):
         """The stored properties, by name, as numbers."""
+        if self.log == NULL:
+            self.check_open()
         cdef pl_options o = self.log.options
         return dict(durability=o.durability, segment_bytes=o.segment_bytes,
                     max_message_bytes=o.max_message_bytes, append_time=o.append_time,
@@ -1764,6 +1803,8 @@ cdef class Log:
                     flush_interval_ms=o.flush_interval_ms)
 
     def _recovered(self):
+        if self.log == NULL:
+            self.check_open()
         cdef pl_recovered *r = &self.log.recovered
         if r.reason == 0:
             return None
@@ -1810,6 +1851,14 @@ cdef int same_length(object column, list values, str name) except -1:
             f"there are {len(values)} values and {len(column)} {name}: give one each; "
             "nothing was appended", option=name)
     return 0
+
+
+cdef object take_positions(object positions):
+    """A contiguous int64 array; whether the entries rise is for the caller to see."""
+    found = numpy.asarray(positions)
+    if found.ndim != 1 or (found.size and found.dtype.kind not in "iu"):
+        raise TypeError("positions must be one row of ints: where each value starts, and the end")
+    return numpy.ascontiguousarray(found, dtype=numpy.int64)
 
 
 cdef object take_timestamps(object timestamps):
