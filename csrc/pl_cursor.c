@@ -388,7 +388,7 @@ static void hop(pl_reader *reader, int64_t count) {
   for (int64_t i = 0; i < count; i++) {
     int64_t size;
     const uint8_t *body = pl_get_varint(p, reader->end, &size);
-    if (!body || size < 0 || size > reader->end - body) return; /* decoding will say what is wrong */
+    if (!body || size < 0 || size > reader->end - body) return; /* decoding tells */
     p = body + size;
     __builtin_prefetch(p + 1024);
   }
