@@ -65,7 +65,9 @@ static pl_status make_dirty(pl_log *log) {
   PL_TRY(pl_maintenance_enter(log, WAIT_MS));
   pl_status status = PL_OK;
   if (!atomic_load(&log->page->is_dirty)) {
-    status = pl_log_change_meta(log, set_dirty, NULL, true);
+    /* What the last close said about this segment will be too little when it is retired. */
+    status = pl_segment_remove_index(log->directory, atomic_load(&log->page->active_base));
+    if (status == PL_OK) status = pl_log_change_meta(log, set_dirty, NULL, true);
     if (status == PL_OK) atomic_store(&log->page->is_dirty, 1);
   }
   pl_maintenance_leave(log);
@@ -372,14 +374,11 @@ static void set_log_start(pl_meta *meta, void *argument) {
 }
 
 static pl_status remove_segment(const pl_log *log, int64_t base) {
-  static const char *const suffixes[] = {".log", ".index", ".timeindex"};
   char name[32], path[PL_PATH_MAX];
-  for (int i = 0; i < 3; i++) {
-    pl_segment_name(base, suffixes[i], name);
-    PL_TRY(pl_file_path(log->directory, name, path));
-    PL_TRY(pl_file_remove(path));
-  }
-  return PL_OK;
+  pl_segment_name(base, ".log", name);
+  PL_TRY(pl_file_path(log->directory, name, path));
+  PL_TRY(pl_file_remove(path));
+  return pl_segment_remove_index(log->directory, base);
 }
 
 static pl_status remove_below(pl_log *log, int64_t offset) {

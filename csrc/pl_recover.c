@@ -252,6 +252,8 @@ static pl_status set_aside(pl_log *log, const pl_scan *scan) {
       PL_TRY(pl_file_rename(path, aside));
     }
   }
+  for (int64_t i = scan->at; i < scan->count; i++)
+    PL_TRY(pl_segment_remove_index(log->directory, scan->bases[i]));
   PL_POINT("recover-set-aside");
   pl_segment_name(scan->bases[scan->at], ".log", name);
   PL_TRY(pl_file_path(log->directory, name, path));

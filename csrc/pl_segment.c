@@ -181,39 +181,58 @@ pl_status pl_segment_verify(pl_segment *segment, uint64_t position, const pl_hea
   return PL_OK;
 }
 
-/* Loads .index and .timeindex if they look whole. Called with index_lock held. */
-static void load_index(pl_segment *segment) {
+static void drop_index(pl_segment *segment) { pl_index_free(&segment->index); }
+
+/* Puts the walk that builds the index behind the batch of the last entry, as if it had come there;
+ * false when that batch is not there, or the two files do not belong together. */
+static bool resume_index(pl_segment *segment, const pl_view *view) {
+  pl_index *index = &segment->index;
+  int64_t last_offset;
+  uint64_t position;
+  pl_header header;
+  if (!pl_index_floor(index, INT64_MAX, &last_offset, &position)) return false;
+  if (pl_segment_batch(segment, position, -1, view, &header) != PL_OK || header.size == 0 ||
+      header.last_offset != last_offset)
+    return false;
+  index->position = position + header.size;
+  index->next_offset = header.last_offset + 1;
+  index->bytes_since = header.size;
+  return true;
+}
+
+/* Takes .index and .timeindex as a start, if they look whole: they may end before the segment
+ * does, which is walked from there on. Called with index_lock held. */
+static void load_index(pl_segment *segment, const pl_view *view) {
   const char *suffixes[] = {".index", ".timeindex"};
   const uint64_t entry_sizes[] = {PL_OFFSET_ENTRY_SIZE, PL_TIME_ENTRY_SIZE};
   pl_entries *entries[] = {&segment->index.offsets, &segment->index.times};
   size_t stem = strlen(segment->path) - strlen(".log");
+  bool is_whole = false;
   for (int i = 0; i < 2; i++) {
     char path[PL_PATH_MAX + 16];
     uint64_t size;
     size_t got;
     int fd;
     snprintf(path, sizeof path, "%.*s%s", (int)stem, segment->path, suffixes[i]);
-    if (!pl_file_exists(path) || pl_file_open(path, O_RDONLY, &fd) != PL_OK) return;
+    if (!pl_file_exists(path) || pl_file_open(path, O_RDONLY, &fd) != PL_OK) break;
     pl_status status = pl_file_size(fd, path, &size);
     pl_file_close(fd);
     if (status != PL_OK || size % entry_sizes[i] || size > segment->mapped + PL_TIME_ENTRY_SIZE)
-      return;
+      break;
     uint8_t *bytes = malloc(size ? size : 1);
     if (!bytes || pl_file_read_small(path, (char *)bytes, size, &got) != PL_OK || got != size) {
       free(bytes);
-      return;
+      break;
     }
     *entries[i] = (pl_entries){bytes, size, size};
+    is_whole = i == 1;
   }
-  segment->index.is_whole = true;
+  if (!is_whole || !resume_index(segment, view)) drop_index(segment);
 }
-
-static void drop_index(pl_segment *segment) { pl_index_free(&segment->index); }
 
 /* Walks sealed batches into the private index until it covers `offset`. With index_lock held. */
 static pl_status extend_index(pl_segment *segment, int64_t offset, const pl_view *view) {
   pl_index *index = &segment->index;
-  if (index->is_whole) return PL_OK;
   while (index->next_offset <= offset && index->next_offset < view->sealed_offset) {
     pl_header header;
     pl_status status =
@@ -234,7 +253,7 @@ static uint64_t start_of_walk(pl_segment *segment, int64_t offset, const pl_view
   *expected = segment->base_offset;
   if (offset <= segment->base_offset) return 0;
   pthread_mutex_lock(&segment->index_lock);
-  if (!segment->index.is_whole && segment->index.position == 0) load_index(segment);
+  if (segment->index.position == 0) load_index(segment, view);
   for (int attempt = 0; attempt < 2; attempt++) {
     extend_index(segment, offset, view);
     if (!pl_index_floor(&segment->index, offset, &last_offset, &position)) break;
@@ -314,7 +333,7 @@ pl_status pl_segment_walk_to_end(pl_segment *segment, uint64_t position, int64_t
 
 int64_t pl_segment_time_floor(pl_segment *segment, int64_t timestamp, const pl_view *view) {
   pthread_mutex_lock(&segment->index_lock);
-  if (!segment->index.is_whole && segment->index.position == 0) load_index(segment);
+  if (segment->index.position == 0) load_index(segment, view);
   extend_index(segment, INT64_MAX - 1, view);
   int64_t offset = pl_index_time_floor(&segment->index, timestamp);
   pthread_mutex_unlock(&segment->index_lock);
@@ -343,6 +362,17 @@ pl_status pl_segment_write_index(pl_segment *segment, const char *directory, con
     status = pl_file_replace(directory, name, index.times.bytes, index.times.size, false);
   pl_index_free(&index);
   return status;
+}
+
+pl_status pl_segment_remove_index(const char *directory, int64_t base_offset) {
+  static const char *const suffixes[] = {".index", ".timeindex"};
+  char name[32], path[PL_PATH_MAX];
+  for (int i = 0; i < 2; i++) {
+    pl_segment_name(base_offset, suffixes[i], name);
+    PL_TRY(pl_file_path(directory, name, path));
+    PL_TRY(pl_file_remove(path));
+  }
+  return PL_OK;
 }
 
 pl_status pl_segment_populate(pl_segment *segment, uint64_t target) {

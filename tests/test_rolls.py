@@ -90,3 +90,18 @@ def test_chunk_of_the_open_tail_stays_as_it_was_when_the_batch_grows_and_is_seal
         assert [record.value for record in chunk] == [b"one"]
         assert chunk.timestamps.tolist() == [1]
         assert [record.value for record in later] == [b"two"]
+
+
+def test_segment_that_was_closed_once_and_filled_later_gets_whole_indexes(log_path, tmp_path):
+    values = [b"x" * 100] * 300
+    with pylog.Log(log_path, segment_bytes=SEGMENT_BYTES) as log:
+        log.append_many(values, timestamps=1000)
+    with pylog.Log(log_path) as log:
+        log.append_many(values, timestamps=2000)
+        log.append_many(values, timestamps=3000)
+    with pylog.Log(tmp_path / "at once", segment_bytes=SEGMENT_BYTES) as log:
+        for timestamp in (1000, 2000, 3000):
+            log.append_many(values, timestamps=timestamp)
+
+    for name in ("00000000000000000000.index", "00000000000000000000.timeindex"):
+        assert (log_path / name).read_bytes() == (tmp_path / "at once" / name).read_bytes()
