@@ -129,8 +129,10 @@ pl_status pl_segment_batch(pl_segment *segment, uint64_t position, int64_t expec
     if (pl_header_decode(batch, available, header, &why)) break;
     if (header->size <= available) return corrupt(segment, position, expected, why);
     pl_status grown = pl_segment_grow(segment, view->may_block);
-    if (grown == PL_END) return corrupt(segment, position, expected, why);
-    PL_TRY(grown);
+    if (grown != PL_END) PL_TRY(grown);
+    /* If another thread asked between our two looks, the size is new to us all the same. */
+    if (atomic_load(&segment->size) - position == available)
+      return corrupt(segment, position, expected, why);
   }
   if (expected >= 0 && base != expected)
     return corrupt(segment, position, expected, "a batch does not begin where the last one ended");
@@ -158,6 +160,19 @@ void pl_segment_forget_verified(pl_segment *segment) {
     madvise((void *)marks, marks_bytes(segment), MADV_DONTNEED);
   else
     munmap((void *)marks, marks_bytes(segment));
+}
+
+uint64_t pl_segment_verified_bytes(pl_segment *segment) {
+  _Atomic uint64_t *marks = marks_of(segment);
+  uint64_t position = 0, verified = 0;
+  while (marks && pl_segment_see(segment, position, PL_BATCH_HEADER_SIZE, true) == PL_OK) {
+    uint64_t length = pl_batch_load_length(segment->data + position);
+    if (length == 0 || length > PL_SEGMENT_BYTES_MAX - position) break;
+    uint64_t slot = position >> PL_MARK_SHIFT, size = length + PL_BATCH_LENGTH_OVERHEAD;
+    if (atomic_load(&marks[slot / 64]) >> slot % 64 & 1) verified += size;
+    position += size;
+  }
+  return verified;
 }
 
 pl_status pl_segment_verify(pl_segment *segment, uint64_t position, const pl_header *header,

@@ -90,6 +90,8 @@ pl_status pl_segment_batch(pl_segment *segment, uint64_t position, int64_t expec
 pl_status pl_segment_verify(pl_segment *segment, uint64_t position, const pl_header *header,
                             const pl_view *view);
 void pl_segment_forget_verified(pl_segment *segment);
+/* Bytes of the sealed batches that bear the mark. Cost: a walk over all headers. */
+uint64_t pl_segment_verified_bytes(pl_segment *segment);
 
 /* Position and header of the batch that bears `offset` (or of the first one after it).
  * PL_END: this segment has none at or after it. Cost: an index look-up and a short walk. */

@@ -1756,6 +1756,19 @@ cdef class Log:
             pl_segment_release(segment)
             offset = next_base
 
+    def _verified_bytes(self):
+        """Bytes of the batches whose CRC was checked since the marks were dropped (bench)."""
+        cdef pl_segment *segment
+        cdef int64_t offset, next_base = 0, verified = 0
+        self.check_open()
+        offset = self.log.page.log_start
+        while next_base != 0x7fffffffffffffff:
+            check(pl_log_segment(self.log, offset, &segment, &next_base))
+            verified += pl_segment_verified_bytes(segment)
+            pl_segment_release(segment)
+            offset = next_base
+        return verified
+
     # -- figures --
 
     @property

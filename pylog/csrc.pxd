@@ -123,6 +123,7 @@ cdef extern from "pl_segment.h" nogil:
     void pl_segment_acquire(pl_segment *segment)
     void pl_segment_release(pl_segment *segment)
     void pl_segment_forget_verified(pl_segment *segment)
+    uint64_t pl_segment_verified_bytes(pl_segment *segment)
 
 cdef extern from "pl_log.h" nogil:
     enum:
