@@ -1,0 +1,187 @@
+"""What reading costs: bytes, lazy records, columns, whole batches, single records.
+
+A pass reads the whole log in chunks of 64 KiB that die before the next is taken: kept objects
+would measure fresh allocator memory instead. Every pass begins with the marks of verified batches
+dropped, and afterwards the bytes whose CRC was checked must be all bytes of the log.
+"""
+
+from __future__ import annotations
+
+import mmap
+import random
+
+from bench import peers, yardsticks
+from bench.harness import Case, Question, Target
+from bench.workspace import CHUNK_BYTES, MADV_POPULATE_READ, Workspace
+
+
+def data_bytes(log) -> int:
+    """Bytes of all batches of a sealed log, as its own chunks tell."""
+    cursor, total = log.cursor(), 0
+    while chunk := cursor.fetch(max_bytes=CHUNK_BYTES):
+        total += len(chunk.payload)
+    return total
+
+
+def each_chunk(log, use) -> int:
+    cursor, count = log.cursor(), 0
+    while chunk := cursor.fetch(max_bytes=CHUNK_BYTES):
+        use(chunk)
+        count += len(chunk)
+    return count
+
+
+def reading(log, run, count: int, expected) -> Case:
+    """A pass over a log with every CRC; `run` must return `expected`."""
+    size = data_bytes(log)
+    result = None
+
+    def timed() -> None:
+        nonlocal result
+        result = run()
+
+    def check() -> None:
+        if result != expected:
+            raise AssertionError(f"the pass found {result}, not {expected}")
+        if log._verified_bytes() != size:
+            raise AssertionError(f"{log._verified_bytes()} bytes were checked of {size}")
+
+    return Case(timed, count, reset=log._forget_verified, check=check)
+
+
+def made_bytes(which: str):
+    """The yardstick: the bytes objects alone, out of one chunk's worth of warm values."""
+    def make(workspace: Workspace) -> Case:
+        values, count = workspace.values(500), getattr(workspace.sizes, which)
+        return Case(lambda: yardsticks.make_bytes(values, count), count)
+
+    return make
+
+
+def chunked(which: str, use, size: int = 100, one_by_one: bool = False):
+    """A pass that does `use` with each chunk. `which` names the number of records in Sizes."""
+    def make(workspace: Workspace) -> Case:
+        count = getattr(workspace.sizes, which)
+        log = workspace.filled(count, size, one_by_one)
+        return reading(log, lambda: each_chunk(log, use), count, count)
+
+    return make
+
+
+def values_of(chunk) -> None:
+    chunk.values()
+
+
+def records_of(chunk) -> None:
+    list(chunk)
+
+
+def columns_of(chunk) -> None:
+    chunk.offsets, chunk.timestamps, chunk.value_positions, chunk.value_sizes    # noqa: B018
+
+
+def loop_over_records(which: str):
+    """The plain way: a Python loop over Record objects."""
+    def make(workspace: Workspace) -> Case:
+        count = getattr(workspace.sizes, which)
+        log = workspace.filled(count)
+
+        def run() -> int:
+            number = 0
+            for _ in log.read():
+                number += 1
+            return number
+
+        return reading(log, run, count, count)
+
+    return make
+
+
+def batch_views(workspace: Workspace) -> Case:
+    count = workspace.sizes.memory_records
+    log = workspace.filled(count)
+    return reading(log, lambda: sum(map(len, log.batches(0))), count, data_bytes(log))
+
+
+def memory_read(which: str, size: int = 100):
+    """The yardstick of scans: the same page-cache pages, read once."""
+    def make(workspace: Workspace) -> Case:
+        count = getattr(workspace.sizes, which)
+        log = workspace.filled(count, size)
+        length = data_bytes(log)
+        with open(next(log.path.glob("*.log")), "rb") as file:
+            mapped = mmap.mmap(file.fileno(), length, prot=mmap.PROT_READ)
+        mapped.madvise(MADV_POPULATE_READ)
+        memory = memoryview(mapped)
+        return Case(lambda: yardsticks.read_sum(memory), count)
+
+    return make
+
+
+def getting(workspace: Workspace) -> Case:
+    """Single records at random offsets, each with its value."""
+    count = workspace.sizes.stored_records
+    log = workspace.filled(count)
+    values = workspace.values(count)
+    offsets = random.Random(1).choices(range(count), k=workspace.sizes.gets)
+    got = None
+
+    def run() -> None:
+        nonlocal got
+        get = log.get
+        got = [get(offset).value for offset in offsets]
+
+    def check() -> None:
+        if got != [values[offset] for offset in offsets]:
+            raise AssertionError("get returned something else than was appended")
+
+    return Case(run, len(offsets), check=check)
+
+
+def objects(name: str, title: str, which: str, gate: float, ambition: float) -> Question:
+    return Question(
+        name, f"read all as Python objects, {title}",
+        {"bytes made in C": made_bytes(which), "values": chunked(which, values_of),
+         "records": chunked(which, records_of), "read loop": loop_over_records(which)},
+        (
+            Target(f"fetch as bytes, CRC, {title}", "values", "bytes made in C", gate, ambition),
+            Target(f"fetch as lazy Record, CRC, {title}", "records", "bytes made in C", 1.8, 1.1),
+            Target(f"for record in log.read(), {title}", "read loop", "bytes made in C"),
+        ),
+        peers=peers.READ if which == "memory_records" else {},
+    )
+
+
+def columns(name: str, title: str, which: str, size: int, gate: float, ambition: float) -> Question:
+    return Question(
+        name, f"scan by columns, CRC checked, {title}",
+        {"memory read": memory_read(which, size), "columns": chunked(which, columns_of, size)},
+        (Target(f"columns, {title}", "columns", "memory read", gate, ambition, is_speed=True),),
+    )
+
+
+QUESTIONS = (
+    objects("fetch_cached", "6.6 MB", "cached_records", 1.9, 1.35),
+    objects("fetch", "55 MB", "memory_records", 2.3, 1.9),
+    columns("columns", "100 B records", "memory_records", 100, 0.5, 0.7),
+    columns("columns_large", "1 KB records", "large_records", 1000, 0.8, 0.9),
+    Question(
+        "batches", "whole batches as views, CRC checked",
+        {"memory read": memory_read("memory_records"), "batch views": batch_views},
+        (Target("batch views with CRC", "batch views", "memory read", 0.9, 1.0, is_speed=True),),
+    ),
+    Question(
+        "one_by_one", "read a log that was written one record a call",
+        {"written in batches": chunked("memory_records", values_of),
+         "written one by one": chunked("memory_records", values_of, one_by_one=True)},
+        (Target("written one by one, read", "written one by one", "written in batches", 0.9, 0.97,
+                is_speed=True),),
+    ),
+    Question(
+        "get", "single records at random offsets",
+        {"lmdb get": peers.get_from_lmdb, "get(offset).value": getting},
+        (Target("get(offset).value against lmdb", "get(offset).value", "lmdb get"),),
+        peers=peers.GET,
+        unit="get",
+    ),
+)

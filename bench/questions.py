@@ -1,0 +1,11 @@
+"""All questions and probes, in the order of the table. Probes that write gigabytes come last."""
+
+from bench import appending, durable, fetching, opening, processes
+
+QUESTIONS = (
+    *appending.QUESTIONS,
+    *fetching.QUESTIONS,
+    *processes.QUESTIONS,
+    *durable.QUESTIONS,
+)
+PROBES = (*processes.PROBES, *appending.PROBES, *opening.PROBES)

@@ -1,0 +1,124 @@
+"""The bench at smoke size: it runs, verifies what it moves, and has every row that was promised.
+
+No figure is judged here: absolute times never fail a test.
+"""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+# Start of a row's name, gate, ambition: the table that docs/performance.md explains.
+PROMISED = [
+    ("append(value)", 3.5, 2.6),
+    ("log.append(value)", None, None),
+    ("append(value, key, timestamp)", 4.5, 3.0),
+    ("append_many(list)", 2.2, 1.45),
+    ("fetch as bytes, CRC, 6.6 MB", 1.9, 1.35),
+    ("fetch as bytes, CRC, 55 MB", 2.3, 1.9),
+    ("fetch as lazy Record, CRC, 6.6 MB", 1.8, 1.1),
+    ("fetch as lazy Record, CRC, 55 MB", 1.8, 1.1),
+    ("columns, 100 B records", 0.5, 0.7),
+    ("columns, 1 KB records", 0.8, 0.9),
+    ("batch views with CRC", 0.9, 1.0),
+    ("written one by one, read", 0.9, 0.97),
+    ("bytes a record, written by append", 110.0, None),
+    ("bytes a record, written by append_many", 110.0, None),
+    ("one writer, one reader process", 40, 130),
+    ("another process sees it, spinning", 1.0, 0.5),
+    ("another process sees it, blocking", 1.3, 1.1),
+    ("reopen, closed cleanly", 10, 2),
+    ("reopen, after kill -9", 50, 10),
+    ("reopen, 2 GB against 200 MB", 1.5, 1.1),
+    ("anonymous memory of a reader", 32, 8),
+]
+
+
+def run_bench(*arguments):
+    return subprocess.run(
+        [sys.executable, "-m", "bench", *arguments], cwd=ROOT, capture_output=True, text=True,
+        timeout=120, check=False)
+
+
+@pytest.fixture(scope="module")
+def smoke(tmp_path_factory):
+    """Output and rows of one run of everything at smoke size."""
+    path = tmp_path_factory.mktemp("bench") / "rows.json"
+    done = run_bench("--smoke", "--json", str(path))
+    assert done.returncode == 0, done.stderr
+    return done.stdout, json.loads(path.read_text())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "gate", "ambition"), PROMISED, ids=lambda value: str(value))
+def test_every_promised_row_is_measured(smoke, name, gate, ambition):
+    rows = [row for row in smoke[1]["rows"] if row["name"].startswith(name)]
+
+    assert rows, f"no row begins with {name!r}"
+    assert (rows[0]["gate"], rows[0]["ambition"]) == (gate, ambition)
+    assert rows[0]["best"] > 0
+    if gate is None:
+        assert rows[0]["verdict"] == ""
+    else:
+        assert rows[0]["verdict"] in ("met", "met, ambition too", "missed", "undecided")
+
+
+@pytest.mark.slow
+def test_output_tells_the_machine_and_what_was_not_synced(smoke):
+    text, told = smoke
+
+    assert {"cpu", "cores", "kernel", "file_system", "python", "durability"} <= set(told["machine"])
+    assert "nothing synced" in text
+    assert "smoke sizes" in text
+
+
+@pytest.mark.slow
+def test_peers_run_as_rows_of_the_groups():
+    done = run_bench("--smoke", "--groups", "get", "append_many")
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    for peer in ("lmdb", "sqlite3", "rocksdict", "file.writelines"):
+        assert peer in done.stdout
+
+
+def test_unknown_name_is_told_and_nothing_runs():
+    done = run_bench("nonsense")
+
+    assert done.returncode != 0
+    assert "no question is called nonsense" in done.stderr
+
+
+def test_bench_leaves_no_scratch_behind(smoke):
+    assert not list((ROOT / "build" / "scratch").glob("bench-*"))
+
+
+class TestVerdict:
+    """The judge, without a clock."""
+
+    @staticmethod
+    def judged(of, to, gate=2.0, ambition=1.5, is_speed=False):
+        from bench.harness import Question, Target, judge
+
+        target = Target("row", "ours", "theirs", gate, ambition, is_speed)
+        return judge(Question("q", "t", {}, (target,)), target, {"ours": of, "theirs": to})
+
+    def test_the_best_round_decides(self):
+        assert self.judged([9.0, 3.8], [2.0, 2.0]).verdict == "met"
+
+    def test_a_ratio_over_the_gate_is_missed(self):
+        assert self.judged([4.2, 4.4], [2.0, 2.0]).verdict == "missed"
+
+    def test_a_ratio_within_the_ambition_says_so(self):
+        assert self.judged([2.9, 9.0], [2.0, 2.0]).verdict == "met, ambition too"
+
+    def test_a_speed_must_be_at_least_its_gate(self):
+        assert self.judged([2.0, 2.0], [1.0, 1.0], 0.6, 0.9, True).verdict == "missed"
+        assert self.judged([2.0, 2.0], [1.4, 1.4], 0.6, 0.9, True).verdict == "met"
+
+    def test_a_yardstick_that_moved_by_over_a_tenth_leaves_it_undecided(self):
+        assert self.judged([4.2] * 4, [2.0, 2.0, 2.3, 2.3]).verdict == "undecided"
+        assert self.judged([4.2] * 4, [2.0, 2.0, 2.1, 2.1]).verdict == "missed"
