@@ -1710,7 +1710,7 @@ cdef class Log:
         cdef int64_t deadline = -1, left = SLICE_MS
         self.check_open()
         if timeout is not None:
-            deadline = pl_monotonic_ms() + max(0, int(timeout * 1000))
+            deadline = pl_monotonic_ms() + max(0, int((timeout + 0.0) * 1000))
         if pl_log_readable(self.log) > offset:
             return True
         self.enter()
@@ -1877,6 +1877,10 @@ cdef object take_positions(object positions):
 cdef object take_timestamps(object timestamps):
     """A contiguous int64 array, every entry possible."""
     stamps = numpy.asarray(timestamps)
+    if stamps.ndim != 1 or (stamps.size and stamps.dtype.kind not in "iu"):
+        # numpy makes floats or objects of what no int64 holds.
+        if isinstance(timestamps, (list, tuple)) and all(type(one) is int for one in timestamps):
+            stamps = numpy.array([-1])
     if stamps.ndim != 1 or (stamps.size and stamps.dtype.kind not in "iu"):
         raise TypeError("timestamps must be ints (ms since the epoch), one for each value")
     if stamps.size and (stamps.min() < 0 or stamps.max() > TIMESTAMP_MAX):

@@ -124,7 +124,7 @@ class Log(_native.Log):
         timestamp_type: TimestampType | None = None,
         index_interval_bytes: int | None = None,
         flush_interval_ms: int | None = None,
-        lock_timeout_ms: int = 10_000,
+        lock_timeout_ms: int | None = 10_000,
     ) -> None:
         if mode not in ("a", "r"):
             raise ConfigurationError(f"mode={mode!r} is unknown; use 'a' or 'r'", option="mode")
@@ -136,7 +136,7 @@ class Log(_native.Log):
             _one_of("timestamp_type", timestamp_type, TIMESTAMP_TYPES),
             _number("index_interval_bytes", index_interval_bytes),
             _number("flush_interval_ms", flush_interval_ms, least=1),
-            _number("lock_timeout_ms", lock_timeout_ms),
+            _number("lock_timeout_ms", 10_000 if lock_timeout_ms is None else lock_timeout_ms),
             codec_number(compression),
         )
         self._prepare_directory(mode)

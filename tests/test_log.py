@@ -461,8 +461,8 @@ def test_closed_log_has_no_preallocated_bytes(log_path):
 
 
 def test_options_are_stored(log_path):
-    options = dict(segment_bytes=8192, max_message_bytes=2000, timestamp_type="append",
-                   index_interval_bytes=100, flush_interval_ms=7, durability="interval")
+    options = {"segment_bytes": 8192, "max_message_bytes": 2000, "timestamp_type": "append",
+                   "index_interval_bytes": 100, "flush_interval_ms": 7, "durability": "interval"}
     pylog.Log(log_path, **options).close()
 
     with pylog.Log(log_path) as log:
