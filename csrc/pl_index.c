@@ -95,11 +95,12 @@ bool pl_index_floor(const pl_index *index, int64_t offset, int64_t *batch_last_o
   return true;
 }
 
-int64_t pl_index_time_floor(const pl_index *index, int64_t timestamp) {
-  /* (T, O): every record later than T comes after O. Of the entries at or below the wanted
-   * time minus one, the last one bounds best. */
+bool pl_index_time_floor(const pl_index *index, int64_t timestamp, int64_t *entry_timestamp,
+                         int64_t *offset) {
   uint64_t count = count_at_or_below(&index->times, PL_TIME_ENTRY_SIZE, true, timestamp - 1);
-  if (count == 0) return index->base_offset;
-  return index->base_offset +
-         pl_load_i32(index->times.bytes + (count - 1) * PL_TIME_ENTRY_SIZE + 8);
+  if (count == 0) return false;
+  const uint8_t *entry = index->times.bytes + (count - 1) * PL_TIME_ENTRY_SIZE;
+  *entry_timestamp = pl_load_i64(entry);
+  *offset = index->base_offset + pl_load_i32(entry + 8);
+  return true;
 }

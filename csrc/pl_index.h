@@ -47,7 +47,9 @@ pl_status pl_index_finish(pl_index *index);
  * False: walk from the start of the segment. */
 bool pl_index_floor(const pl_index *index, int64_t offset, int64_t *batch_last_offset,
                     uint64_t *position);
-/* An offset at or before the first record that is later than `timestamp`. */
-int64_t pl_index_time_floor(const pl_index *index, int64_t timestamp);
+/* The last entry earlier than `timestamp`: every record at or after it comes behind `*offset`,
+ * the last one of a batch whose greatest time is `*entry_timestamp`. False: there is none. */
+bool pl_index_time_floor(const pl_index *index, int64_t timestamp, int64_t *entry_timestamp,
+                         int64_t *offset);
 
 #endif

@@ -346,13 +346,27 @@ pl_status pl_segment_walk_to_end(pl_segment *segment, uint64_t position, int64_t
   return PL_OK;
 }
 
+/* As with offsets: an entry that disagrees with the batch it names condemns the file. */
 int64_t pl_segment_time_floor(pl_segment *segment, int64_t timestamp, const pl_view *view) {
-  pthread_mutex_lock(&segment->index_lock);
-  if (segment->index.position == 0) load_index(segment, view);
-  extend_index(segment, INT64_MAX - 1, view);
-  int64_t offset = pl_index_time_floor(&segment->index, timestamp);
-  pthread_mutex_unlock(&segment->index_lock);
-  return offset < segment->base_offset ? segment->base_offset : offset;
+  for (int attempt = 0; attempt < 2; attempt++) {
+    int64_t entry_timestamp, offset;
+    uint64_t position;
+    pl_header header;
+    pthread_mutex_lock(&segment->index_lock);
+    if (segment->index.position == 0 && attempt == 0) load_index(segment, view);
+    extend_index(segment, INT64_MAX - 1, view);
+    bool found = pl_index_time_floor(&segment->index, timestamp, &entry_timestamp, &offset);
+    pthread_mutex_unlock(&segment->index_lock);
+    if (!found) break;
+    if (offset >= segment->base_offset &&
+        pl_segment_find(segment, offset, view, &position, &header) == PL_OK && header.size > 0 &&
+        header.last_offset == offset && header.max_timestamp == entry_timestamp)
+      return offset;
+    pthread_mutex_lock(&segment->index_lock);
+    drop_index(segment);
+    pthread_mutex_unlock(&segment->index_lock);
+  }
+  return segment->base_offset;
 }
 
 pl_status pl_segment_write_index(pl_segment *segment, const char *directory, const pl_view *view,
