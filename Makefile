@@ -44,6 +44,7 @@ check: build $(call has,check)
 	@PATH=$(CURDIR)/$(VENV)/bin:$$PATH cython-lint $(wildcard pylog/*.pyx pylog/*.pxd)
 	$(call say,mypy,pylog)
 	@$(VENV)/bin/mypy --no-error-summary
+	@$(VENV)/bin/stubtest --mypy-config-file pyproject.toml --concise pylog._native
 	$(call say,gcc,csrc/*.c)
 	@$(CC) $(STRICT) csrc/*.c
 	$(call say,gcc,csrc/*.c with fault points)

@@ -1,20 +1,30 @@
 """Types of the native objects. Hand-written: Cython makes none. tests/test_public.py compares."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, Final, final, overload
+from collections.abc import Iterable, Sequence
+from collections.abc import Mapping as _Mapping
+from typing import Any, Final, Self, final, overload
 
 import numpy
 from numpy.typing import ArrayLike, NDArray
+from typing_extensions import disjoint_base
 
-Buffer = bytes | bytearray | memoryview | NDArray[Any]
-Headers = Mapping[str, bytes | None] | Iterable[tuple[str, bytes | None]]
+_Buffer = bytes | bytearray | memoryview | NDArray[Any]
+_Headers = _Mapping[str, bytes | None] | Iterable[tuple[str, bytes | None]]
 
 CRC_KERNEL: str
+
+@final
+class Mapping:
+    @property
+    def topic(self) -> str | None: ...
+    @property
+    def partition(self) -> int | None: ...
 
 @final
 class Record:
     __match_args__: Final = ("topic", "partition", "offset", "timestamp", "key", "value")
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None: ...
     @property
     def topic(self) -> str | None: ...
     @property
@@ -61,22 +71,28 @@ class Chunk:
     @property
     def payload(self) -> memoryview: ...
     def __len__(self) -> int: ...
-    def __iter__(self) -> Iterator[Record]: ...
+    def __iter__(self) -> ChunkIterator: ...
     @overload
     def __getitem__(self, index: int) -> Record: ...
     @overload
     def __getitem__(self, index: slice) -> list[Record]: ...
 
 @final
+class ChunkIterator:
+    def __new__(cls, chunk: Chunk) -> Self: ...
+    def __iter__(self) -> Self: ...
+    def __next__(self) -> Record: ...
+
+@final
 class Cursor:
-    def __init__(
-        self,
+    def __new__(
+        cls,
         log: Log,
         offset: int,
         stop_offset: int = -1,
         follow: bool = False,
         skip_corrupt: bool = False,
-    ) -> None: ...
+    ) -> Self: ...
     @property
     def offset(self) -> int: ...
     @property
@@ -84,28 +100,47 @@ class Cursor:
     def seek(self, offset: int) -> None: ...
     def fetch(self, max_records: int = ..., max_bytes: int = ...) -> Chunk: ...
     def wait(self, timeout: float | None = None) -> bool: ...
-    def __iter__(self) -> Cursor: ...
+    def __iter__(self) -> Self: ...
     def __next__(self) -> Record: ...
 
+@final
+class Batches:
+    def __new__(cls, log: Log, offset: int) -> Self: ...
+    def __iter__(self) -> Self: ...
+    def __next__(self) -> memoryview: ...
+
+@disjoint_base
 class Log:
     lock_timeout_ms: Final[int]
 
-    def _open(self, path: bytes, writable: bool, *options: int) -> None: ...
+    def _open(
+        self,
+        path: bytes,
+        writable: bool,
+        durability: int,
+        segment_bytes: int,
+        max_message_bytes: int,
+        append_time: int,
+        index_interval_bytes: int,
+        flush_interval_ms: int,
+        lock_timeout_ms: int,
+        codec: int,
+    ) -> None: ...
     def close(self) -> None: ...
     def append(
         self,
-        value: Buffer | None,
-        key: Buffer | None = None,
-        headers: Headers | None = None,
+        value: _Buffer | None,
+        key: _Buffer | None = None,
+        headers: _Headers | None = None,
         timestamp: int | None = None,
         if_end: int | None = None,
         durability: str | None = None,
     ) -> int: ...
     def append_many(
         self,
-        values: Iterable[Buffer | None],
-        keys: Iterable[Buffer | None] | None = None,
-        headers: Iterable[Headers | None] | None = None,
+        values: Iterable[_Buffer | None],
+        keys: Iterable[_Buffer | None] | None = None,
+        headers: Iterable[_Headers | None] | None = None,
         timestamps: int | ArrayLike | None = None,
         atomic: bool = False,
         if_end: int | None = None,
@@ -118,7 +153,7 @@ class Log:
     def delete_before(self, offset: int) -> None: ...
     def fetch(self, offset: int, max_records: int = ..., max_bytes: int = ...) -> Chunk: ...
     def get(self, offset: int) -> Record: ...
-    def batches(self, offset: int) -> Iterator[memoryview]: ...
+    def batches(self, offset: int) -> Batches: ...
     def wait(self, offset: int, timeout: float | None = None) -> bool: ...
     @property
     def start_offset(self) -> int: ...
@@ -145,15 +180,15 @@ def make_record(
     offset: int,
     timestamp: int,
     timestamp_type: int,
-    key: Buffer | None,
-    value: Buffer | None,
-    headers: Headers | None,
+    key: _Buffer | None,
+    value: _Buffer | None,
+    headers: _Headers | None,
     leader_epoch: int,
 ) -> Record: ...
 def encode_batch(
-    values: Sequence[Buffer | None],
-    keys: Sequence[Buffer | None] | None = None,
-    headers: Sequence[Headers | None] | None = None,
+    values: Sequence[_Buffer | None],
+    keys: Sequence[_Buffer | None] | None = None,
+    headers: Sequence[_Headers | None] | None = None,
     timestamps: ArrayLike | None = None,
     base_offset: int = 0,
     leader_epoch: int = 0,

@@ -1,4 +1,5 @@
 # cython: language_level=3, binding=False, boundscheck=False, wraparound=False, cdivision=True
+# cython: autotestdict=False
 """The native objects in the user's hand: Log, Cursor, Chunk, Record.
 
 Arguments, lifetimes, the GIL and errors are here; bytes are C's business, policy is log.py's.
@@ -238,7 +239,7 @@ cdef Mapping hold(pl_segment *segment, object payload):
 
 
 @cython.final
-cdef class View:
+cdef class _View:
     """A read-only buffer over bytes of a Mapping, valid and unchanged as long as it lives."""
 
     cdef Mapping mapping
@@ -252,7 +253,7 @@ cdef class View:
 
 
 cdef object make_view(Mapping mapping, const uint8_t *data, Py_ssize_t size):
-    cdef View view = View.__new__(View)
+    cdef _View view = _View.__new__(_View)
     view.mapping = mapping
     view.data = data
     view.size = size
@@ -413,7 +414,7 @@ def make_record(topic, partition, offset, timestamp, timestamp_type, key, value,
 
 # ---- encoding outside a log -------------------------------------------------------------------
 
-cdef class Columns:
+cdef class _Columns:
     """Arguments of a batch as C columns; holds what they point into."""
 
     cdef pl_columns c
@@ -426,9 +427,9 @@ cdef class Columns:
         free(self.times)
 
 
-cdef Columns make_columns(list values, list keys, list headers, object timestamps, int64_t now):
+cdef _Columns make_columns(list values, list keys, list headers, object timestamps, int64_t now):
     """Lists of bytes or None; `headers` of encoded bytes; `timestamps` an int64 buffer or None."""
-    cdef Columns self = Columns.__new__(Columns)
+    cdef _Columns self = _Columns.__new__(_Columns)
     cdef int64_t n = len(values), i
     cdef int64_t[::1] given
     self.held = [values, keys, headers]
@@ -474,7 +475,7 @@ def encode_batch(values, keys=None, headers=None, timestamps=None, base_offset=0
     if not v:
         raise errors.ConfigurationError("a batch has at least one record")
     stamps = None if timestamps is None else numpy.asarray(timestamps, dtype=numpy.int64)
-    cdef Columns columns = make_columns(v, k, h, stamps, pl_clock_ms())
+    cdef _Columns columns = make_columns(v, k, h, stamps, pl_clock_ms())
     cdef uint64_t bound = pl_batch_size_bound(&columns.c)
     cdef uint8_t *batch = <uint8_t *>malloc(bound)
     if batch == NULL:
@@ -1499,7 +1500,7 @@ cdef class Log:
     cdef object append_encoded(self, list v, list k, list h, object stamps, int64_t now,
                                bint is_one_batch, object if_end):
         """Batches made outside the lock: atomic, conditional or compressed ones."""
-        cdef Columns columns
+        cdef _Columns columns
         cdef pl_identity identity
         cdef int64_t at = 0, i, bound, n = len(v), first = -1, here
         identity.producer_id = -1
