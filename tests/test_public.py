@@ -4,8 +4,9 @@ what a caller sees of a signature is what the docs say."""
 import inspect
 import types
 
-import pylog
 import pytest
+
+import pylog
 
 NAMES = {
     "Chunk", "Cursor", "Finding", "Log", "Record", "Recovered", "Report", "check",
