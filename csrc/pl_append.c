@@ -457,11 +457,8 @@ pl_status pl_seal(pl_log *log, int wait_ms, int64_t *end_offset, int64_t *active
     *end_offset = end;
     return PL_OK;
   }
-  pl_status status = pl_writer_enter(log, wait_ms);
-  if (status == PL_NOT_READY) {
-    PL_TRY(pl_prepare(log, 0, 0));
-    status = pl_writer_enter(log, wait_ms);
-  }
+  pl_status status;
+  while ((status = pl_writer_enter(log, wait_ms)) == PL_NOT_READY) PL_TRY(pl_prepare(log, 0, 0));
   PL_TRY(status);
   seal_open_batch(log);
   *end_offset = end_of(page);

@@ -6,7 +6,6 @@
  * never retried: the kernel marks the pages clean after a failure, so that a second fdatasync
  * would say yes to what is not on the disk (reliability.md finding 3).
  */
-#include <errno.h>
 #include <inttypes.h>
 
 #include "pl_fault.h"
@@ -21,7 +20,7 @@ static pl_status poisoned(const pl_log *log, int os_errno) {
   return PL_ERR_DURABILITY;
 }
 
-static void poison(pl_log *log, int os_errno) {
+void pl_log_poison(pl_log *log, int os_errno) {
   uint32_t state = atomic_load(&log->page->state);
   atomic_store(&log->page->poison_errno, os_errno);
   while (state == PL_LOG_LIVE || state == PL_LOG_BROKEN)
@@ -29,26 +28,30 @@ static void poison(pl_log *log, int os_errno) {
   pl_bells_ring_if_any(log->bells, &log->page->bells);
 }
 
-/* Did the kernel refuse to write, or did we not even get to ask it? */
-static bool is_lost(pl_status status) {
+/* Only what the disk answered poisons: a file that could not be opened to ask it is no news. */
+static pl_status poison_if_lost(pl_log *log, pl_status status) {
+  if (status >= 0 || status == PL_ERR_LIMIT) return status;
   int os_errno = pl_error_last()->os_errno;
-  return status < 0 && os_errno != EMFILE && os_errno != ENFILE;
+  pl_log_poison(log, os_errno);
+  return poisoned(log, os_errno);
+}
+
+static pl_status sync_segment_of(pl_log *log, int64_t offset, int64_t *base, int64_t *next_base) {
+  pl_segment *segment;
+  PL_TRY(pl_log_segment(log, offset, &segment, next_base));
+  *base = segment->base_offset;
+  PL_POINT("before-sync");
+  pl_status status = pl_file_sync(segment->fd, segment->path);
+  pl_segment_release(segment);
+  return poison_if_lost(log, status);
 }
 
 /* Syncs the files that hold [durable, end): old segments first, the directory, then publish. */
 static pl_status sync_segments(pl_log *log, int64_t from, int64_t active_base) {
-  int64_t base = from, next_base = INT64_MAX, synced = -1;
-  do {
-    pl_segment *segment;
-    PL_TRY(pl_log_segment(log, base, &segment, &next_base));
-    PL_POINT("before-sync");
-    pl_status status = pl_file_sync(segment->fd, segment->path);
-    synced = segment->base_offset;
-    pl_segment_release(segment);
-    PL_TRY(status);
-    base = next_base;
-  } while (synced < active_base && next_base != INT64_MAX);
-  return pl_file_sync_directory(log->directory);
+  int64_t base, next_base = from;
+  do PL_TRY(sync_segment_of(log, next_base, &base, &next_base));
+  while (base < active_base && next_base != INT64_MAX);
+  return poison_if_lost(log, pl_file_sync_directory(log->directory));
 }
 
 static pl_status flush_locked(pl_log *log, int wait_ms) {
@@ -56,23 +59,11 @@ static pl_status flush_locked(pl_log *log, int wait_ms) {
   int64_t end, active_base, from = atomic_load(&page->durable_offset);
   PL_TRY(pl_seal(log, wait_ms, &end, &active_base));
   if (end <= from) return PL_OK;
-  pl_status status;
-  if (from > active_base) { /* the common case: one file, in its directory since long */
-    pl_segment *segment;
-    int64_t next_base;
-    PL_TRY(pl_log_segment(log, active_base, &segment, &next_base));
-    PL_POINT("before-sync");
-    status = pl_file_sync(segment->fd, segment->path);
-    pl_segment_release(segment);
-  } else {
-    status = sync_segments(log, from, active_base);
-  }
-  if (is_lost(status)) {
-    int os_errno = pl_error_last()->os_errno;
-    poison(log, os_errno);
-    return poisoned(log, os_errno);
-  }
-  PL_TRY(status);
+  int64_t unused;
+  if (from > active_base) /* the common case: one file, in its directory since long */
+    PL_TRY(sync_segment_of(log, active_base, &unused, &unused));
+  else
+    PL_TRY(sync_segments(log, from, active_base));
   PL_POINT("synced");
   /* Another process's descriptor may have been given the error: believe it over ours. */
   if (atomic_load(&page->state) == PL_LOG_POISONED)

@@ -162,8 +162,9 @@ static pl_status find_listed(pl_log *log, int64_t offset, pl_segment **segment,
 pl_status pl_log_segment(pl_log *log, int64_t offset, pl_segment **segment, int64_t *next_base) {
   pthread_mutex_lock(&log->list_lock);
   pl_status status = find_listed(log, offset, segment, next_base);
-  if (status == PL_ERR_IO && pl_error_last()->os_errno == ENOENT) {
-    log->list_sequence = UINT64_MAX; /* it was deleted between the listing and the opening */
+  /* Deleted between the listing and the opening, as the next ones may be. */
+  for (int i = 0; i < 100 && status == PL_ERR_IO && pl_error_last()->os_errno == ENOENT; i++) {
+    log->list_sequence = UINT64_MAX;
     status = find_listed(log, offset, segment, next_base);
   }
   pthread_mutex_unlock(&log->list_lock);

@@ -147,6 +147,9 @@ void pl_maintenance_leave(pl_log *log);
  * somebody else's flush. */
 pl_status pl_flush(pl_log *log, int64_t target, int wait_ms);
 
+/* After a sync that failed: no more appends, in any process, until a recovery after a reboot. */
+void pl_log_poison(pl_log *log, int os_errno);
+
 /* Waits until the readable (or durable) end passes `offset`: PL_OK, or PL_BUSY after wait_ms. */
 pl_status pl_wait_readable(pl_log *log, int64_t offset, int wait_ms);
 pl_status pl_wait_durable(pl_log *log, int64_t offset, int wait_ms);
