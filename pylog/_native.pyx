@@ -488,8 +488,8 @@ def encode_batch(values, keys=None, headers=None, timestamps=None, base_offset=0
         free(batch)
 
 
-cdef bytes compressed_batch(int codec, pl_columns *columns, pl_identity *identity):
-    """One sealed batch, compressed where that makes it smaller."""
+cdef bytes compressed_batch(int codec, pl_columns *columns, pl_identity *identity, int64_t limit):
+    """One sealed batch, compressed where that makes it smaller; of what readers will decompress."""
     cdef uint8_t *batch = <uint8_t *>malloc(pl_batch_size_bound(columns))
     cdef uint64_t size
     cdef bytes plain, packed, whole
@@ -505,6 +505,10 @@ cdef bytes compressed_batch(int codec, pl_columns *columns, pl_identity *identit
         free(batch)
     if codec == PL_CODEC_NONE:
         return plain
+    if <int64_t>size - PL_BATCH_HEADER_SIZE >= limit:
+        raise errors.MessageSizeTooLargeError(
+            f"the records of the batch have {size - PL_BATCH_HEADER_SIZE} bytes, over the {limit} "
+            "that a reader will decompress; nothing of it was appended; split it", size=size)
     packed = compression.compress(codec, plain[PL_BATCH_HEADER_SIZE:])
     if len(packed) + PL_BATCH_HEADER_SIZE >= len(plain):
         return plain
@@ -1518,8 +1522,12 @@ cdef class Log:
             columns = make_columns(v[at:i], None if k is None else k[at:i],
                                    None if h is None else h[at:i],
                                    None if stamps is None else stamps[at:i], now)
-            batch = compressed_batch(self.codec, &columns.c, &identity)
-            here = self.append_batch(batch, i - at, if_end)
+            try:
+                batch = compressed_batch(self.codec, &columns.c, &identity, self.decompressed_max)
+                here = self.append_batch(batch, i - at, if_end)
+            except errors.PylogError as error:
+                error.appended = at
+                raise
             if first < 0:
                 first = here
             at = i
