@@ -200,32 +200,45 @@ void pl_writer_leave(pl_log *log) {
 
 /* ---- room ------------------------------------------------------------------------------- */
 
+/* The mapped next segment if it still is the one, out of the reach of the housekeeper, who may be
+ * replacing it. */
+static pl_segment *take_prepared(pl_log *log) {
+  pthread_mutex_lock(&log->list_lock);
+  pl_segment *next = log->prepared;
+  if (next && next->inode == atomic_load(&log->page->prepared))
+    log->prepared = NULL;
+  else
+    next = NULL;
+  pthread_mutex_unlock(&log->list_lock);
+  return next;
+}
+
 static pl_status roll(pl_log *log) {
   pl_page *page = log->page;
   char name[32], path[PL_PATH_MAX];
   seal_open_batch(log);
-  pl_segment *next = log->prepared;
-  if (!next || next->inode != atomic_load(&page->prepared)) return PL_NOT_READY;
   int64_t base = end_of(page);
   pl_segment_name(base, ".log", name);
   PL_TRY(pl_file_path(log->directory, name, path));
+  pl_segment *next = take_prepared(log);
+  if (!next) return PL_NOT_READY;
   PL_POINT("roll-before-rename");
   if (pl_file_rename(next->path, path) != PL_OK) {
     atomic_store(&page->prepared, 0); /* somebody removed it: prepare another */
+    pl_segment_release(next);
     return PL_NOT_READY;
   }
   PL_POINT("roll-after-rename");
   memcpy(next->path, path, sizeof path);
+  page->position = page->batch_position = 0; /* first: who sees the new segment prepares by it */
   pthread_mutex_lock(&log->list_lock);
   pl_segment *old = log->outgoing;
   next->base_offset = base;
   pl_index_init(&next->index, base, (uint64_t)log->options.index_interval_bytes);
   log->outgoing = log->active;
   log->active = next;
-  log->prepared = NULL;
   pthread_mutex_unlock(&log->list_lock);
   pl_segment_release(old);
-  page->position = page->batch_position = 0;
   atomic_store(&page->active_base, base);
   atomic_store(&page->prepared, 0);
   PL_POINT("roll-before-count");

@@ -78,7 +78,10 @@ static pl_status locate(pl_cursor *cursor, const pl_view *view, pl_header *heade
         pl_segment_find(cursor->segment, cursor->offset, &clipped, &cursor->position, header);
     if (status == PL_OK) {
       cursor->batch_offset = header->base_offset;
-      return PL_OK;
+      int64_t start = atomic_load(&cursor->log->page->log_start);
+      if (header->base_offset <= cursor->offset || cursor->offset >= start) return PL_OK;
+      pl_cursor_release(cursor); /* deleted since we were called: not to be stepped over */
+      return out_of_range(cursor, start, view->end_offset);
     }
     if (status != PL_END) {
       pl_cursor_release(cursor);

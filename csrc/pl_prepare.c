@@ -5,6 +5,7 @@
  * to the file, so growing it is done by one process at a time, under the maintenance lock (a
  * failed allocation cuts the file back, which must not cut somebody else's).
  */
+#include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
 #include <stdio.h>
@@ -194,7 +195,10 @@ static pl_status make_window(pl_log *log, pl_segment *segment, uint64_t position
 static pl_status create_prepared(pl_log *log, const char *path) {
   int fd;
   struct pl_segment *segment;
-  PL_TRY(pl_file_open(path, O_RDWR | O_CREAT | O_TRUNC, &fd));
+  /* A new file, never an old one emptied: some process may have that mapped, and would take it for
+   * this one by its inode. */
+  PL_TRY(pl_file_remove(path));
+  PL_TRY(pl_file_open(path, O_RDWR | O_CREAT | O_EXCL, &fd));
   uint64_t first = clamp((uint64_t)log->options.segment_bytes, 4096, STEP_MIN);
   pl_status status = pl_file_reserve(fd, path, first);
   /* A durable log's file is in its directory, with its blocks, before it is put in service. */
@@ -229,12 +233,16 @@ static pl_status prepare_next(pl_log *log) {
   }
   inode = atomic_load(&page->prepared);
   pl_segment *segment = NULL;
-  if (status == PL_OK)
+  bool is_rolled = false;
+  if (status == PL_OK) {
     status = pl_segment_open(log->directory, PL_PREPARED_NAME, INT64_MAX,
                              (uint64_t)log->options.segment_bytes, true,
                              (uint64_t)log->options.index_interval_bytes, &segment);
+    is_rolled = status == PL_ERR_IO && pl_error_last()->os_errno == ENOENT;
+  }
   pl_maintenance_leave(log);
-  if (status != PL_OK) return pl_file_exists(path) ? status : PL_OK; /* rolled meanwhile */
+  if (is_rolled) return PL_OK;
+  PL_TRY(status);
   status = pl_segment_populate(segment, atomic_load(&segment->size));
   /* Rolled, filled and trimmed by others meanwhile: that is no lack of room. */
   bool is_still_next = segment->inode == inode && atomic_load(&page->prepared) == inode;
