@@ -86,7 +86,8 @@ bool pl_header_decode(const uint8_t *batch, uint64_t available, pl_header *heade
          : length < MIN_LENGTH                                ? "the length is too small"
          : header->size > available                           ? "the length runs past the end"
          : header->base_offset < 0                            ? "the base offset is negative"
-         : delta < 0 || header->last_offset < header->base_offset ? "the last offset is illegal"
+         : delta < 0 || header->last_offset < header->base_offset ||
+                 header->last_offset == INT64_MAX            ? "the last offset is illegal"
          : header->records_count < 0                          ? "the record count is negative"
          : header->records_count > delta + 1                  ? "more records than offsets"
          : header->attributes & PL_ATTRIBUTE_UNUSED           ? "an unused attribute bit is set"

@@ -276,6 +276,7 @@ static pl_status attach(pl_log *log, const pl_options *wanted) {
   int fd;
   pl_status status = pl_meta_load(log->directory, &log->meta);
   if (status != PL_OK) return status;
+  PL_TRY(pl_options_check(log->directory, &log->meta.options));
   PL_TRY(conflicts(log, &log->meta.options, wanted));
   log->options = log->meta.options;
   uint64_t message_max = (uint64_t)log->options.max_message_bytes, hold = PL_HOLD_BYTES / 2;

@@ -110,6 +110,9 @@ pl_status pl_list_segments(const char *directory, int64_t **bases, int64_t *coun
 typedef void (*pl_meta_change)(pl_meta *meta, void *argument);
 pl_status pl_log_change_meta(pl_log *log, pl_meta_change change, void *argument, bool sync);
 
+/* Are these numbers that a log can have? */
+pl_status pl_options_check(const char *directory, const pl_options *options);
+
 /* pl_recover.c: called with the exclusive lock held. Leaves a page that can be attached to. */
 pl_status pl_recover(pl_log *log, const pl_options *wanted);
 /* For mode "r" without a believable page: fills a private one from the files alone. */

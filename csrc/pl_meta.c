@@ -1,6 +1,7 @@
 /* Reading and writing log.meta and leader-epoch-checkpoint. */
 #include "pl_meta.h"
 
+#include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -30,7 +31,11 @@ static const field fields[] = {
     {"index_interval_bytes", offsetof(pl_meta, options.index_interval_bytes), 0},
     {"flush_interval_ms", offsetof(pl_meta, options.flush_interval_ms), 1},
 };
-enum { FIELD_COUNT = sizeof fields / sizeof *fields };
+enum {
+  FIELD_COUNT = sizeof fields / sizeof *fields,
+  HEX_LINES = 3,                          /* features, incarnation, clean_boot */
+  LINES_MIN = HEX_LINES + FIELD_COUNT + 1 /* and an epoch */
+};
 
 static int64_t *at(const pl_meta *meta, const field *f) {
   return (int64_t *)(void *)((char *)(uintptr_t)meta + f->at);
@@ -41,13 +46,29 @@ static int print_hex16(char *out, const uint8_t bytes[16]) {
   return 32;
 }
 
+/* Exactly `digits` hexadecimal digits (0: as many as there are, up to 16) and nothing else. */
+static bool parse_hex(const char *text, size_t digits, uint64_t *value) {
+  size_t length = strspn(text, "0123456789abcdef");
+  if (length == 0 || length > 16 || text[length] || (digits && length != digits)) return false;
+  *value = strtoull(text, NULL, 16);
+  return true;
+}
+
 static bool parse_hex16(const char *text, uint8_t bytes[16]) {
+  if (strlen(text) != 32 || strspn(text, "0123456789abcdef") != 32) return false;
   for (int i = 0; i < 16; i++) {
-    unsigned value;
-    if (sscanf(text + 2 * i, "%2x", &value) != 1) return false;
-    bytes[i] = (uint8_t)value;
+    const char digits[3] = {text[2 * i], text[2 * i + 1], 0};
+    bytes[i] = (uint8_t)strtoul(digits, NULL, 16);
   }
   return true;
+}
+
+/* A decimal number; *end is the character after it. */
+static bool parse_number(const char *text, int64_t *value, char **end) {
+  if ((*text < '0' || *text > '9') && (*text != '-' || text[1] != '1')) return false;
+  errno = 0;
+  *value = strtoll(text, end, 10);
+  return errno == 0;
 }
 
 static size_t format_meta(const pl_meta *meta, char *text) {
@@ -86,26 +107,41 @@ pl_status pl_meta_store(const char *directory, const pl_meta *meta, bool sync) {
   return status;
 }
 
-static bool parse_line(pl_meta *meta, const char *line) {
+/* What follows "name " on a line; NULL when it is another line. */
+static const char *value_of(const char *line, const char *name) {
+  size_t length = strlen(name);
+  return strncmp(line, name, length) == 0 && line[length] == ' ' ? line + length + 1 : NULL;
+}
+
+static bool parse_epoch(pl_meta *meta, const char *text) {
   int64_t epoch, start;
-  char boot[33];
-  if (sscanf(line, "features %" SCNx64, &meta->features) == 1) return true;
-  if (sscanf(line, "incarnation %" SCNx64, &meta->incarnation) == 1) return true;
-  if (sscanf(line, "clean_boot %32s", boot) == 1) return parse_hex16(boot, meta->clean_boot);
-  if (sscanf(line, "epoch %" SCNd64 " %" SCNd64, &epoch, &start) == 2) {
-    if (meta->epoch_count >= PL_EPOCHS_MAX || epoch < 0 || epoch > INT32_MAX || start < 0)
-      return false;
-    meta->epochs[meta->epoch_count++] = (pl_epoch){epoch, start};
-    return true;
-  }
-  for (int i = 0; i < FIELD_COUNT; i++) {
-    size_t length = strlen(fields[i].name);
-    if (strncmp(line, fields[i].name, length) != 0 || line[length] != ' ') continue;
-    int64_t value = strtoll(line + length, NULL, 10);
-    *at(meta, &fields[i]) = value;
-    return value >= fields[i].least;
-  }
-  return false;
+  char *end;
+  if (!parse_number(text, &epoch, &end) || *end != ' ' || !parse_number(end + 1, &start, &end) ||
+      *end || meta->epoch_count >= PL_EPOCHS_MAX || epoch < 0 || epoch > INT32_MAX || start < 0)
+    return false;
+  const pl_epoch *last = meta->epochs + meta->epoch_count - 1;
+  if (meta->epoch_count && (epoch <= last->epoch || start <= last->start_offset)) return false;
+  meta->epochs[meta->epoch_count++] = (pl_epoch){epoch, start};
+  return true;
+}
+
+/* The lines have one order, so none can be missing or come twice. */
+static bool parse_line(pl_meta *meta, int number, const char *line) {
+  bool is_field = number >= HEX_LINES && number < LINES_MIN - 1;
+  const field *f = &fields[is_field ? number - HEX_LINES : 0];
+  const char *name = number == 0   ? "features"
+                     : number == 1 ? "incarnation"
+                     : number == 2 ? "clean_boot"
+                     : is_field    ? f->name
+                                   : "epoch";
+  const char *text = value_of(line, name);
+  char *end;
+  if (!text) return false;
+  if (number == 0) return parse_hex(text, 0, &meta->features);
+  if (number == 1) return parse_hex(text, 16, &meta->incarnation);
+  if (number == 2) return parse_hex16(text, meta->clean_boot);
+  if (!is_field) return parse_epoch(meta, text);
+  return parse_number(text, at(meta, f), &end) && !*end && *at(meta, f) >= f->least;
 }
 
 static pl_status parse_meta(pl_meta *meta, const char *path, char *text, size_t size) {
@@ -126,16 +162,17 @@ static pl_status parse_meta(pl_meta *meta, const char *path, char *text, size_t 
   char *state = NULL;
   *last = 0;
   strtok_r(text, "\n", &state);
-  for (char *line; (line = strtok_r(NULL, "\n", &state));)
-    if (!parse_line(meta, line))
+  int number = 0;
+  for (char *line; (line = strtok_r(NULL, "\n", &state)); number++)
+    if (!parse_line(meta, number, line))
       return pl_fail_corrupt(path, line - text, -1, -1,
                              "the line '%.60s' is not understood; run `pylog check`", line);
   if (meta->features)
     return pl_fail(PL_ERR_FORMAT, path,
                    "the log uses features (0x%" PRIx64 ") that this pylog lacks; upgrade pylog",
                    meta->features);
-  if (meta->epoch_count == 0)
-    return pl_fail_corrupt(path, 0, -1, -1, "no leader epoch is listed; run `pylog check`");
+  if (number < LINES_MIN)
+    return pl_fail_corrupt(path, 0, -1, -1, "lines are missing; restore it, or run `pylog check`");
   return PL_OK;
 }
 

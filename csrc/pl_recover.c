@@ -40,7 +40,7 @@ typedef struct pl_scan {
 
 /* ---- creating --------------------------------------------------------------------------- */
 
-static pl_status check_options(const char *directory, const pl_options *o) {
+pl_status pl_options_check(const char *directory, const pl_options *o) {
   if (o->durability < 0 || o->durability > PL_DURABILITY_FSYNC)
     return pl_fail(PL_ERR_CONFIG, directory, "durability must be os, interval or fsync");
   if (o->segment_bytes < 4096 || o->segment_bytes > (1 << 30))
@@ -82,7 +82,7 @@ static pl_status create(pl_log *log, const pl_options *wanted) {
   int64_t *have = (int64_t *)&meta->options;
   for (size_t i = 0; i < sizeof(pl_options) / sizeof(int64_t); i++)
     have[i] = want[i] == PL_OPTION_UNSET ? fallback[i] : want[i];
-  PL_TRY(check_options(log->directory, &meta->options));
+  PL_TRY(pl_options_check(log->directory, &meta->options));
   PL_TRY(pl_file_check_filesystem(log->directory,
                                   meta->options.durability == PL_DURABILITY_FSYNC));
   meta->incarnation = pl_random_u64();
@@ -498,7 +498,7 @@ pl_status pl_recover(pl_log *log, const pl_options *wanted) {
   pl_status status = pl_meta_load(log->directory, &log->meta);
   if (status == PL_NOT_READY) status = create(log, wanted);
   PL_TRY(status);
-  PL_TRY(check_options(log->directory, &log->meta.options));
+  PL_TRY(pl_options_check(log->directory, &log->meta.options));
   PL_TRY(pl_file_check_filesystem(log->directory,
                                   log->meta.options.durability == PL_DURABILITY_FSYNC));
   remove_leftovers(log);
@@ -518,6 +518,7 @@ pl_status pl_recover_private(pl_log *log) {
   if (status == PL_NOT_READY)
     return pl_fail(PL_ERR_FORMAT, log->directory, "there is no log here (no log.meta)");
   PL_TRY(status);
+  PL_TRY(pl_options_check(log->directory, &log->meta.options));
   log->options = log->meta.options;
   int64_t end = log->meta.clean_end;
   if (end < 0 || !tail_is_whole(log, end, end, UINT64_MAX, &tail)) {

@@ -172,6 +172,7 @@ GOOD = make_record()
     (make_batch(GOOD, base_offset=-1), "base offset"),
     (make_batch(GOOD, base_offset=INT64_MIN), "base offset"),
     (make_batch(GOOD, base_offset=2**63 - 1, count=2), "last offset"),
+    (make_batch(GOOD, base_offset=2**63 - 1), "last offset"),
     (make_batch(GOOD, last_delta=-1), "last offset"),
     (make_batch(GOOD, last_delta=-(2**31)), "last offset"),
     (make_batch(GOOD, count=-1, last_delta=0), "record count"),

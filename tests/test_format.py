@@ -234,3 +234,41 @@ def test_foreign_index_changes_no_answer(timed, suffix, harm):
             assert log.get(offset).offset == offset
             assert log.offset_for_time(1000 + offset) == offset
         assert log.offset_for_time(1400) is None
+
+
+def line_changed(name, value):
+    return lambda lines: [f"{name} {value}" if line.split()[0] == name else line for line in lines]
+
+
+@pytest.mark.parametrize("harm", [
+    *[lambda lines, at=at: lines[:at] + lines[at + 1:] for at in range(1, 15)],
+    lambda lines: lines[:4] + lines[3:],
+    lambda lines: [lines[0], *lines[2:4], lines[1], *lines[4:]],
+    lambda lines: [*lines, "epoch 0 0"],
+    lambda lines: [*lines, "epoch 1 0"],
+    lambda lines: [*lines, "epoch 2 5", "epoch 1 9"],
+    lambda lines: [*lines, "epoch 1"],
+    lambda lines: [*lines, "epoch 4294967296 7"],
+    lambda lines: [*lines, "epoch 1 7 "],
+    lambda lines: [*lines, "something 1"],
+    line_changed("segment_bytes", "8192x"),
+    line_changed("segment_bytes", "99999999999999999999"),
+    line_changed("log_start", "-1"),
+    line_changed("clean_end", "-2"),
+    line_changed("clean_boot", "12"),
+    line_changed("clean_boot", "-" * 32),
+    line_changed("incarnation", "0x1"),
+    line_changed("durability", "3"),
+    line_changed("segment_bytes", "1"),
+])
+@pytest.mark.parametrize("mode", ["a", "r"])
+def test_log_meta_with_a_right_crc_and_wrong_lines_is_refused(log_path, harm, mode):
+    pylog.Log(log_path).close()
+    lines = (log_path / "log.meta").read_text().splitlines()[:-1]
+    body = "\n".join(harm(lines)) + "\n"
+    text = f"{body}crc32c {_native.crc32c(body.encode()):08x}\n"
+    (log_path / "log.meta").write_text(text)
+
+    with pytest.raises((pylog.errors.CorruptRecordError, pylog.errors.ConfigurationError)):
+        pylog.Log(log_path, mode=mode)
+    assert (log_path / "log.meta").read_text() == text
