@@ -145,7 +145,6 @@ static pl_status enter_slowly(pl_log *log, bool owner_died) {
     uint32_t live = PL_LOG_LIVE;
     atomic_compare_exchange_strong(&page->state, &live, PL_LOG_BROKEN);
     atomic_fetch_add(&page->owner_deaths, 1);
-    pl_lock_adopt(&page->append_lock);
   }
   pl_status status = PL_OK;
   uint32_t state = atomic_load(&page->state);
@@ -161,21 +160,16 @@ static pl_status enter_slowly(pl_log *log, bool owner_died) {
       (!log->active || log->active->base_offset != atomic_load(&page->active_base) ||
        !atomic_load(&page->is_dirty)))
     status = PL_NOT_READY;
-  if (status != PL_OK) pl_lock_release(&page->append_lock);
+  if (status != PL_OK) pl_slot_release(&page->append_lock);
   return status;
 }
 
-pl_status pl_writer_enter(pl_log *log, int wait_ms) {
+static inline pl_status enter(pl_log *log, int wait_ms) {
   pl_page *page = log->page;
-  pl_lock_result result = pl_lock_try(&page->append_lock);
+  pl_lock_result result = pl_slot_try(&page->append_lock);
   if (__builtin_expect(result == PL_LOCK_BUSY, 0))
-    result = pl_lock_wait(&page->append_lock, wait_ms);
-  if (__builtin_expect(result >= PL_LOCK_BUSY, 0)) {
-    if (result == PL_LOCK_BUSY) return PL_BUSY;
-    return pl_fail(PL_ERR_IO, log->directory,
-                   "the lock in the control page is unusable; close the log everywhere, then "
-                   "reopen it");
-  }
+    result = pl_slot_wait(&page->append_lock, wait_ms);
+  if (__builtin_expect(result == PL_LOCK_BUSY, 0)) return PL_BUSY;
   PL_POINT("locked");
   if (__builtin_expect(result == PL_LOCKED_DEAD ||
                            atomic_load_explicit(&page->state, memory_order_relaxed) != 0 ||
@@ -187,10 +181,12 @@ pl_status pl_writer_enter(pl_log *log, int wait_ms) {
   return PL_OK;
 }
 
+pl_status pl_writer_enter(pl_log *log, int wait_ms) { return enter(log, wait_ms); }
+
 void pl_writer_leave(pl_log *log) {
   uint64_t position = log->page->position;
   PL_POINT("before-unlock");
-  pl_lock_release(&log->page->append_lock);
+  pl_slot_release(&log->page->append_lock);
   PL_POINT("after-unlock");
   pl_bells_ring_if_any(log->bells, &log->page->bells);
   if (__builtin_expect(position > atomic_load_explicit(&log->nudge_position,
@@ -281,7 +277,7 @@ static pl_status wrong_end(const pl_log *log, int64_t expected) {
 static pl_status enter_with_room(pl_log *log, uint64_t bytes, int64_t offsets, int64_t if_end,
                                  int wait_ms) {
   for (;;) {
-    pl_status status = pl_writer_enter(log, wait_ms);
+    pl_status status = enter(log, wait_ms);
     if (status == PL_OK) {
       status = if_end >= 0 && if_end != end_of(log->page) ? wrong_end(log, if_end)
                                                           : room(log, bytes, offsets);

@@ -55,6 +55,10 @@ static inline unsigned pl_varint_size(uint64_t zigzag) {
 }
 
 static inline uint8_t *pl_put_varint(uint8_t *p, uint64_t zigzag) {
+  if (__builtin_expect(zigzag < 0x80, 1)) {
+    *p = (uint8_t)zigzag;
+    return p + 1;
+  }
   while (zigzag >= 0x80) {
     *p++ = (uint8_t)(zigzag | 0x80);
     zigzag >>= 7;

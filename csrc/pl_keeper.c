@@ -86,6 +86,7 @@ static void *run(void *argument) {
  * descriptors would keep the parent's flocks alive, so they are closed (without unlocking). */
 static void after_fork_in_child(void) {
   pthread_mutex_init(&keeper.lock, NULL);
+  pl_slot_after_fork();
   for (pl_log *log = keeper.logs; log; log = log->keeper_next) {
     pl_file_close(log->lock_fd);
     log->lock_fd = -1;

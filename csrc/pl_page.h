@@ -10,7 +10,6 @@
 #ifndef PL_PAGE_H
 #define PL_PAGE_H
 
-#include <pthread.h>
 #include <stdalign.h>
 #include <stdatomic.h>
 #include <stdbool.h>
@@ -18,12 +17,13 @@
 
 #include "pl_batch.h"
 #include "pl_error.h"
+#include "pl_lock.h"
 
 #define PL_PAGE_MAGIC 0x6c6f672d70796c31u /* "1lyp-gol" */
 #define PL_PAGE_BYTES 8192u
 #define PL_BELLS 64
 
-enum { PL_PAGE_LAYOUT = 1 };
+enum { PL_PAGE_LAYOUT = 2 };
 
 typedef enum pl_log_state {
   PL_LOG_LIVE = 0,
@@ -60,7 +60,7 @@ typedef struct pl_page {
   _Atomic uint64_t prepared;      /* inode of the file the next roll will rename, 0: none */
 
   /* The writer's line: guarded by `append_lock`. */
-  alignas(128) pthread_mutex_t append_lock;
+  alignas(128) pl_slot append_lock;
   uint64_t position;       /* where the next byte goes in the active segment */
   uint64_t batch_position; /* header of the open batch; == position when there is none */
   int64_t batch_timestamp; /* its base timestamp */
@@ -87,22 +87,6 @@ _Static_assert(sizeof(pl_page) <= PL_PAGE_BYTES, "the page outgrew its file");
 /* Fills a zeroed page. The file's device and inode are the caller's to set. */
 void pl_page_init(pl_page *page, uint64_t incarnation);
 
-/* Robust process-shared locks. EOWNERDEAD is an answer that means "yours, but its owner died
- * inside": repair what it guards, then pl_lock_adopt(). Never held across Python. */
-typedef enum pl_lock_result {
-  PL_LOCKED,
-  PL_LOCKED_DEAD,
-  PL_LOCK_BUSY,
-  PL_LOCK_BROKEN,
-} pl_lock_result;
-
-pl_lock_result pl_lock_try(pthread_mutex_t *lock);
-/* Spins for some microseconds, then sleeps for up to wait_ms (0: does not sleep). */
-pl_lock_result pl_lock_wait(pthread_mutex_t *lock, int wait_ms);
-void pl_lock_adopt(pthread_mutex_t *lock);
-void pl_lock_release(pthread_mutex_t *lock);
-int pl_lock_owner(const pthread_mutex_t *lock); /* thread id, 0 unknown */
-
 /* Check value of the durable floor: ties it to this log. */
 uint64_t pl_floor_check(int64_t floor, uint64_t incarnation);
 
@@ -117,11 +101,16 @@ typedef struct pl_bells {
 
 void pl_bells_ring(pl_bells *bells, _Atomic uint64_t *map);
 
-/* Must follow the store it announces; on x86 the unlock before it was a full fence already. */
+/* A ringer stores the end, then loads the map; a waiter stores into the map, then loads the end.
+ * Both need a full fence between, or both could miss each other. The waiter pays for both: its
+ * membarrier(2) fences every thread of every process that registered (0.7 us; an append saves 8
+ * ns). Where the kernel refuses, ringers fence themselves. */
+extern bool pl_bells_must_fence;
+void pl_bells_register(void);
+
+/* Must follow the store it announces. */
 static inline void pl_bells_ring_if_any(pl_bells *bells, _Atomic uint64_t *map) {
-#if !defined(__x86_64__)
-  atomic_thread_fence(memory_order_seq_cst);
-#endif
+  if (__builtin_expect(pl_bells_must_fence, 0)) atomic_thread_fence(memory_order_seq_cst);
   if (__builtin_expect(atomic_load_explicit(map, memory_order_relaxed) != 0, 0))
     pl_bells_ring(bells, map);
 }

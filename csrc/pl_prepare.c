@@ -114,14 +114,13 @@ static pl_status map_active(pl_log *log) {
   pl_segment_name(base, ".log", name);
   PL_TRY(pl_segment_open(log->directory, name, base, (uint64_t)log->options.segment_bytes, true,
                          (uint64_t)log->options.index_interval_bytes, &segment));
-  pl_lock_result locked = pl_lock_wait(&page->append_lock, WAIT_MS);
+  pl_lock_result locked = pl_slot_wait(&page->append_lock, WAIT_MS);
   if (locked != PL_LOCKED) { /* a death to repair, or a busy lock: the caller comes again */
     if (locked == PL_LOCKED_DEAD) {
       uint32_t live = PL_LOG_LIVE;
       atomic_compare_exchange_strong(&page->state, &live, PL_LOG_BROKEN);
       atomic_fetch_add(&page->owner_deaths, 1);
-      pl_lock_adopt(&page->append_lock);
-      pl_lock_release(&page->append_lock);
+      pl_slot_release(&page->append_lock);
     }
     pl_segment_release(segment);
     return PL_OK;
@@ -143,7 +142,7 @@ static pl_status map_active(pl_log *log) {
     pthread_mutex_unlock(&log->list_lock);
     atomic_store(&log->nudge_position, 0);
   }
-  pl_lock_release(&page->append_lock);
+  pl_slot_release(&page->append_lock);
   pl_segment_release(old);
   pl_segment_release(stale);
   return PL_OK;

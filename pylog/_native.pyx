@@ -21,7 +21,7 @@ from cpython.bytes cimport (
 )
 from cpython.exc cimport PyErr_CheckSignals
 from cpython.list cimport PyList_GET_ITEM, PyList_New, PyList_SET_ITEM
-from cpython.long cimport PyLong_Check
+from cpython.long cimport PyLong_AsLongLongAndOverflow, PyLong_Check
 from cpython.ref cimport Py_INCREF
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint64_t
 from libc.stdlib cimport free, malloc
@@ -137,11 +137,13 @@ cdef int64_t take_timestamp(object timestamp) except -1:
         return pl_clock_ms()
     if not PyLong_Check(timestamp):
         raise TypeError(f"timestamp must be an int (ms), not {type(timestamp).__name__}")
-    if timestamp < 0 or timestamp > TIMESTAMP_MAX:
+    cdef int overflow
+    cdef int64_t time = PyLong_AsLongLongAndOverflow(timestamp, &overflow)
+    if overflow or time < 0 or time > TIMESTAMP_MAX:
         raise errors.InvalidTimestampError(
             f"timestamp {timestamp} is not within [0, {TIMESTAMP_MAX}] ms since the epoch; pass "
             "ms, not s or ns", timestamp=timestamp)
-    return timestamp
+    return time
 
 
 cdef int64_t take_if_end(object if_end) except -2:
@@ -1313,7 +1315,7 @@ cdef class Log:
         return 0
 
     cdef object lock_timeout(self):
-        cdef int owner = pl_lock_owner(&self.log.page.append_lock)
+        cdef int owner = pl_slot_owner(&self.log.page.append_lock)
         what = "append"
         if owner == 0:
             owner = pl_lock_owner(&self.log.page.maintenance_lock)

@@ -103,6 +103,8 @@ cdef extern from "pl_meta.h" nogil:
 cdef extern from "pl_page.h" nogil:
     ctypedef struct pthread_mutex_t:
         pass
+    ctypedef struct pl_slot:
+        pass
     enum:
         PL_LOG_LIVE, PL_LOG_POISONED
     ctypedef struct pl_page:
@@ -110,10 +112,11 @@ cdef extern from "pl_page.h" nogil:
         uint64_t rolls, flushes, owner_deaths
         uint32_t state
         int32_t leader_epoch
-        pthread_mutex_t append_lock
+        pl_slot append_lock
         pthread_mutex_t flush_lock
         pthread_mutex_t maintenance_lock
     int pl_lock_owner(const pthread_mutex_t *lock)
+    int pl_slot_owner(const pl_slot *slot)
 
 cdef extern from "pl_segment.h" nogil:
     ctypedef struct pl_segment:
