@@ -1261,10 +1261,28 @@ cdef class Log:
         nothing was appended), ReadOnlyLogError, ClosedError.
         """
         cdef pl_slice v, k, h
+        cdef int64_t time, offset = 0
+        # What needs more than bytes and a time is done elsewhere: an argument that is assigned to
+        # costs every call two reference counts, and this is the hot one.
+        if not self.can_append or self.log.fork_generation != pl_forks or self.waits_for_disk \
+                or headers is not None or if_end is not None or durability is not None \
+                or not take_bytes(value, &v) or not take_bytes(key, &k):
+            return self.append_any(value, key, headers, timestamp, if_end, durability)
+        h.data = NULL
+        h.size = 0
+        time = pl_clock_ms() if timestamp is None or self.uses_append_time \
+            else take_timestamp(timestamp)
+        if pl_append(self.log, time, k, v, h, -1, 0, &offset) != PL_OK:
+            self.append_slowly(time, k, v, h, -1, &offset)
+        return offset
+
+    cdef object append_any(self, object value, object key, object headers, object timestamp,
+                           object if_end, object durability):
+        """All of `append`."""
+        cdef pl_slice v, k, h
         cdef int64_t time, offset = 0, expected = -1
         cdef pl_status status
-        if not self.can_append or self.log.fork_generation != pl_forks:
-            self.check_writable()
+        self.check_writable()
         if not take_bytes(value, &v):
             value = to_bytes(value, "a value")
             take_bytes(value, &v)
