@@ -124,6 +124,12 @@ static inline uint32_t pl_batch_load_length(const uint8_t *batch) {
       __atomic_load_n((const uint32_t *)(const void *)(batch + PL_BATCH_LENGTH), __ATOMIC_ACQUIRE));
 }
 
+/* Batches lie at any position, so the length may straddle two cache lines (on arm64 two of 16
+ * bytes), and who loads it while it is being stored may see half of it. */
+static inline bool pl_batch_length_may_tear(const uint8_t *batch) {
+  return ((uintptr_t)(batch + PL_BATCH_LENGTH) & 15) > 12;
+}
+
 /* Most bytes that a record with these contents can take. */
 static inline uint64_t pl_record_size_bound(int64_t key, int64_t value, int64_t headers) {
   return PL_RECORD_OVERHEAD_MAX + (uint64_t)(key > 0 ? key : 0) +

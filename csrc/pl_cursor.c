@@ -196,7 +196,8 @@ static pl_status add_batch(pl_cursor *cursor, const pl_header *header, const pl_
   if (header->size == 0) {
     if (from >= stop) return PL_END;
     PL_TRY(walk_open(cursor, header, stop, view->may_block, &chunk->end_position));
-    if (is_first) chunk->record_position = cursor->record_position;
+    chunk->is_open = true;
+    chunk->record_position = cursor->record_position;
     cursor->record_position = chunk->end_position;
     chunk->count += stop - from;
     chunk->next_offset = cursor->offset = stop;
@@ -261,6 +262,7 @@ pl_status pl_cursor_batch(pl_cursor *cursor, bool may_block, pl_chunk *chunk, pl
   chunk->count = -1;
   chunk->codec = header->attributes & PL_ATTRIBUTE_CODEC_MASK;
   if (header->size == 0) {
+    chunk->is_open = true;
     cursor->record_position = 0;
     PL_TRY(walk_open(cursor, header, view.end_offset, may_block, &chunk->end_position));
     cursor->record_position = chunk->end_position;
@@ -349,18 +351,15 @@ pl_slice pl_chunk_payload(const pl_chunk *chunk) {
 
 /* ---- decoding --------------------------------------------------------------------------- */
 
-static void enter_batch(pl_reader *reader, const uint8_t *batch) {
-  uint32_t length = pl_batch_load_length(batch);
+/* An open batch ends where its chunk does, whatever its header says by now. */
+static void enter_batch(pl_reader *reader, const uint8_t *batch, bool is_open) {
+  uint32_t length = is_open ? 0 : pl_batch_load_length(batch);
   uint16_t attributes = pl_load_u16(batch + PL_BATCH_ATTRIBUTES);
   reader->batch = batch;
   reader->p = batch + PL_BATCH_HEADER_SIZE;
   reader->end = reader->stop;
-  /* A chunk that ends inside the batch was taken while that was open; it may be sealed by now,
-   * with more records. Then, too, the batch ends where the chunk does. */
   if (length && length <= (uint64_t)(reader->stop - batch) - PL_BATCH_LENGTH_OVERHEAD)
     reader->end = batch + PL_BATCH_LENGTH_OVERHEAD + length;
-  else
-    length = 0;
   reader->base_offset = pl_load_i64(batch + PL_BATCH_BASE_OFFSET);
   reader->base_timestamp = pl_load_i64(batch + PL_BATCH_BASE_TIMESTAMP);
   reader->fixed_timestamp = attributes & PL_ATTRIBUTE_APPEND_TIME
@@ -406,7 +405,7 @@ void pl_reader_init(pl_reader *reader, const pl_chunk *chunk) {
   reader->stop = data + chunk->end_position;
   reader->from_offset = chunk->from_offset;
   reader->next_offset = chunk->next_offset;
-  enter_batch(reader, data + chunk->position);
+  enter_batch(reader, data + chunk->position, chunk->is_open);
   if (chunk->record_position) { /* it was open once, so no offset is missing in it */
     reader->p = data + chunk->record_position;
     reader->least_offset = chunk->from_offset;
@@ -433,7 +432,7 @@ static inline __attribute__((always_inline)) int next_record(pl_reader *reader,
       if (reader->is_done) return 0;
       if (reader->left != 0) return -1;
       if (reader->end >= reader->stop) return 0;
-      enter_batch(reader, reader->end);
+      enter_batch(reader, reader->end, false);
       step_over_control(reader);
       continue;
     }

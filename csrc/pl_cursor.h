@@ -31,6 +31,7 @@ typedef struct pl_chunk {
   int64_t from_offset, next_offset; /* half-open */
   int64_t count;            /* records in it, control records excluded */
   int codec;                /* compressed: the chunk is exactly one batch */
+  bool is_open;             /* it is the open batch, as far as that went; sealed since, maybe */
 } pl_chunk;
 
 typedef struct pl_reader {

@@ -104,14 +104,36 @@ static pl_status corrupt(const pl_segment *segment, uint64_t position, int64_t o
                          "run `pylog check`", why);
 }
 
+/* Loads the length of a batch that may be in the middle of its sealing, 0 while it is open. What
+ * might be half a length counts if the CRC agrees; if not, the batch is read as the open one that
+ * it was when the view was taken. */
+static pl_status load_length(pl_segment *segment, uint64_t position, const pl_view *view,
+                             uint32_t *length) {
+  const uint8_t *batch = segment->data + position;
+  *length = pl_batch_load_length(batch);
+  if (*length == 0 || !pl_batch_length_may_tear(batch) ||
+      pl_load_i64(batch + PL_BATCH_BASE_OFFSET) < view->sealed_offset)
+    return PL_OK;
+  uint64_t size = (uint64_t)*length + PL_BATCH_LENGTH_OVERHEAD;
+  pl_status status = pl_segment_see(segment, position, size, view->may_block);
+  if (status == PL_END || (status == PL_OK && (size < PL_BATCH_HEADER_SIZE ||
+                                               !pl_batch_crc_matches(batch, size)))) {
+    *length = 0;
+    return PL_OK;
+  }
+  return status;
+}
+
 pl_status pl_segment_batch(pl_segment *segment, uint64_t position, int64_t expected,
                            const pl_view *view, pl_header *header) {
+  uint32_t length;
   if (expected >= view->end_offset) return PL_END;
   PL_TRY(pl_segment_see(segment, position, PL_BATCH_HEADER_SIZE, view->may_block));
   const uint8_t *batch = segment->data + position;
   const char *why;
   int64_t base = pl_load_i64(batch + PL_BATCH_BASE_OFFSET);
-  if (pl_batch_load_length(batch) == 0) {
+  PL_TRY(load_length(segment, position, view, &length));
+  if (length == 0) {
     if (expected < 0) expected = base;
     if (base >= view->end_offset) return PL_END;
     if (expected < view->sealed_offset || base != expected || batch[PL_BATCH_MAGIC] != 2)

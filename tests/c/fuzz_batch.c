@@ -328,9 +328,10 @@ static void fill_index(pl_segment *segment) {
 }
 
 static void read_chunk(pl_segment *segment, uint64_t position, uint64_t end, int64_t base,
-                       int64_t next) {
+                       int64_t next, bool is_open) {
   pl_chunk chunk = {.segment = segment, .position = position, .end_position = end,
-                    .from_offset = base + (int64_t)below(4), .next_offset = next};
+                    .from_offset = base + (int64_t)below(4), .next_offset = next,
+                    .is_open = is_open};
   if (one_in(3)) chunk.next_offset = base + (int64_t)below((uint64_t)(next - base) + 1);
   pl_reader reader;
   int64_t count;
@@ -347,7 +348,7 @@ static void walk(pl_segment *segment, const pl_view *view) {
   while (pl_segment_batch(segment, position, expected, view, &header) == PL_OK) {
     if (header.size == 0) {
       end = atomic_load(&segment->size);
-      read_chunk(segment, position, end, header.base_offset, view->end_offset);
+      read_chunk(segment, position, end, header.base_offset, view->end_offset, true);
       return;
     }
     if (pl_segment_verify(segment, position, &header, view) != PL_OK) break;
@@ -357,7 +358,7 @@ static void walk(pl_segment *segment, const pl_view *view) {
     end = position;
     counts.walked++;
   }
-  if (end) read_chunk(segment, 0, end, base, expected);
+  if (end) read_chunk(segment, 0, end, base, expected, false);
 }
 
 static void try_segment(const uint8_t *input, uint64_t size, int fd) {
