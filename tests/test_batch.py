@@ -146,6 +146,21 @@ def test_what_is_encoded_is_what_the_format_says(records, base_offset, epoch):
     assert {record.leader_epoch for record in _native.decode_records(batch)} == {epoch}
 
 
+@pytest.mark.parametrize("around", [0, 64, 8192, 1 << 20])
+@pytest.mark.parametrize("extra", [(None, 0), (b"key", 1 << 40), (b"k" * 70, 7)], ids=str)
+def test_records_about_the_borders_of_their_length_are_encoded_exactly(around, extra):
+    """A length of one, two, three and four bytes: a body that is moved for it must stay whole."""
+    key, delta = extra
+    span = 130 if around < 1 << 20 else 12
+    for size in range(max(0, around - span), around + 20):
+        value = b"0123456789abcdef" * (size // 16) + b"#" * (size % 16)
+
+        batch = _native.encode_batch([b"", value], [key, key], None, [NOW, NOW + delta])
+
+        assert batch[61:] == make_record(b"", key) + make_record(
+            value, key, offset_delta=1, timestamp_delta=delta), size
+
+
 def test_batch_of_nothing_is_refused():
     with pytest.raises(pylog.errors.ConfigurationError):
         _native.encode_batch([])
