@@ -275,8 +275,8 @@ static pl_status wrong_end(const pl_log *log, int64_t expected) {
 }
 
 /* Enters with room for `bytes`, preparing what is missing when the caller can wait. */
-static inline pl_status enter_with_room(pl_log *log, uint64_t bytes, int64_t offsets, int64_t if_end,
-                                 int wait_ms) {
+static inline pl_status enter_with_room(pl_log *log, uint64_t bytes, int64_t offsets,
+                                        int64_t if_end, int wait_ms) {
   for (;;) {
     pl_status status = enter(log, wait_ms);
     if (status == PL_OK) {
