@@ -699,6 +699,18 @@ cdef class Chunk:
     def __dealloc__(self):
         pl_chunk_release(&self.c)
 
+    cdef int64_t recount(self) except -1:
+        """The number of records. C took each offset of a compressed batch for one, but Kafka's
+        compaction leaves batches with fewer."""
+        cdef pl_reader reader
+        cdef pl_record record
+        self.start(&reader)
+        if reader.left < reader.batch_end - reader.base_offset:
+            self.c.count = 0
+            while pl_reader_records(&reader, &record, 1) == 1:    # what is broken shows when read
+                self.c.count += 1
+        return self.c.count
+
     cdef int start(self, pl_reader *reader) except -1:
         if self.c.codec:
             pl_reader_init_payload(reader, &self.c, self.payload_slice)
@@ -995,20 +1007,24 @@ cdef class Cursor:
         max_bytes: whole batches up to this many bytes (at least one). Raises OffsetOutOfRangeError,
         CorruptRecordError.
         """
-        cdef Chunk chunk = Chunk.__new__(Chunk)
+        cdef Chunk chunk
         if max_records < 1 or max_bytes < 1:
             raise errors.ConfigurationError("max_records and max_bytes must be at least 1")
         self.check_free()
         self.drop_block()
-        if self.take(max_records, max_bytes, &chunk.c) == PL_END:
-            chunk.c.from_offset = self.c.offset
-            chunk.next_offset = self.c.offset
-            return chunk
-        chunk.next_offset = chunk.c.next_offset
-        chunk.mapping = hold(chunk.c.segment, None)
-        if chunk.c.codec:
+        while True:
+            chunk = Chunk.__new__(Chunk)
+            if self.take(max_records, max_bytes, &chunk.c) == PL_END:
+                chunk.c.from_offset = self.c.offset
+                chunk.next_offset = self.c.offset
+                return chunk
+            chunk.next_offset = chunk.c.next_offset
+            chunk.mapping = hold(chunk.c.segment, None)
+            if not chunk.c.codec:
+                return chunk
             self.unpack(&chunk.c, chunk.mapping, &chunk.payload_slice)
-        return chunk
+            if chunk.recount():
+                return chunk
 
     cdef int unpack(self, const pl_chunk *chunk, Mapping mapping, pl_slice *payload) except -1:
         """Decompresses; who fails stands before the batch, as with any other damage."""
@@ -1700,7 +1716,10 @@ cdef class Log:
             pl_reader_init_payload(&reader, &chunk, payload)
         else:
             pl_reader_init(&reader, &chunk)
-        if pl_reader_records(&reader, &record, 1) != 1:
+        cdef int64_t got = pl_reader_records(&reader, &record, 1)
+        if got == 0 and chunk.codec:    # one of those that a compaction took out of the batch
+            raise not_found(offset, None)
+        if got != 1:
             raise broken_record(&chunk)
         if record.offset != offset:
             raise not_found(offset, record.offset)

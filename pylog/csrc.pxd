@@ -175,7 +175,7 @@ cdef extern from "pl_cursor.h" nogil:
         int64_t from_offset, next_offset, count
         int codec
     ctypedef struct pl_reader:
-        int64_t least_offset, batch_end
+        int64_t base_offset, least_offset, batch_end, left
     ctypedef struct pl_column_arrays:
         int64_t *offsets
         int64_t *timestamps

@@ -3,6 +3,7 @@
 import gzip
 import re
 import resource
+import shutil
 import zlib
 
 import lz4.frame
@@ -15,6 +16,7 @@ from pylog.errors import (
     ConfigurationError,
     CorruptRecordError,
     MessageSizeTooLargeError,
+    RecordNotFoundError,
     UnsupportedCodecError,
 )
 
@@ -26,6 +28,9 @@ JAVAS = {"block_linked": False, "store_size": False}
 
 def lz4_frame(data, **options):
     return lz4.frame.compress(data, **(JAVAS | options))
+
+
+FRAME = lz4_frame(RECORDS)
 
 
 def batch_of(packed, codec=LZ4, count=40):
@@ -199,6 +204,38 @@ def test_gzip_batches_are_read(patched, level):
         40, 1, 20]
 
 
+def test_sparse_batches_give_the_records_that_are_left(patched):
+    """As Kafka's compaction leaves them; 40 offsets each."""
+    payload = make_record(b"1", offset_delta=1) + make_record(b"6", offset_delta=6)
+    sparse = make_batch(lz4_frame(payload), 2, attributes=LZ4, last_delta=39)
+    log = patched(sparse, sparse, batch_of(FRAME))
+    wanted = [(1, b"1"), (6, b"6"), (41, b"1"), (46, b"6")]
+
+    assert [(record.offset, record.value) for record in log.read(stop=80)] == wanted
+    chunk = log.fetch(0)
+    assert (chunk.offsets.tolist(), chunk.values(), len(chunk)) == ([1, 6], [b"1", b"6"], 2)
+    assert log.fetch(6).offsets.tolist() == [6]
+    assert log.fetch(2, max_records=1).offsets.tolist() == [6]
+    assert log.fetch(7).offsets.tolist() == [41, 46]
+    assert log.fetch(50).offsets.tolist() == list(range(80, 120))
+    assert log.get(46).value == b"6"
+    with pytest.raises(RecordNotFoundError):
+        log.get(45)
+
+
+def test_sparse_batch_with_a_wrong_count_is_an_error(patched):
+    payload = make_record(b"1", offset_delta=1) + make_record(b"6", offset_delta=6)
+    for count in (1, 3):
+        log = patched(make_batch(lz4_frame(payload), count, attributes=LZ4, last_delta=39),
+                      batch_of(FRAME))
+        for call in (lambda log: log.fetch(0).values(), lambda log: log.fetch(0).offsets,
+                     lambda log: log.fetch(0)[:], lambda log: list(log.read())):
+            with pytest.raises(CorruptRecordError):
+                call(log)
+        log.close()
+        shutil.rmtree(log.path)
+
+
 @pytest.mark.parametrize(("codec", "name"), [(SNAPPY, "snappy"), (ZSTD, "zstd")])
 def test_codec_to_come_is_named_and_the_rest_stays_readable(patched, codec, name):
     log = patched(batch_of(RECORDS, codec), batch_of(RECORDS, 0))
@@ -224,7 +261,6 @@ def test_views_of_a_decompressed_chunk_outlive_it(patched):
 
 # ---- hostile -----------------------------------------------------------------------------------
 
-FRAME = lz4_frame(RECORDS)
 HOSTILE = {
     "lz4 nothing": (LZ4, b""),
     "lz4 magic alone": (LZ4, FRAME[:4]),
