@@ -68,8 +68,7 @@ static bool knows_its_end(const pl_cursor *cursor) {
          cursor->rolls == atomic_load_explicit(&cursor->log->page->rolls, memory_order_acquire);
 }
 
-/* Finds the segment and the batch for cursor->offset, moving on over gaps and empty segments. */
-static pl_status locate(pl_cursor *cursor, const pl_view *view, pl_header *header) {
+static pl_status search(pl_cursor *cursor, const pl_view *view, pl_header *header) {
   for (;;) {
     PL_TRY(enter_segment(cursor));
     int64_t next_base = cursor->segment_end;
@@ -83,10 +82,7 @@ static pl_status locate(pl_cursor *cursor, const pl_view *view, pl_header *heade
       pl_cursor_release(cursor); /* deleted since we were called: not to be stepped over */
       return out_of_range(cursor, start, view->end_offset);
     }
-    if (status != PL_END) {
-      pl_cursor_release(cursor);
-      return status;
-    }
+    if (status != PL_END) return status;
     if (next_base == INT64_MAX) {
       if (cursor->offset >= view->end_offset) return PL_END;
       return pl_fail_corrupt(cursor->segment->path, (int64_t)atomic_load(&cursor->segment->size),
@@ -100,6 +96,14 @@ static pl_status locate(pl_cursor *cursor, const pl_view *view, pl_header *heade
     }
     if (cursor->offset >= view->end_offset) return PL_END;
   }
+}
+
+/* Finds the segment and the batch for cursor->offset, moving on over gaps and empty segments. A
+ * cursor that found none is nowhere: its position would be that of another segment. */
+static pl_status locate(pl_cursor *cursor, const pl_view *view, pl_header *header) {
+  pl_status status = search(cursor, view, header);
+  if (status != PL_OK) pl_cursor_release(cursor);
+  return status;
 }
 
 /* The batch at the cursor, found anew when the segment is used up. */

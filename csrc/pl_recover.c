@@ -28,13 +28,14 @@ static const pl_options defaults = {PL_DURABILITY_OS, 1 << 30, 1048588, 0, 4096,
 /* Where a scan stopped. */
 typedef struct pl_scan {
   int64_t *bases;
+  uint64_t *ends;     /* where each segment's batches end, in bytes; 0: not scanned */
   int64_t count;
   int64_t at;         /* index of the segment that holds the cut */
   int64_t cut_offset;
   uint64_t cut_position;
   uint64_t file_size; /* of that segment */
   bool is_torn;       /* something other than zeros, or a later segment, follows */
-  int64_t beyond;     /* valid batches among it */
+  int64_t cut_bytes, beyond; /* how much of it, and valid batches among it */
   char why[160];
 } pl_scan;
 
@@ -175,6 +176,7 @@ static pl_status scan_segment(pl_log *log, pl_scan *scan, int64_t i, int64_t *ex
     *expected = header.last_offset + 1;
   }
   *reached_end = position >= size;
+  scan->ends[i] = position;
   scan->at = i;
   scan->cut_offset = *expected;
   scan->cut_position = position;
@@ -186,14 +188,33 @@ static pl_status scan_segment(pl_log *log, pl_scan *scan, int64_t i, int64_t *ex
   return PL_OK;
 }
 
+/* Segments behind the cut go too. */
+static pl_status count_later(pl_log *log, pl_scan *scan) {
+  for (int64_t i = scan->at + 1; i < scan->count; i++) {
+    pl_segment *segment;
+    PL_TRY(open_segment(log, scan->bases[i], false, &segment));
+    uint64_t size = atomic_load(&segment->size);
+    if (size && pl_segment_probe(segment, 0, size) == PL_OK)
+      scan->beyond += count_valid_beyond(segment, 0);
+    scan->cut_bytes += (int64_t)size;
+    scan->is_torn = true;
+    pl_segment_release(segment);
+  }
+  return PL_OK;
+}
+
 static pl_status scan_log(pl_log *log, int64_t floor, pl_scan *scan) {
   memset(scan, 0, sizeof *scan);
   PL_TRY(pl_list_segments(log->directory, &scan->bases, &scan->count));
   if (scan->count == 0)
     return pl_fail_corrupt(log->directory, -1, log->meta.log_start, -1,
                            "there is no segment file; restore it from a copy");
+  scan->ends = calloc((size_t)scan->count, sizeof *scan->ends);
+  if (!scan->ends) return pl_fail(PL_ERR_NO_MEMORY, log->directory, "out of memory for a scan");
+  /* From the segment of the last durable record on: if nothing of a later one is whole, a gap will
+   * follow that one, and it must be trimmed. */
   int64_t i = scan->count - 1;
-  while (i > 0 && scan->bases[i] > floor) i--;
+  while (i > 0 && scan->bases[i] >= floor) i--;
   int64_t expected = scan->bases[i];
   for (; i < scan->count; i++) {
     bool reached_end = false;
@@ -210,8 +231,8 @@ static pl_status scan_log(pl_log *log, int64_t floor, pl_scan *scan) {
      * which of the two, the next segment's name tells. */
     if (!reached_end && (scan->is_torn || i + 1 == scan->count)) break;
   }
-  if (scan->at + 1 < scan->count) scan->is_torn = true;
-  return PL_OK;
+  if (scan->is_torn) scan->cut_bytes = (int64_t)(scan->file_size - scan->cut_position);
+  return count_later(log, scan);
 }
 
 /* ---- after the scan --------------------------------------------------------------------- */
@@ -238,11 +259,34 @@ static pl_status copy_aside(pl_log *log, const pl_scan *scan, int64_t stamp) {
   return status;
 }
 
-/* Moves what is beyond the cut out of the log's names and trims the segment that was cut. */
+static void free_scan(pl_scan *scan) {
+  free(scan->bases);
+  free(scan->ends);
+}
+
+static pl_status trim(const pl_log *log, int64_t base, uint64_t size) {
+  char name[32], path[PL_PATH_MAX];
+  int fd;
+  pl_segment_name(base, ".log", name);
+  PL_TRY(pl_file_path(log->directory, name, path));
+  PL_TRY(pl_file_open(path, O_RDWR, &fd));
+  uint64_t had;
+  pl_status status = pl_file_size(fd, path, &had);
+  if (status == PL_OK && had != size) {
+    status = pl_file_truncate(fd, path, size);
+    if (status == PL_OK) status = pl_file_sync(fd, path);
+  }
+  pl_file_close(fd);
+  return status;
+}
+
+/* Moves what is beyond the cut out of the log's names and trims what was rolled but not retired,
+ * and the segment that was cut: behind it a gap may follow, so its size must tell its end. */
 static pl_status set_aside(pl_log *log, const pl_scan *scan) {
   char name[32], path[PL_PATH_MAX], aside[PL_PATH_MAX + 32];
   int64_t stamp = pl_clock_ms();
-  int fd;
+  for (int64_t i = 0; i < scan->at; i++)
+    if (scan->ends[i]) PL_TRY(trim(log, scan->bases[i], scan->ends[i]));
   if (scan->is_torn) {
     PL_TRY(copy_aside(log, scan, stamp));
     for (int64_t i = scan->at + 1; i < scan->count; i++) {
@@ -255,16 +299,23 @@ static pl_status set_aside(pl_log *log, const pl_scan *scan) {
   for (int64_t i = scan->at; i < scan->count; i++)
     PL_TRY(pl_segment_remove_index(log->directory, scan->bases[i]));
   PL_POINT("recover-set-aside");
-  pl_segment_name(scan->bases[scan->at], ".log", name);
-  PL_TRY(pl_file_path(log->directory, name, path));
-  PL_TRY(pl_file_open(path, O_RDWR, &fd));
-  pl_status status = pl_file_truncate(fd, path, scan->cut_position);
-  if (status == PL_OK) status = pl_file_sync(fd, path);
-  pl_file_close(fd);
-  if (status == PL_OK && scan->cut_position == 0 && scan->is_torn) status = pl_file_remove(path);
-  if (status == PL_OK) status = pl_file_sync_directory(log->directory);
+  PL_TRY(trim(log, scan->bases[scan->at], scan->cut_position));
   PL_POINT("recover-trimmed");
-  return status;
+  return pl_file_sync_directory(log->directory);
+}
+
+/* An empty segment at `next`, in place of what may bear the name, so that there is one at every
+ * moment; then the cut one goes if nothing of it is left. */
+static pl_status start_segment(pl_log *log, const pl_scan *scan, int64_t next) {
+  char name[32], path[PL_PATH_MAX];
+  int64_t cut_base = scan->bases[scan->at];
+  pl_segment_name(next, ".log", name);
+  PL_TRY(pl_file_replace(log->directory, name, "", 0, true));
+  if (scan->cut_position > 0 || cut_base == next || !scan->is_torn) return PL_OK;
+  pl_segment_name(cut_base, ".log", name);
+  PL_TRY(pl_file_path(log->directory, name, path));
+  PL_TRY(pl_file_remove(path));
+  return pl_file_sync_directory(log->directory);
 }
 
 static void report(pl_log *log, const pl_scan *scan, int64_t next, bool is_lossy) {
@@ -274,12 +325,12 @@ static void report(pl_log *log, const pl_scan *scan, int64_t next, bool is_lossy
   r->is_lossy = is_lossy;
   r->cut_offset = scan->cut_offset;
   r->next_offset = next;
-  r->cut_bytes = scan->is_torn ? (int64_t)(scan->file_size - scan->cut_position) : 0;
+  r->cut_bytes = scan->cut_bytes;
   r->batches_beyond = scan->beyond;
   r->cut_position = (int64_t)scan->cut_position;
   pl_segment_name(scan->bases[scan->at], ".log", name);
   pl_file_path(log->directory, name, r->path);
-  memcpy(r->why, scan->why, sizeof r->why);
+  if (scan->is_torn) memcpy(r->why, scan->why, sizeof r->why); /* zeros are the normal end */
 }
 
 /* The log's end after a scan, with everything on disk arranged for it. */
@@ -294,8 +345,7 @@ static pl_status settle(pl_log *log, pl_scan *scan, int64_t floor, bool was_clea
   int64_t next = is_lossless ? scan->cut_offset : meta->reserved_end;
   if (next < scan->cut_offset) next = scan->cut_offset;
   PL_TRY(set_aside(log, scan));
-  if (scan->is_torn || next != scan->cut_offset) PL_TRY(create_segment(log, next));
-  PL_TRY(pl_file_sync_directory(log->directory));
+  if (scan->is_torn || next != scan->cut_offset) PL_TRY(start_segment(log, scan, next));
   report(log, scan, next, !is_lossless);
   pl_meta_add_epoch(meta, next);
   if (meta->reserved_end < next + RESERVE_OFFSETS) meta->reserved_end = next + RESERVE_OFFSETS;
@@ -481,7 +531,7 @@ static pl_status recover_with(pl_log *log, pl_page *old) {
     if (status == PL_OK) status = settle(log, &scan, floor, is_clean, &end);
     if (status == PL_OK && !log->recovered.is_lossy && !scan.is_torn)
       tail.position = tail.batch_position = scan.cut_position;
-    free(scan.bases);
+    free_scan(&scan);
     PL_TRY(status);
     state_from = NULL;
   }
@@ -524,7 +574,7 @@ pl_status pl_recover_private(pl_log *log) {
   if (end < 0 || !tail_is_whole(log, end, end, UINT64_MAX, &tail)) {
     status = scan_log(log, log->meta.durable_end, &scan);
     end = scan.cut_offset;
-    free(scan.bases);
+    free_scan(&scan);
     PL_TRY(status);
   }
   int64_t *bases, count;

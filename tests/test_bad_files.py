@@ -7,9 +7,9 @@ import sys
 
 import pytest
 from children import in_child
+from faults import rewrite_meta
 
 import pylog
-from pylog import _native
 
 NOBODY = 65534
 FIRST = "00000000000000000000.log"
@@ -22,13 +22,6 @@ def closed(log_path):
         for number in range(300):
             log.append(b"%d" % number, key=b"a key of some length")
     return log_path
-
-
-def rewrite_meta(path, change):
-    """Puts change(text) in place of log.meta's text, with a checksum that is right."""
-    meta = path / "log.meta"
-    text = change(meta.read_text().rpartition("crc32c ")[0])
-    meta.write_text(f"{text}crc32c {_native.crc32c(text.encode()):08x}\n")
 
 
 # ---- the place ----------------------------------------------------------------------------------
