@@ -19,22 +19,30 @@ IDENTITY = struct.Struct("<QII16sQQQQ")     # pl_page_identity: how a control pa
 
 @dataclass
 class Snapshot:
-    """The files at one moment, and what the log said then. is_durable: a flush had just ended."""
+    """The files at one moment, and the offset that the control page said was durable."""
 
     files: dict[str, bytes]
-    end_offset: int
-    is_durable: bool
+    durable_floor: int
 
 
-def snapshot(log, is_durable=False):
-    """Notes the files of a live log. Its housekeeper may be at work: a file may go meanwhile."""
+def snapshot(log):
+    """Notes the files of a live log, the control page first: it promises what the others hold.
+
+    The housekeeper may be at work: a file may go meanwhile.
+    """
+    files = {"control": (log.path / "control").read_bytes()}
+    floor = log.durable_offset
+    return Snapshot(files_of(log.path) | files, floor)
+
+
+def files_of(path):
     files = {}
-    for path in log.path.iterdir():
+    for one in path.iterdir():
         try:
-            files[path.name] = path.read_bytes()
+            files[one.name] = one.read_bytes()
         except FileNotFoundError:
             continue
-    return Snapshot(files, log.end_offset, is_durable)
+    return files
 
 
 def rewrite_meta(path, change):
@@ -75,11 +83,12 @@ def torn(rng, versions, size):
     return b"".join(pages)
 
 
-def reboot_image(rng, target, lives, inode_is_kept=False):
+def reboot_image(rng, target, lives, inode_is_kept=False, meta_is_synced=True):
     """Writes to `target` what may be on disk when the power went after the last of `lives`.
 
     lives: snapshots, the first durable and the others not. inode_is_kept: as after a reboot, so
-    that the durable floor counts; else as after a copy.
+    that the durable floor counts; else as after a copy. meta_is_synced: false after the close of
+    an "os" log, which alone leaves log.meta to the kernel.
     """
     durable, last = lives[0], lives[-1]
     target.mkdir()
@@ -94,6 +103,8 @@ def reboot_image(rng, target, lives, inode_is_kept=False):
         size = rng.choice([sizes[-1], max(sizes), max(floor, rng.choice(sizes))])
         files[name] = torn(rng, versions, size)
     _small_files(rng, lives, files)
+    if not meta_is_synced:
+        files["log.meta"] = rng.choice([life.files["log.meta"] for life in lives[-2:]])
     for name, data in files.items():
         (target / name).write_bytes(data)
     forget_boot(target)
@@ -113,8 +124,10 @@ def _segments_kept(rng, durable, last):
 
 def _small_files(rng, lives, files):
     durable, last = lives[0], lives[-1]
+    # Synced at each change: there is no older one.
     files["log.meta"] = last.files["log.meta"]
-    known = [life.files["control"] for life in (lives if not last.is_durable else lives[:1])]
+    known = [life.files["control"] for life in lives
+             if life.durable_floor <= durable.durable_floor]
     control = rng.choice([None, b"", bytes(8192), torn(rng, known, 8192), known[-1], known[0]])
     if control is not None:
         files["control"] = control
