@@ -326,11 +326,10 @@ pl_status pl_cursor_skip(pl_cursor *cursor) {
   for (; at + PL_BATCH_HEADER_SIZE <= size; at++) {
     pl_header header;
     const char *why;
-    int64_t interval_end;
     const uint8_t *batch = segment->data + at;
     if (batch[PL_BATCH_MAGIC] != 2 || !pl_header_decode(batch, size - at, &header, &why)) continue;
     if (header.base_offset <= cursor->offset || header.base_offset >= view.end_offset ||
-        header.leader_epoch != pl_meta_epoch_at(&log->meta, header.base_offset, &interval_end) ||
+        !pl_meta_allows(&log->meta, header.leader_epoch, header.base_offset, header.last_offset) ||
         pl_segment_see(segment, at, header.size, true) != PL_OK ||
         !pl_batch_crc_matches(batch, header.size))
       continue;

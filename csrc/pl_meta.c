@@ -189,12 +189,12 @@ pl_status pl_meta_load(const char *directory, pl_meta *meta) {
   return status;
 }
 
-int64_t pl_meta_epoch_at(const pl_meta *meta, int64_t offset, int64_t *interval_end) {
-  int64_t i = meta->epoch_count - 1;
-  *interval_end = INT64_MAX;
-  while (i > 0 && meta->epochs[i].start_offset > offset)
-    *interval_end = meta->epochs[i--].start_offset;
-  return meta->epochs[i].epoch;
+bool pl_meta_allows(const pl_meta *meta, int64_t epoch, int64_t first_offset, int64_t last_offset) {
+  int64_t i = meta->epoch_count - 1, interval_end = INT64_MAX;
+  while (i >= 0 && meta->epochs[i].start_offset > first_offset)
+    interval_end = meta->epochs[i--].start_offset;
+  if (last_offset >= interval_end) return false;
+  return i >= 0 ? epoch == meta->epochs[i].epoch : epoch >= 0 && epoch < meta->epochs[0].epoch;
 }
 
 void pl_meta_add_epoch(pl_meta *meta, int64_t offset) {
@@ -202,8 +202,7 @@ void pl_meta_add_epoch(pl_meta *meta, int64_t offset) {
   while (meta->epoch_count > 0 && meta->epochs[meta->epoch_count - 1].start_offset >= offset)
     meta->epoch_count--;
   if (meta->epoch_count == PL_EPOCHS_MAX) {
-    /* Too many recoveries to list them all: merging the oldest two would make batches of the
-     * second look foreign, so the oldest, whose segments are the likeliest gone, is dropped. */
+    /* Too many recoveries to list them all: what is older than the list is told apart no more. */
     memmove(meta->epochs, meta->epochs + 1, sizeof *meta->epochs * (PL_EPOCHS_MAX - 1));
     meta->epoch_count--;
   }

@@ -60,8 +60,9 @@ pl_status pl_meta_load(const char *directory, pl_meta *meta);
 /* Writes both files. With `sync`, log.meta is durable on return. */
 pl_status pl_meta_store(const char *directory, const pl_meta *meta, bool sync);
 
-/* The epoch that batches at `offset` must bear, and where its interval ends (INT64_MAX: open). */
-int64_t pl_meta_epoch_at(const pl_meta *meta, int64_t offset, int64_t *interval_end);
+/* May a batch with these offsets, first and last, bear this epoch? Before the oldest epoch that
+ * is listed any older one will do: the list has a limit. */
+bool pl_meta_allows(const pl_meta *meta, int64_t epoch, int64_t first_offset, int64_t last_offset);
 /* Starts a new epoch at `offset`; drops epochs that would be empty. */
 void pl_meta_add_epoch(pl_meta *meta, int64_t offset);
 

@@ -405,7 +405,7 @@ static pl_status remove_below(pl_log *log, int64_t offset) {
 
 pl_status pl_delete_before(pl_log *log, int64_t offset) {
   pl_page *page = log->page;
-  int64_t end = pl_log_end(log);
+  int64_t end = pl_log_readable(log); /* the start must not be where a power cut ends the log */
   if (offset < 0 || offset > end)
     return pl_fail(PL_ERR_OUT_OF_RANGE, log->directory,
                    "offset %" PRId64 " is not within [0, %" PRId64 "], so nothing was deleted",

@@ -114,7 +114,7 @@ static const char *reject(pl_segment *segment, uint64_t position, int64_t expect
                           const pl_meta *meta, pl_header *header) {
   uint64_t size = atomic_load(&segment->size);
   const char *why;
-  int64_t interval_end, unused;
+  int64_t unused;
   if (position + PL_BATCH_HEADER_SIZE > size) return "the file ends inside a batch header";
   const uint8_t *batch = segment->data + position;
   if (!pl_header_decode(batch, size - position, header, &why)) return why;
@@ -123,8 +123,7 @@ static const char *reject(pl_segment *segment, uint64_t position, int64_t expect
   if (header->base_offset != expected) return "a batch does not begin where the last one ended";
   if (header->records_count != header->last_offset - header->base_offset + 1)
     return "a batch's record count and offsets disagree";
-  if (pl_meta_epoch_at(meta, expected, &interval_end) != header->leader_epoch ||
-      header->last_offset >= interval_end)
+  if (!pl_meta_allows(meta, header->leader_epoch, expected, header->last_offset))
     return "a batch bears a leader epoch that does not belong to its offset";
   if (!(header->attributes & PL_ATTRIBUTE_CODEC_MASK))
     return pl_records_verify(batch + PL_BATCH_HEADER_SIZE, header->size - PL_BATCH_HEADER_SIZE,
@@ -344,6 +343,7 @@ static pl_status settle(pl_log *log, pl_scan *scan, int64_t floor, bool was_clea
                      meta->options.durability == PL_DURABILITY_FSYNC;
   int64_t next = is_lossless ? scan->cut_offset : meta->reserved_end;
   if (next < scan->cut_offset) next = scan->cut_offset;
+  if (next < meta->log_start) next = meta->log_start;
   PL_TRY(set_aside(log, scan));
   if (scan->is_torn || next != scan->cut_offset) PL_TRY(start_segment(log, scan, next));
   report(log, scan, next, !is_lossless);
@@ -538,7 +538,7 @@ static pl_status recover_with(pl_log *log, pl_page *old) {
   if (meta->options.durability != PL_DURABILITY_OS && is_dirty &&
       !(state_from && atomic_load(&state_from->state) == PL_LOG_POISONED)) {
     PL_TRY(sync_all(log, floor));
-    floor = end;
+    floor = end - tail.count; /* an open batch is no batch yet for a scan: never promised */
   }
   return put_page(log, state_from, end, &tail, is_dirty, floor < end ? floor : end);
 }

@@ -207,10 +207,8 @@ pl_status pl_segment_verify(pl_segment *segment, uint64_t position, const pl_hea
   PL_TRY(pl_segment_see(segment, position, header->size, view->may_block));
   if (!pl_batch_crc_matches(segment->data + position, header->size))
     return corrupt(segment, position, header->base_offset, "a batch fails its CRC-32C");
-  int64_t interval_end;
-  if (view->meta &&
-      (pl_meta_epoch_at(view->meta, header->base_offset, &interval_end) != header->leader_epoch ||
-       header->last_offset >= interval_end))
+  if (view->meta && !pl_meta_allows(view->meta, header->leader_epoch, header->base_offset,
+                                    header->last_offset))
     return corrupt(segment, position, header->base_offset,
                    "a batch bears a leader epoch that does not belong to its offset");
   if (marks)

@@ -2,6 +2,8 @@
 
 import os
 import pickle
+import signal
+import traceback
 
 
 def in_child(action):
@@ -24,3 +26,19 @@ def in_child(action):
         result = pickle.load(pipe)
     os.waitpid(pid, 0)
     return result
+
+
+def killed(action):
+    """Runs `action` in a forked child that then kills itself: what it returns is never closed."""
+    pid = os.fork()
+    if pid == 0:
+        try:
+            held = action()
+            os.kill(os.getpid(), signal.SIGKILL)
+            del held
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            os._exit(1)
+    _, status = os.waitpid(pid, 0)
+    assert os.WIFSIGNALED(status), "the child failed before it could be killed"
