@@ -31,13 +31,6 @@ static pl_status out_of_range(const pl_cursor *cursor, int64_t start, int64_t en
   return PL_ERR_OUT_OF_RANGE;
 }
 
-/* Only a recovery that lost something leaves a gap, and it starts an epoch behind it. */
-static bool starts_epoch(const pl_meta *meta, int64_t offset) {
-  for (int64_t i = 0; i < meta->epoch_count; i++)
-    if (meta->epochs[i].start_offset == offset) return true;
-  return false;
-}
-
 static pl_status missing_segment(const pl_cursor *cursor, int64_t next_base) {
   return pl_fail_corrupt(cursor->segment->path, (int64_t)atomic_load(&cursor->segment->size),
                          cursor->offset, 0,
@@ -68,9 +61,21 @@ static bool knows_its_end(const pl_cursor *cursor) {
          cursor->rolls == atomic_load_explicit(&cursor->log->page->rolls, memory_order_acquire);
 }
 
+/* All segments lie above the cursor: somebody has just deleted before them, a recovery kept none
+ * of those below, or one is missing. */
+static pl_status go_to_first(pl_cursor *cursor, const pl_view *view) {
+  int64_t base = cursor->segment->base_offset;
+  int64_t start = atomic_load(&cursor->log->page->log_start);
+  if (cursor->offset < start) return out_of_range(cursor, start, view->end_offset);
+  if (!pl_meta_starts_epoch(view->meta, base)) return missing_segment(cursor, base);
+  cursor->offset = base;
+  return PL_OK;
+}
+
 static pl_status search(pl_cursor *cursor, const pl_view *view, pl_header *header) {
   for (;;) {
     PL_TRY(enter_segment(cursor));
+    if (cursor->segment->base_offset > cursor->offset) PL_TRY(go_to_first(cursor, view));
     int64_t next_base = cursor->segment_end;
     pl_view clipped = within(view, next_base);
     pl_status status =
@@ -91,7 +96,7 @@ static pl_status search(pl_cursor *cursor, const pl_view *view, pl_header *heade
                              view->end_offset);
     }
     if (cursor->offset < next_base) {
-      if (!starts_epoch(view->meta, next_base)) return missing_segment(cursor, next_base);
+      if (!pl_meta_starts_epoch(view->meta, next_base)) return missing_segment(cursor, next_base);
       cursor->offset = next_base;
     }
     if (cursor->offset >= view->end_offset) return PL_END;
@@ -547,6 +552,10 @@ pl_status pl_offset_for_time(pl_log *log, int64_t timestamp, int64_t *offset) {
     while (cursor.offset < view.end_offset && cursor.offset < next_base &&
            (status = current_batch(&cursor, &view, &header)) == PL_OK &&
            cursor.offset < next_base) {
+      /* The header decides what is skipped, so it is checked before it is believed. */
+      if (header.size && (status = pl_segment_verify(cursor.segment, cursor.position, &header,
+                                                     &view)) != PL_OK)
+        break;
       if (header.size == 0 || header.max_timestamp >= timestamp) {
         pl_cursor_release(&cursor);
         *offset = cursor.offset;

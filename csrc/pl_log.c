@@ -269,6 +269,15 @@ static pl_status refuse_page(const pl_log *log, const pl_page *page) {
   return PL_NOT_READY;
 }
 
+/* The page of a tidy log that nobody may have open has no checksum, but log.meta, which has one,
+ * tells the same: a reader believes both or neither. A writer rebuilds the page. */
+static bool agrees_with_meta(const pl_page *page, const pl_meta *meta) {
+  int64_t end = atomic_load(&page->end_offset), start = atomic_load(&page->log_start);
+  if (atomic_load(&page->is_dirty) || !pl_meta_is_clean(meta)) return true;
+  return end == meta->clean_end &&
+         (start == meta->log_start || pl_meta_starts_epoch(meta, start));
+}
+
 /* Maps page and doorbells of a log that some process (maybe we) has recovered. PL_NOT_READY:
  * there is no page to believe. */
 static pl_status attach(pl_log *log, const pl_options *wanted) {
@@ -286,6 +295,7 @@ static pl_status attach(pl_log *log, const pl_options *wanted) {
   if (status != PL_OK) return status == PL_ERR_READ_ONLY ? status : PL_NOT_READY;
   pl_page *page = (pl_page *)(void *)data;
   if (!pl_page_is_believable(page, fd, &log->meta)) status = refuse_page(log, page);
+  else if (!log->is_writable && !agrees_with_meta(page, &log->meta)) status = PL_NOT_READY;
   pl_file_close(fd);
   if (status == PL_OK && log->is_writable && page->identity.pid_namespace != pl_pid_namespace())
     status = pl_fail(PL_ERR_ENVIRONMENT, log->directory,

@@ -197,6 +197,18 @@ bool pl_meta_allows(const pl_meta *meta, int64_t epoch, int64_t first_offset, in
   return i >= 0 ? epoch == meta->epochs[i].epoch : epoch >= 0 && epoch < meta->epochs[0].epoch;
 }
 
+bool pl_meta_starts_epoch(const pl_meta *meta, int64_t offset) {
+  for (int64_t i = 0; i < meta->epoch_count; i++)
+    if (meta->epochs[i].start_offset == offset) return true;
+  return false;
+}
+
+bool pl_meta_is_clean(const pl_meta *meta) {
+  uint8_t boot[16];
+  pl_boot_id(boot);
+  return meta->clean_end >= 0 && memcmp(boot, meta->clean_boot, sizeof boot) == 0;
+}
+
 void pl_meta_add_epoch(pl_meta *meta, int64_t offset) {
   int64_t epoch = meta->epochs[meta->epoch_count - 1].epoch + 1;
   while (meta->epoch_count > 0 && meta->epochs[meta->epoch_count - 1].start_offset >= offset)

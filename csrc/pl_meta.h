@@ -63,6 +63,10 @@ pl_status pl_meta_store(const char *directory, const pl_meta *meta, bool sync);
 /* May a batch with these offsets, first and last, bear this epoch? Before the oldest epoch that
  * is listed any older one will do: the list has a limit. */
 bool pl_meta_allows(const pl_meta *meta, int64_t epoch, int64_t first_offset, int64_t last_offset);
+/* Does one start there? Only a recovery leaves a gap in the offsets, and it starts one behind. */
+bool pl_meta_starts_epoch(const pl_meta *meta, int64_t offset);
+/* Closed by its last user, in this boot. */
+bool pl_meta_is_clean(const pl_meta *meta);
 /* Starts a new epoch at `offset`; drops epochs that would be empty. */
 void pl_meta_add_epoch(pl_meta *meta, int64_t offset);
 

@@ -131,12 +131,6 @@ static const char *reject(pl_segment *segment, uint64_t position, int64_t expect
   return NULL;
 }
 
-static bool is_epoch_start(const pl_meta *meta, int64_t offset) {
-  for (int64_t i = 0; i < meta->epoch_count; i++)
-    if (meta->epochs[i].start_offset == offset) return true;
-  return false;
-}
-
 static int64_t count_valid_beyond(pl_segment *segment, uint64_t position) {
   uint64_t size = atomic_load(&segment->size);
   int64_t count = 0;
@@ -218,7 +212,7 @@ static pl_status scan_log(pl_log *log, int64_t floor, pl_scan *scan) {
   for (; i < scan->count; i++) {
     bool reached_end = false;
     int64_t base = scan->bases[i];
-    if (base != expected && !(base > expected && is_epoch_start(&log->meta, base))) {
+    if (base != expected && !(base > expected && pl_meta_starts_epoch(&log->meta, base))) {
       scan->is_torn = true; /* a segment is missing, or holds what another one holds */
       snprintf(scan->why, sizeof scan->why, "the segment at offset %" PRId64 " is missing",
                expected);
@@ -435,7 +429,7 @@ static pl_status put_page(pl_log *log, const pl_page *old, int64_t end, const pl
   PL_TRY(pl_list_segments(log->directory, &bases, &count));
   int64_t active = bases[count - 1], first = bases[0];
   free(bases);
-  if (first > log->meta.log_start && !is_epoch_start(&log->meta, first))
+  if (first > log->meta.log_start && !pl_meta_starts_epoch(&log->meta, first))
     return pl_fail_corrupt(log->directory, -1, log->meta.log_start, -1,
                            "the segment that holds offset %" PRId64 " is missing; restore it, or "
                            "read the rest with mode=\"r\"", log->meta.log_start);
@@ -509,14 +503,12 @@ static pl_status recover_with(pl_log *log, pl_page *old) {
   pl_tail tail = {0};
   bool is_same_file, is_dirty = true;
   bool believable = read_old_page(log, old, &is_same_file);
-  uint8_t boot[16];
-  pl_boot_id(boot);
-  bool is_clean = meta->clean_end >= 0 && memcmp(boot, meta->clean_boot, sizeof boot) == 0;
+  bool was_clean = pl_meta_is_clean(meta);
   int64_t floor = known_floor(log, old, is_same_file), end = meta->clean_end;
   const pl_page *state_from = believable ? old : NULL;
-  if (is_clean && tail_is_whole(log, end, end, UINT64_MAX, &tail)) {
+  if (was_clean && tail_is_whole(log, end, end, UINT64_MAX, &tail)) {
     is_dirty = false;
-  } else if (!is_clean && believable &&
+  } else if (!was_clean && believable &&
              tail_is_whole(log, end = atomic_load(&old->end_offset),
                            atomic_load(&old->sealed_offset), old->batch_position, &tail)) {
     log->recovered.reason = 1;
@@ -528,7 +520,7 @@ static pl_status recover_with(pl_log *log, pl_page *old) {
     pl_scan scan;
     memset(&tail, 0, sizeof tail);
     pl_status status = scan_log(log, floor, &scan);
-    if (status == PL_OK) status = settle(log, &scan, floor, is_clean, &end);
+    if (status == PL_OK) status = settle(log, &scan, floor, was_clean, &end);
     if (status == PL_OK && !log->recovered.is_lossy && !scan.is_torn)
       tail.position = tail.batch_position = scan.cut_position;
     free_scan(&scan);
@@ -576,6 +568,9 @@ pl_status pl_recover_private(pl_log *log) {
     end = scan.cut_offset;
     free_scan(&scan);
     PL_TRY(status);
+    /* What was there for certain and is not is damage, which a reader meets where it is. */
+    int64_t known_end = pl_meta_is_clean(&log->meta) ? log->meta.clean_end : log->meta.durable_end;
+    if (end < known_end) end = known_end;
   }
   int64_t *bases, count;
   PL_TRY(pl_list_segments(log->directory, &bases, &count));
@@ -586,7 +581,8 @@ pl_status pl_recover_private(pl_log *log) {
     return pl_fail(PL_ERR_NO_MEMORY, log->directory, "out of memory");
   memset(memory, 0, PL_PAGE_BYTES);
   pl_page *page = memory;
-  atomic_store(&page->log_start, log->meta.log_start > first ? log->meta.log_start : first);
+  bool is_moved = first > log->meta.log_start && pl_meta_starts_epoch(&log->meta, first);
+  atomic_store(&page->log_start, is_moved ? first : log->meta.log_start);
   atomic_store(&page->active_base, last);
   atomic_store(&page->end_offset, end);
   atomic_store(&page->sealed_offset, end);

@@ -380,7 +380,8 @@ int64_t pl_segment_time_floor(pl_segment *segment, int64_t timestamp, const pl_v
     if (!found) break;
     if (offset >= segment->base_offset &&
         pl_segment_find(segment, offset, view, &position, &header) == PL_OK && header.size > 0 &&
-        header.last_offset == offset && header.max_timestamp == entry_timestamp)
+        header.last_offset == offset && header.max_timestamp == entry_timestamp &&
+        pl_segment_verify(segment, position, &header, view) == PL_OK)
       return offset;
     pthread_mutex_lock(&segment->index_lock);
     drop_index(segment);

@@ -260,12 +260,16 @@ def test_damaged_middle_segment_is_told_and_the_rest_is_read(closed, damage):
     assert skipping[-(300 - end):] == list(range(end, 300))
 
 
+@pytest.mark.parametrize("is_copy", [False, True])
+@pytest.mark.parametrize("mode", ["a", "r"])
 @pytest.mark.parametrize("which", [0, 1, -1])
-def test_missing_segment_is_told(closed, which):
+def test_missing_segment_is_told(closed, which, mode, is_copy):
     segment = sorted(closed.glob("*.log"))[which]
     segment.rename(closed / "kept aside")
+    if is_copy:
+        (closed / "control").unlink()       # else a page of the same boot says how it was
 
-    with pytest.raises(pylog.CorruptRecordError) as caught, pylog.Log(closed) as log:
+    with pytest.raises(pylog.CorruptRecordError) as caught, pylog.Log(closed, mode=mode) as log:
         list(log.read())
 
     assert caught.value.offset <= int(segment.stem)
