@@ -259,9 +259,9 @@ pl_status pl_file_lock(int fd, const char *path, bool exclusive, int wait_ms) {
   }
 }
 
-void pl_futex_wait(_Atomic uint32_t *word, uint32_t expected, int timeout_ms) {
+bool pl_futex_wait(_Atomic uint32_t *word, uint32_t expected, int timeout_ms) {
   struct timespec timeout = {timeout_ms / 1000, (long)(timeout_ms % 1000) * 1000000};
-  syscall(SYS_futex, word, FUTEX_WAIT, expected, &timeout, NULL, 0);
+  return syscall(SYS_futex, word, FUTEX_WAIT, expected, &timeout, NULL, 0) == 0 || errno != EINTR;
 }
 
 void pl_futex_wake_all(_Atomic uint32_t *word) {

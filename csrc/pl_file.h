@@ -54,8 +54,8 @@ pl_status pl_file_replace(const char *directory, const char *name, const void *b
 pl_status pl_file_lock(int fd, const char *path, bool exclusive, int wait_ms);
 
 /* Shared futexes on 32-bit words of a mapping. The wait returns on a wake, a changed word, a
- * signal or after `timeout_ms`; it never says which. */
-void pl_futex_wait(_Atomic uint32_t *word, uint32_t expected, int timeout_ms);
+ * signal or after `timeout_ms`; only a signal is told: false. */
+bool pl_futex_wait(_Atomic uint32_t *word, uint32_t expected, int timeout_ms);
 void pl_futex_wake_all(_Atomic uint32_t *word);
 
 int64_t pl_clock_ms(void);      /* wall clock, coarse: up to one kernel tick (4 ms) late */

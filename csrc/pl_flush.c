@@ -11,6 +11,11 @@
 #include "pl_fault.h"
 #include "pl_log.h"
 
+enum {
+  POLL_MAX_MS = 128,
+  TICK_MS = 4, /* of the coarse clock: sleeping on for a rest of less would be a second wake-up */
+};
+
 static pl_status poisoned(const pl_log *log, int os_errno) {
   pl_fail(PL_ERR_DURABILITY, log->directory,
           "a flush to disk failed (errno %d): records from offset %" PRId64 " on may not survive "
@@ -103,11 +108,17 @@ static int64_t durable_of(const pl_log *log) { return atomic_load(&log->page->du
 /* A private page never moves; a read-only one cannot bear our bell: both poll, more slowly the
  * longer nothing happens. */
 static pl_status poll_past(pl_log *log, int64_t offset, int wait_ms, end_of_log end) {
-  int pause_ms = 1;
-  for (int waited = 0; waited < wait_ms; waited += pause_ms) {
-    if (end(log) > offset) return PL_OK;
+  for (int waited = 0, pause_ms; waited < wait_ms; waited += pause_ms) {
+    if (end(log) > offset) {
+      atomic_store_explicit(&log->poll_ms, 1, memory_order_relaxed);
+      return PL_OK;
+    }
+    pause_ms = atomic_load_explicit(&log->poll_ms, memory_order_relaxed);
+    int longer_ms = pause_ms + (pause_ms + 3) / 4; /* a fifth of the time that nothing came */
+    if (pause_ms > wait_ms - waited) pause_ms = wait_ms - waited;
     pl_sleep_ms(pause_ms);
-    if (pause_ms < 16) pause_ms *= 2;
+    if (longer_ms <= POLL_MAX_MS)
+      atomic_store_explicit(&log->poll_ms, longer_ms, memory_order_relaxed);
   }
   return end(log) > offset ? PL_OK : PL_BUSY;
 }
@@ -124,10 +135,14 @@ static pl_status wait_past(pl_log *log, int64_t offset, int wait_ms, end_of_log 
       return poisoned(log, atomic_load(&log->page->poison_errno));
     int64_t left = deadline - pl_monotonic_ms();
     if (left <= 0) return PL_BUSY;
-    pl_bells_sleep(log->bells, seen, (int)left);
+    if (!pl_bells_sleep(log->bells, seen, (int)left)) return PL_BUSY;
     if (end(log) > offset) return PL_OK;
-    if (pl_monotonic_ms() >= deadline) return PL_BUSY;
+    if (deadline - pl_monotonic_ms() <= TICK_MS) return PL_BUSY;
   }
+}
+
+void pl_wake_waiters(pl_log *log) {
+  if (log->bells) pl_bells_ring(log->bells, &log->page->bells);
 }
 
 pl_status pl_wait_readable(pl_log *log, int64_t offset, int wait_ms) {

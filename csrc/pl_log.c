@@ -365,6 +365,7 @@ pl_status pl_log_open(const char *directory, bool writable, const pl_options *wa
   log->is_writable = writable;
   pl_bells_register();
   atomic_store(&log->nudge_position, UINT64_MAX);
+  atomic_store(&log->poll_ms, 1);
   pthread_mutex_init(&log->list_lock, NULL);
   pthread_mutex_init(&log->prepare_lock, NULL);
   pl_status status = PL_OK;
@@ -431,9 +432,7 @@ pl_status pl_log_close(pl_log *log) {
         pl_file_lock(log->lock_fd, log->directory, true, 0) == PL_OK)
       tidy(log);
   }
-  if (log->bells) { /* threads of other processes do not care; ours look at is_closed */
-    pl_bells_ring(log->bells, &log->page->bells);
-  }
+  pl_wake_waiters(log); /* threads of other processes do not care; ours look at is_closed */
   pl_file_close(log->lock_fd);
   log->lock_fd = -1;
   return status < 0 ? status : PL_OK;

@@ -54,6 +54,7 @@ typedef struct pl_log {
   bool is_private;        /* mode "r" on a log that nobody recovered: our own page, no updates */
   unsigned fork_generation;
   _Atomic uint32_t is_closed;
+  _Atomic int poll_ms;    /* pause of a reader that cannot be woken; grows while nothing comes */
   _Atomic uint32_t users; /* threads inside waits and syncs */
   _Atomic uint64_t nudge_position; /* past it an append wakes the housekeeper */
 
@@ -74,6 +75,7 @@ typedef struct pl_log {
   struct pl_log *keeper_next;
   int64_t keeper_end, keeper_sealed;
   int64_t keeper_end_ms, keeper_sealed_ms, keeper_flush_ms, keeper_retry_ms;
+  uint64_t keeper_nudge;    /* nudge_position as it was before all went to rest */
   _Atomic uint64_t keeper_failures;
 } pl_log;
 
@@ -153,9 +155,11 @@ pl_status pl_flush(pl_log *log, int64_t target, int wait_ms);
 /* After a sync that failed: no more appends, in any process, until a recovery after a reboot. */
 void pl_log_poison(pl_log *log, int os_errno);
 
-/* Waits until the readable (or durable) end passes `offset`: PL_OK, or PL_BUSY after wait_ms. */
+/* Waits until the readable (or durable) end passes `offset`: PL_OK, or PL_BUSY after wait_ms or
+ * when a signal came. */
 pl_status pl_wait_readable(pl_log *log, int64_t offset, int wait_ms);
 pl_status pl_wait_durable(pl_log *log, int64_t offset, int wait_ms);
+void pl_wake_waiters(pl_log *log); /* to look whether it is closed */
 
 /* pl_keeper.c */
 void pl_keeper_register(pl_log *log); /* at open: so that a fork can be noticed */

@@ -54,6 +54,6 @@ uint32_t pl_bells_announce(pl_bells *bells, _Atomic uint64_t *map) {
   return seen;
 }
 
-void pl_bells_sleep(pl_bells *bells, uint32_t seen, int timeout_ms) {
-  pl_futex_wait(&bells->bell[own_bell()].word, seen, timeout_ms);
+bool pl_bells_sleep(pl_bells *bells, uint32_t seen, int timeout_ms) {
+  return pl_futex_wait(&bells->bell[own_bell()].word, seen, timeout_ms);
 }

@@ -38,6 +38,7 @@ from pylog import compression, errors
 
 DEF BLOCK = 512           # records handed from C to Python at a time
 DEF SLICE_MS = 100        # longest wait without looking at signals
+DEF IDLE_SLICE_MS = 250   # after some time: a wake-up costs 0.1 ms, and a signal wakes anyway
 DEF ENCODE_BYTES = 65536  # records that go into one compressed batch
 DEF AHEAD = 32            # list entries to prefetch: their objects are rarely in the nearest cache
 
@@ -1259,6 +1260,7 @@ cdef class Log:
         deadline = pl_monotonic_ms() + 1000
         while self.users and pl_monotonic_ms() < deadline:
             with nogil:
+                pl_wake_waiters(self.log)
                 pl_wait_readable(self.log, 0x7fffffffffffffff, 1)
         with nogil:
             status = pl_log_close(self.log)
@@ -1739,7 +1741,7 @@ cdef class Log:
         Woken by the append itself, in whatever process; Ctrl-C works. With mode="r" it polls.
         """
         cdef pl_status status
-        cdef int64_t deadline = -1, left = SLICE_MS
+        cdef int64_t deadline = -1, left = SLICE_MS, slices = 0
         self.check_open()
         if timeout is not None:
             deadline = pl_monotonic_ms() + max(0, int((timeout + 0.0) * 1000))
@@ -1748,8 +1750,10 @@ cdef class Log:
         self.enter()
         try:
             while True:
+                slices += 1
+                left = SLICE_MS if slices < 10 else IDLE_SLICE_MS
                 if deadline >= 0:
-                    left = min(<int64_t>SLICE_MS, deadline - pl_monotonic_ms())
+                    left = min(left, deadline - pl_monotonic_ms())
                     if left <= 0:
                         return pl_log_readable(self.log) > offset
                 with nogil:

@@ -163,6 +163,7 @@ cdef extern from "pl_log.h" nogil:
     pl_status pl_flush(pl_log *log, int64_t target, int wait_ms)
     pl_status pl_delete_before(pl_log *log, int64_t offset)
     pl_status pl_wait_readable(pl_log *log, int64_t offset, int wait_ms)
+    void pl_wake_waiters(pl_log *log)
 
 cdef extern from "pl_cursor.h" nogil:
     ctypedef struct pl_cursor:
