@@ -477,7 +477,8 @@ pl_status pl_append_batch(pl_log *log, const uint8_t *batch, uint64_t size, int6
 pl_status pl_seal(pl_log *log, int wait_ms, int64_t *end_offset, int64_t *active_base) {
   pl_page *page = log->page;
   int64_t end = atomic_load(&page->end_offset);
-  if (end == atomic_load(&page->sealed_offset)) { /* nothing is open */
+  bool is_live = atomic_load(&page->state) == PL_LOG_LIVE; /* else it is to be repaired first */
+  if (is_live && end == atomic_load(&page->sealed_offset)) { /* nothing is open */
     *active_base = atomic_load(&page->active_base);
     *end_offset = end;
     return PL_OK;

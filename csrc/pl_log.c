@@ -423,7 +423,8 @@ pl_status pl_log_close(pl_log *log) {
   pl_keeper_drop(log);
   if (log->fork_generation != pl_forks) return PL_OK;
   pl_status status = PL_OK;
-  if (log->is_writable && atomic_load(&log->page->state) == PL_LOG_LIVE) {
+  uint32_t state = log->is_writable ? atomic_load(&log->page->state) : PL_LOG_DELETED;
+  if (state == PL_LOG_LIVE || state == PL_LOG_BROKEN) {
     int64_t end, active_base;
     status = pl_seal(log, 1000, &end, &active_base);
     if (status == PL_OK && log->options.durability != PL_DURABILITY_OS)

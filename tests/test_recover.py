@@ -39,6 +39,16 @@ def test_killed_log_opens_with_all_that_was_appended(log_path):
         assert values_of(log) == [b"a", b"b", b"c"]
 
 
+def test_killed_log_that_is_opened_and_closed_is_tidy(log_path):
+    append_and_die(log_path, [b"a", b"b"])
+
+    with pylog.Log(log_path) as log:
+        assert log.recovered.reason == "killed"
+    with pylog.Log(log_path) as log:
+        assert log.recovered is None
+        assert values_of(log) == [b"a", b"b"]
+
+
 def test_reader_of_a_killed_log_sees_all_and_changes_nothing(log_path):
     append_and_die(log_path, [b"a", b"b"])
     before = {path.name: path.read_bytes() for path in log_path.iterdir()}
