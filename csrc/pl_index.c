@@ -36,7 +36,7 @@ static uint32_t relative(const pl_index *index, int64_t offset) {
 
 static pl_status add_time(pl_index *index) {
   const pl_entries *times = &index->times;
-  if (index->max_timestamp < 0) return PL_OK;
+  if (index->max_timestamp < 0 || index->is_timeless) return PL_OK;
   if (times->size && pl_load_i64(times->bytes + times->size - PL_TIME_ENTRY_SIZE) >=
                          index->max_timestamp)
     return PL_OK;

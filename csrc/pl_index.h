@@ -33,6 +33,7 @@ typedef struct pl_index {
   int64_t next_offset;
   uint64_t bytes_since;   /* since the last entry */
   int64_t max_timestamp, max_timestamp_offset;
+  bool is_timeless;       /* max_timestamp is not known for all of it: no more time entries */
 } pl_index;
 
 void pl_index_init(pl_index *index, int64_t base_offset, uint64_t interval_bytes);

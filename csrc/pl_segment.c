@@ -218,6 +218,26 @@ pl_status pl_segment_verify(pl_segment *segment, uint64_t position, const pl_hea
 
 static void drop_index(pl_segment *segment) { pl_index_free(&segment->index); }
 
+/* Takes the greatest timestamp so far from the last time entry, if that is of the batch at
+ * `position` or of one behind it, and so counts all before. Else later batches get no entries: with
+ * a maximum that is too low they would hide earlier ones. The two files may be of different age
+ * after a power cut, and timestamps need not rise. */
+static void resume_times(pl_segment *segment, const pl_view *view, uint64_t position) {
+  pl_index *index = &segment->index;
+  pl_header header;
+  int64_t timestamp, offset;
+  index->is_timeless = true;
+  if (!pl_index_time_floor(index, INT64_MAX, &timestamp, &offset)) return;
+  do {
+    if (pl_segment_batch(segment, position, -1, view, &header) != PL_OK || !header.size) return;
+    position += header.size;
+  } while (header.last_offset < offset);
+  if (header.last_offset != offset || header.max_timestamp != timestamp) return;
+  index->max_timestamp = timestamp;
+  index->max_timestamp_offset = offset;
+  index->is_timeless = false;
+}
+
 /* Puts the walk that builds the index behind the batch of the last entry, as if it had come there;
  * false when that batch is not there, or the two files do not belong together. */
 static bool resume_index(pl_segment *segment, const pl_view *view) {
@@ -229,6 +249,7 @@ static bool resume_index(pl_segment *segment, const pl_view *view) {
   if (pl_segment_batch(segment, position, -1, view, &header) != PL_OK || header.size == 0 ||
       header.last_offset != last_offset)
     return false;
+  resume_times(segment, view, position);
   index->position = position + header.size;
   index->next_offset = header.last_offset + 1;
   index->bytes_since = header.size;

@@ -317,6 +317,24 @@ def test_damaged_indexes_cost_only_time(closed, suffix, damage):
         assert log.offset_for_time(times[-1] + 1) is None
 
 
+@pytest.mark.parametrize("interval", [0, 100, 300])
+def test_indexes_of_different_age_hide_no_record(log_path, rng, interval):
+    times = [rng.randrange(1000) for _ in range(60)]
+    with pylog.Log(log_path, index_interval_bytes=interval) as log:
+        for time in times:
+            log.append_many([b""], timestamps=time)
+    indexes = [(log_path / FIRST).with_suffix(suffix) for suffix in (".index", ".timeindex")]
+    wholes = [index.read_bytes() for index in indexes]
+
+    for _ in range(30):
+        for index, whole, entry in zip(indexes, wholes, (8, 12), strict=True):
+            index.write_bytes(whole[:entry * rng.randrange(len(whole) // entry + 1)])
+        with pylog.Log(log_path) as log:
+            for time in range(0, 1000, 20):
+                expected = next((i for i, other in enumerate(times) if other >= time), None)
+                assert log.offset_for_time(time) == expected
+
+
 def test_foreign_files_are_left_alone(closed):
     strangers = ["README", "00000000000000000000.log.bak", "1.log", "0000000000000000000x.log"]
     for name in strangers:
