@@ -69,11 +69,24 @@ static pl_status create_segment(pl_log *log, int64_t base) {
   return PL_OK;
 }
 
-static pl_status create(pl_log *log, const pl_options *wanted) {
+/* No segment, or the empty one of a creation that was killed before its log.meta. */
+static pl_status is_new(const pl_log *log, bool *answer) {
+  char name[32], path[PL_PATH_MAX];
   int64_t *bases, count;
+  struct stat info;
   PL_TRY(pl_list_segments(log->directory, &bases, &count));
+  bool is_first = count == 1 && bases[0] == 0;
   free(bases);
-  if (count)
+  pl_segment_name(0, ".log", name);
+  PL_TRY(pl_file_path(log->directory, name, path));
+  *answer = count == 0 || (is_first && stat(path, &info) == 0 && info.st_size == 0);
+  return PL_OK;
+}
+
+static pl_status create(pl_log *log, const pl_options *wanted) {
+  bool directory_is_new;
+  PL_TRY(is_new(log, &directory_is_new));
+  if (!directory_is_new)
     return pl_fail(PL_ERR_FORMAT, log->directory,
                    "there are segment files but no log.meta: this is not a pylog log, or its "
                    "log.meta is lost; restore it, or open with mode=\"r\"");
@@ -92,6 +105,7 @@ static pl_status create(pl_log *log, const pl_options *wanted) {
   pl_boot_id(meta->clean_boot);
   meta->epoch_count = 1;
   PL_TRY(create_segment(log, 0));
+  PL_POINT("create-segment-made");
   return pl_meta_store(log->directory, meta, true);
 }
 

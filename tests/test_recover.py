@@ -154,6 +154,18 @@ def test_open_batch_that_outlived_a_kill_is_not_promised_to_be_on_disk(log_path,
         assert durability != "fsync" or seen == []      # else a reader saw what is gone now
 
 
+def test_creation_that_was_killed_before_its_log_meta_is_done_again(log_path):
+    with pylog.Log(log_path):
+        pass
+    (log_path / "log.meta").unlink()
+
+    with pylog.Log(log_path, segment_bytes=4096) as log:
+        assert log.append(b"first") == 0
+    (log_path / "log.meta").unlink()
+    with pytest.raises(pylog.UnsupportedFormatError):      # but not where there are records
+        pylog.Log(log_path)
+
+
 def test_recovery_that_was_itself_cut_is_repeated(log_path):
     append_and_die(log_path, [b"%d" % i * 1000 for i in range(20)], flush_after=9,
                    segment_bytes=4096)
