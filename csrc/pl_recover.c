@@ -234,9 +234,10 @@ static pl_status scan_log(pl_log *log, int64_t floor, pl_scan *scan) {
     }
     expected = base;
     PL_TRY(scan_segment(log, scan, i, &expected, &reached_end));
-    /* A zero tail inside the log is a page that never reached the disk, or an untrimmed segment:
-     * which of the two, the next segment's name tells. */
-    if (!reached_end && (scan->is_torn || i + 1 == scan->count)) break;
+    /* A tail inside the log is a page that never reached the disk, or an untrimmed segment, with
+     * zeros there or what a killed writer had begun: which of the two, the next one's name tells. */
+    bool is_rolled = i + 1 < scan->count && (!scan->is_torn || scan->bases[i + 1] == expected);
+    if (!reached_end && !is_rolled) break;
   }
   if (scan->is_torn) scan->cut_bytes = (int64_t)(scan->file_size - scan->cut_position);
   return count_later(log, scan);

@@ -154,6 +154,26 @@ def test_open_batch_that_outlived_a_kill_is_not_promised_to_be_on_disk(log_path,
         assert durability != "fsync" or seen == []      # else a reader saw what is gone now
 
 
+def test_what_a_killed_writer_began_before_a_roll_costs_nothing_behind_it(log_path):
+    values = [b"%d" % i * 1000 for i in range(10)]
+    with pylog.Log(log_path, segment_bytes=4096, durability="fsync") as log:
+        for value in values:
+            log.append(value)
+    first = log_path / "00000000000000000000.log"
+    size = first.stat().st_size
+    with open(first, "ab") as file:         # no room for the next record: the segment was rolled
+        file.write((4).to_bytes(8) + bytes(4) + b"the length would have been written last")
+    rewrite_meta(log_path, lambda text: text.replace("durable_end 10", "durable_end 0"))
+    (log_path / "control").unlink()
+    forget_boot(log_path)
+
+    with pylog.Log(log_path) as log:
+        assert (log.recovered.reason, log.recovered.cut_bytes) == ("scanned", 0)
+        assert values_of(log) == values
+    assert first.stat().st_size == size
+    assert not list(log_path.glob("*.cut-*"))
+
+
 def test_creation_that_was_killed_before_its_log_meta_is_done_again(log_path):
     with pylog.Log(log_path):
         pass
