@@ -1,0 +1,57 @@
+/* A writer that stops, or dies, at a named point of the core: for tests that need one there.
+ *
+ *     holder DIRECTORY POINT SIGNAL
+ *
+ * Appends "before", says "ready", appends "held" with SIGNAL sent to itself at POINT, and if it
+ * comes back from there, appends "after" and closes.
+ */
+#define _GNU_SOURCE
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "driver.h"
+#include "pl_fault.h"
+
+static const char *armed;
+static int signal_to_send;
+
+void pl_fault_point(const char *name) {
+  if (!armed || strcmp(name, armed) != 0) return;
+  armed = NULL;
+  kill(getpid(), signal_to_send);
+}
+
+int pl_fault_errno(const char *call) {
+  (void)call;
+  return 0;
+}
+
+static void append(pl_log *log, const char *text) {
+  const pl_slice null = {NULL, -1}, none = {NULL, 0};
+  pl_slice value = {(const uint8_t *)text, (int64_t)strlen(text)};
+  int64_t offset;
+  pl_status status;
+  do status = pl_append(log, 1, null, value, none, -1, 1000, &offset);
+  while (status == PL_BUSY);
+  must(status, text);
+}
+
+int main(int argc, char **argv) {
+  if (argc != 4) die("usage: holder DIRECTORY POINT SIGNAL");
+  pl_options options = options_unset();
+  pl_log *log;
+  must(pl_log_open(argv[1], true, &options, 10000, &log), "open");
+  append(log, "before");
+  puts("ready");
+  fflush(stdout);
+  signal_to_send = atoi(argv[3]);
+  armed = argv[2];
+  append(log, "held");
+  append(log, "after");
+  must(pl_log_close(log), "close");
+  pl_log_free(log);
+  return 0;
+}

@@ -1,0 +1,300 @@
+"""SIGKILL: 1,000 writers die at random times and at every named point of the core.
+
+tests/c/kills.c forks writers over the core with its fault points on; here are also Python writers,
+killed at random times. What was acknowledged is noted outside the log, and the whole log is read
+back every twenty kills. The table of a run is printed (pytest -s, or after a failure).
+"""
+
+import mmap
+import os
+import random
+import re
+import shutil
+import signal
+import struct
+import subprocess
+import time
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+import pylog
+
+TESTS = Path(__file__).parent
+DRIVERS = TESTS / "c"
+SOURCES = TESTS.parent / "csrc"
+DURABILITIES = ["os", "interval", "fsync"]
+
+# Mode of tests/c/kills.c, durability, segment_bytes, kills.
+RUNS = [
+    ("crowd", "os", 65_536, 220),
+    ("crowd", "interval", 1 << 20, 120),
+    ("crowd", "fsync", 131_072, 120),
+    ("deleters", "os", 65_536, 160),
+    ("deleters", "fsync", 65_536, 100),
+    ("all", "os", 131_072, 90),
+    ("all", "interval", 131_072, 60),
+    ("all", "fsync", 65_536, 60),
+    ("births", "os", 65_536, 20),
+    ("alone", "fsync", 65_536, 180),
+]
+PYTHON_KILLS = 40       # of each durability
+WRITERS = 3
+KILLS_LEAST = 1000
+OWNER_DEATHS_LEAST = 150
+HITS_LEAST = 5
+
+
+def points_of_the_core():
+    named = re.compile(r'PL_POINT\("([a-z-]+)"\)')
+    return sorted({point for source in SOURCES.glob("*.c") for point in named.findall(
+        source.read_text())})
+
+
+@pytest.fixture(scope="module")
+def drivers():
+    """The folder of the built drivers."""
+    if not shutil.which("make") or not shutil.which("cc"):
+        pytest.skip("there is no make or cc")
+    subprocess.run(["make", "-s", "-C", DRIVERS, "-j2", "build/kills", "build/holder"], check=True)
+    return DRIVERS / "build"
+
+
+# ---- the tally ----------------------------------------------------------------------------------
+
+def driver_kills(driver, path, run, seed, before):
+    """Runs kills.c once: its figures, those of points named "point ...". Fails as it does."""
+    mode, durability, segment_bytes, kills = run
+    points = [word for point in points_of_the_core()
+              for word in (point, str(before[f"point {point}"]))]
+    done = subprocess.run(
+        [driver, path, mode, str(DURABILITIES.index(durability)), str(segment_bytes), str(kills),
+         str(seed), *points], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, f"{mode}, {durability}, seed {seed}: {done.stderr}"
+    lines = (line.rpartition(" ") for line in done.stdout.splitlines())
+    return Counter({name: int(value) for name, _, value in lines})
+
+
+def print_run(name, figures):
+    seconds = figures["milliseconds"] / 1000
+    print(f"{name:22}{figures['kills']:>7}{figures['kills'] / seconds:>9.0f}"
+          f"{figures['owner_deaths']:>14}{figures['verifications']:>11}{figures['records']:>12,}")
+
+
+def print_points(total):
+    points = {name.removeprefix("point "): hits for name, hits in total.items()
+              if name.startswith("point ")}
+    print("killed at: " + ", ".join(f"{name} {hits}" for name, hits in sorted(points.items())))
+    print(f"{total['point_kills']} kills at points, {total['kills'] - total['point_kills']} at "
+          f"random times; {total['killed_recoveries']} recoveries believed the control page, "
+          f"{total['scanned_recoveries']} scanned; {total['crc_bytes'] / 1e6:,.0f} MB of CRC read")
+
+
+@pytest.mark.slow
+def test_a_thousand_kills_lose_and_invent_nothing(drivers, tmp_path, seed):
+    total = Counter()
+    print(f"\n{'writers':22}{'kills':>7}{'kills/s':>9}{'owner deaths':>14}{'read back':>11}"
+          f"{'records':>12}")
+    for number, run in enumerate(RUNS):
+        path = tmp_path / f"log{number}"
+        figures = driver_kills(drivers / "kills", path, run, seed + number, total)
+        print_run(f"C, {run[0]}, {run[1]}", figures)
+        total += figures
+        shutil.rmtree(path)
+    for durability in DURABILITIES:
+        figures = python_kills(tmp_path / durability, durability, random.Random(seed))
+        print_run(f"Python, {durability}", figures)
+        total += figures
+    print_run("all", total)
+    print_points(total)
+
+    assert total["kills"] >= KILLS_LEAST
+    assert total["owner_deaths"] >= OWNER_DEATHS_LEAST
+    hits = {point: total[f"point {point}"] for point in points_of_the_core()}
+    assert not {point: hit for point, hit in hits.items() if hit < HITS_LEAST}
+
+
+# ---- writers in Python --------------------------------------------------------------------------
+
+class Witness:
+    """What writers said of themselves, in a mapping outside the log that outlives them.
+
+    For each life: how many values it had handed to an append, and how many appends had returned.
+    """
+
+    NUMBER = struct.Struct("=q")
+
+    def __init__(self, lives):
+        self._map = mmap.mmap(-1, lives * 16)
+
+    def attempt(self, life, count):
+        self.NUMBER.pack_into(self._map, life * 16, count)
+
+    def acknowledge(self, life, count):
+        self.NUMBER.pack_into(self._map, life * 16 + 8, count)
+
+    def attempted(self, life):
+        return self.NUMBER.unpack_from(self._map, life * 16)[0]
+
+    def acked(self, life):
+        return self.NUMBER.unpack_from(self._map, life * 16 + 8)[0]
+
+
+def value_of(life, number):
+    """All of a value follows from who wrote it and when."""
+    return b"%d %d " % (life, number) + bytes([number % 251]) * (number * 7919 % 300)
+
+
+def append_some(log, values, rng):
+    way = rng.randrange(4)
+    if way == 0 or len(values) == 1:
+        for value in values:
+            log.append(value, key=b"key" if len(value) % 2 else None)
+    elif way == 1:
+        log.append_many(values, atomic=rng.random() < 0.5)
+    elif way == 2:
+        log.append_many(values, keys=[b"key"] * len(values), headers=[[("h", b"x")]] * len(values))
+    else:
+        positions = [0]
+        for value in values:
+            positions.append(positions[-1] + len(value))
+        log.append_buffer(b"".join(values), positions)
+
+
+def write_for_ever(path, life, witness, seed, **options):
+    rng = random.Random(seed)
+    number = 0
+    with pylog.Log(path, **options) as log:
+        while True:
+            count = rng.randrange(1, 50)
+            values = [value_of(life, number + i) for i in range(count)]
+            number += count
+            witness.attempt(life, number)
+            append_some(log, values, rng)
+            witness.acknowledge(life, number)
+            if rng.random() < 0.01:
+                log.flush()
+
+
+def start_writer(path, life, witness, seed, **options):
+    pid = os.fork()
+    if pid == 0:
+        try:
+            write_for_ever(path, life, witness, seed, **options)
+        finally:
+            os._exit(1)
+    return pid
+
+
+def verify(log, witness, lives):
+    """Reads all of the log. The witnesses speak first: what they know must be below its end."""
+    acked = [witness.acked(life) for life in range(lives)]
+    found = Counter()
+    for expected, record in enumerate(log.read(stop=log.readable_offset)):
+        life, number = map(int, record.value.split(b" ", 2)[:2])
+        assert (record.offset, number) == (expected, found[life])
+        assert record.value == value_of(life, number)
+        found[life] += 1
+    for life in range(lives):
+        assert acked[life] <= found[life] <= witness.attempted(life)
+    return found.total()
+
+
+def python_kills(path, durability, rng):
+    """Kills Python writers, one of three at a time, while this process has the log open."""
+    options = {"durability": durability, "flush_interval_ms": 20, "segment_bytes": 65_536,
+               "compression": "lz4" if durability == "interval" else None}
+    witness = Witness(PYTHON_KILLS + WRITERS)
+    figures = Counter()
+    start = time.monotonic()
+    pids = []
+    with pylog.Log(path, **options) as log:
+        for life in range(PYTHON_KILLS + WRITERS):
+            if life >= WRITERS:
+                time.sleep(rng.random() * 0.02)
+                kill(pids.pop(rng.randrange(WRITERS)), figures)
+            pids.append(start_writer(path, life, witness, rng.randrange(1 << 32), **options))
+            if life % 20 == 0:
+                verify(log, witness, life + 1)
+                figures["verifications"] += 1
+        for pid in pids:
+            kill(pid, figures)
+        figures["records"] = verify(log, witness, life + 1)
+        figures["verifications"] += 1
+        figures["owner_deaths"] = log.stats()["owner_deaths"]
+    figures["milliseconds"] = int((time.monotonic() - start) * 1000)
+    return figures
+
+
+def kill(pid, figures):
+    os.kill(pid, signal.SIGKILL)
+    _, status = os.waitpid(pid, 0)
+    assert os.WIFSIGNALED(status), "a writer ended by itself"
+    figures["kills"] += 1
+
+
+# ---- one at a known place -----------------------------------------------------------------------
+
+@pytest.fixture
+def holder(drivers):
+    """Starts holder.c: a writer that gets a signal inside an append, at a named point."""
+    started = []
+
+    def start(path, point, signal_number):
+        process = subprocess.Popen([drivers / "holder", path, point, str(int(signal_number))],
+                                   stdout=subprocess.PIPE, text=True)
+        started.append(process)
+        assert process.stdout.readline() == "ready\n"
+        return process
+
+    yield start
+    for process in started:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+
+
+INSIDE = ["locked", "before-copy", "after-copy", "before-publish", "after-publish",
+          "before-unlock"]
+
+
+def is_published_at(point):
+    return point in ("after-publish", "before-unlock")
+
+
+@pytest.mark.parametrize("point", INSIDE)
+def test_writer_stopped_inside_is_named_and_goes_on_when_it_may(log_path, holder, point):
+    with pylog.Log(log_path, lock_timeout_ms=50) as log:
+        stopped = holder(log_path, point, signal.SIGSTOP)
+        os.waitid(os.P_PID, stopped.pid, os.WSTOPPED)
+
+        with pytest.raises(pylog.PylogTimeoutError, match=rf"{stopped.pid}.*\bT\b") as caught:
+            log.append(b"not yet")
+        assert caught.value.holder_pid == stopped.pid
+        held = [b"held"] if is_published_at(point) else []
+        assert [record.value for record in log.read()] == [b"before", *held]
+
+        stopped.send_signal(signal.SIGCONT)
+        assert stopped.wait(10) == 0
+        log.append(b"now")
+        assert [record.value for record in log.read()] == [b"before", b"held", b"after", b"now"]
+        assert log.stats()["owner_deaths"] == 0
+
+
+@pytest.mark.parametrize("keeps_open", [True, False])
+@pytest.mark.parametrize("point", INSIDE)
+def test_writer_killed_inside_leaves_whole_records_only(log_path, holder, point, keeps_open):
+    log = pylog.Log(log_path)
+    if not keeps_open:
+        log.close()
+    assert holder(log_path, point, signal.SIGKILL).wait(10) == -signal.SIGKILL
+    if not keeps_open:
+        log = pylog.Log(log_path)
+
+    assert log.append(b"next") == 1 + is_published_at(point)
+
+    held = [b"held"] if is_published_at(point) else []
+    assert [record.value for record in log.read()] == [b"before", *held, b"next"]
+    assert log.stats()["owner_deaths"] == keeps_open
+    log.close()
