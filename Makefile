@@ -8,7 +8,8 @@ PIP := $(PY) -m pip --disable-pip-version-check --quiet
 PYTEST := $(PY) -m pytest $(ARGS)
 
 FLAVOUR := $(if $(filter 1,$(PYLOG_DEBUG)),debug,release)
-SOURCES := setup.py $(wildcard csrc/*.c csrc/*.h pylog/*.pyx pylog/*.pxd)
+CYTHON := $(wildcard pylog/*.pyx pylog/*.pxd pylog/native/*.pxi)
+SOURCES := setup.py $(CYTHON) $(wildcard csrc/*.c csrc/*.h pylog/native/*.h)
 BUILT := build/.built-$(FLAVOUR)
 INSTALLED := $(VENV)/.installed
 STRICT := -std=gnu11 -fsyntax-only -Wall -Wextra -Wconversion -Wshadow -Werror -Icsrc
@@ -40,8 +41,8 @@ check:          ## ruff, cython-lint, mypy, and gcc with its warnings as errors
 check: build $(call has,check)
 	$(call say,ruff,)
 	@$(VENV)/bin/ruff check --quiet .
-	$(call say,cython,pylog/*.pyx pylog/*.pxd)
-	@PATH=$(CURDIR)/$(VENV)/bin:$$PATH cython-lint $(wildcard pylog/*.pyx pylog/*.pxd)
+	$(call say,cython,pylog/*.p[yx]* pylog/native)
+	@PATH=$(CURDIR)/$(VENV)/bin:$$PATH cython-lint $(CYTHON)
 	$(call say,mypy,pylog)
 	@$(VENV)/bin/mypy --no-error-summary
 	@$(VENV)/bin/stubtest --mypy-config-file pyproject.toml --concise pylog._native

@@ -14,13 +14,13 @@ from setuptools.command.build_ext import build_ext
 from setuptools.modified import newer_group
 
 DEBUG = os.environ.get("PYLOG_DEBUG") == "1"
-HEADERS = sorted(glob("csrc/*.h") + glob("pylog/*.h"))
+HEADERS = sorted(glob("csrc/*.h") + glob("pylog/native/*.h"))
 
 NATIVE = Extension(
     "pylog._native",
     sources=["pylog/_native.pyx", *sorted(glob("csrc/*.c"))],
-    depends=[*HEADERS, *sorted(glob("pylog/*.pxd"))],
-    include_dirs=["csrc", "pylog"],
+    depends=[*HEADERS, *sorted(glob("pylog/*.pxd") + glob("pylog/native/*.pxi"))],
+    include_dirs=["csrc", "pylog/native"],
     libraries=["pthread"],
     define_macros=[] if DEBUG else [("NDEBUG", None)],
     undef_macros=["NDEBUG"] if DEBUG else [],

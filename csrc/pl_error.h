@@ -2,7 +2,8 @@
  *
  * Every function that can fail returns a pl_status. The details (file, position, offset, errno, a
  * sentence) go into a thread-local record, written by whoever finds the failure and read by the
- * gate in _native.pyx, which turns it into an exception. Functions that succeed never touch it.
+ * gate in pylog/native/gate.pxi, which turns it into an exception. Functions that succeed never
+ * touch it.
  */
 #ifndef PL_ERROR_H
 #define PL_ERROR_H

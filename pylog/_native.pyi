@@ -86,7 +86,7 @@ class ChunkIterator:
 class Cursor:
     def __new__(
         cls,
-        log: Log,
+        log: Handle,
         offset: int,
         stop_offset: int = -1,
         follow: bool = False,
@@ -104,12 +104,12 @@ class Cursor:
 
 @final
 class Batches:
-    def __new__(cls, log: Log, offset: int) -> Self: ...
+    def __new__(cls, log: Handle, offset: int) -> Self: ...
     def __iter__(self) -> Self: ...
     def __next__(self) -> memoryview: ...
 
 @disjoint_base
-class Log:
+class Handle:
     lock_timeout_ms: Final[int]
 
     def _open(
@@ -126,6 +126,8 @@ class Log:
         codec: int,
     ) -> None: ...
     def close(self) -> None: ...
+
+class Appender(Handle):
     def append(
         self,
         value: _Buffer | None,
@@ -148,6 +150,8 @@ class Log:
     def append_buffer(
         self, payload: Any, positions: ArrayLike, timestamps: int | ArrayLike | None = None
     ) -> int: ...
+
+class Log(Appender):
     def flush(self) -> None: ...
     def delete_before(self, offset: int) -> None: ...
     def fetch(self, offset: int, max_records: int = ..., max_bytes: int = ...) -> Chunk: ...

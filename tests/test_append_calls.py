@@ -1,4 +1,4 @@
-"""Every way to write a call of append means the same, whichever way in it takes (_native.pyx)."""
+"""Every way to write a call of append means the same, whichever way in it takes (appender.pxi)."""
 
 import pytest
 

@@ -1,0 +1,51 @@
+"""The gate: a status of the C core becomes an exception of pylog.errors."""
+
+cdef object _errors = {
+    PL_ERR_IO: errors.LogError,
+    PL_ERR_DISK_FULL: errors.DiskFullError,
+    PL_ERR_CORRUPT: errors.CorruptRecordError,
+    PL_ERR_FORMAT: errors.UnsupportedFormatError,
+    PL_ERR_FILESYSTEM: errors.UnsupportedFilesystemError,
+    PL_ERR_ENVIRONMENT: errors.UnsupportedEnvironmentError,
+    PL_ERR_CODEC: errors.UnsupportedCodecError,
+    PL_ERR_LIMIT: errors.ResourceLimitError,
+    PL_ERR_READ_ONLY: errors.ReadOnlyLogError,
+    PL_ERR_DURABILITY: errors.DurabilityError,
+    PL_ERR_TIMEOUT: errors.PylogTimeoutError,
+    PL_ERR_OUT_OF_RANGE: errors.OffsetOutOfRangeError,
+    PL_ERR_WRONG_END: errors.WrongEndOffsetError,
+    PL_ERR_NOT_FOUND: errors.RecordNotFoundError,
+    PL_ERR_TOO_LARGE: errors.MessageSizeTooLargeError,
+    PL_ERR_CLOSED: errors.ClosedError,
+    PL_ERR_FORKED: errors.IllegalStateError,
+    PL_ERR_CONFIG: errors.ConfigurationError,
+    PL_ERR_NO_MEMORY: errors.ResourceLimitError,
+}
+
+
+cdef object make_error(pl_status status):
+    """The exception for this thread's latest failure."""
+    cdef pl_error *e = pl_error_last()
+    cdef bytes path = e.path
+    context = {}
+    if path:
+        context["path"] = path.decode("utf-8", "surrogateescape")
+    if e.os_errno:
+        context["errno"] = e.os_errno
+    if e.position >= 0:
+        context["position"] = e.position
+    if e.offset >= 0:
+        context["offset"] = e.offset
+    if e.extra >= 0:
+        context["end_offset" if status == PL_ERR_WRONG_END else "valid_batches"] = e.extra
+    text = (<bytes>e.text).decode("utf-8", "replace")
+    where = context.get("path", "")
+    if "position" in context:
+        where += f", byte {e.position}"
+    return _errors[status](f"{text} [{where}]" if where else text, **context)
+
+
+cdef int check(pl_status status) except -1:
+    if status < 0:
+        raise make_error(status)
+    return 0

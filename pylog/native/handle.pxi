@@ -1,0 +1,124 @@
+"""Handle: an open log's lifetime, and how a call waits: errors, signals, a close, the time-out."""
+
+cdef str describe(int thread):
+    cdef char text[96]
+    if thread == 0:
+        return "somebody"
+    pl_describe_thread(thread, text, sizeof(text))
+    return (<bytes>text).decode()
+
+
+cdef object process_of(int thread):
+    cdef str text = describe(thread)
+    return int(text.split()[1]) if text.startswith("pid ") else thread or None
+
+
+cdef class Handle:
+    """An open log, without ways in or out."""
+
+    cdef pl_log *log
+    cdef bint can_append, is_closing, waits_for_disk, uses_append_time
+    cdef int64_t users, max_message_bytes
+    cdef readonly int64_t lock_timeout_ms
+    cdef int codec
+    cdef int64_t decompressed_max
+    cdef pl_cursor getter
+    cdef bint is_getting
+    cdef object __weakref__
+
+    def __cinit__(self, *arguments, **keywords):
+        self.log = NULL
+
+    def _open(self, bytes path, bint writable, int64_t durability, int64_t segment_bytes,
+              int64_t max_message_bytes, int64_t append_time, int64_t index_interval_bytes,
+              int64_t flush_interval_ms, int64_t lock_timeout_ms, int codec):
+        cdef pl_options wanted
+        cdef pl_log *log = NULL
+        cdef pl_status status
+        cdef const char *directory = path
+        cdef int wait_ms = min(lock_timeout_ms, 2**31 - 1)
+        if self.log != NULL:
+            raise errors.IllegalStateError("this object is open already: make a new one")
+        wanted.durability = durability
+        wanted.segment_bytes = segment_bytes
+        wanted.max_message_bytes = max_message_bytes
+        wanted.append_time = append_time
+        wanted.index_interval_bytes = index_interval_bytes
+        wanted.flush_interval_ms = flush_interval_ms
+        with nogil:
+            status = pl_log_open(directory, writable, &wanted, wait_ms, &log)
+        check(status)
+        self.log = log
+        self.can_append = writable
+        self.waits_for_disk = log.options.durability == PL_DURABILITY_FSYNC
+        self.uses_append_time = log.options.append_time != 0
+        self.max_message_bytes = log.options.max_message_bytes
+        self.decompressed_max = min(self.max_message_bytes * 64, DECOMPRESSED_MAX)
+        self.lock_timeout_ms = lock_timeout_ms
+        self.codec = codec
+        pl_cursor_init(&self.getter, log, 0)
+
+    def __dealloc__(self):
+        if self.log != NULL:
+            pl_cursor_release(&self.getter)
+            pl_log_close(self.log)
+            pl_log_free(self.log)
+
+    cdef int check_open(self) except -1:
+        if self.log == NULL or self.is_closing or self.log.is_closed:
+            raise errors.ClosedError("the log is closed; open it again")
+        if self.log.fork_generation != pl_forks:
+            raise errors.IllegalStateError("opened before fork: open again")
+        return 0
+
+    cdef int check_writable(self) except -1:
+        self.check_open()
+        if not self.can_append:
+            raise errors.ReadOnlyLogError(
+                "the log was opened with mode='r'; open it with mode='a' to append")
+        return 0
+
+    cdef void enter(self) noexcept:
+        self.users += 1
+
+    cdef void leave(self) noexcept:
+        self.users -= 1
+
+    def close(self):
+        """Seals the open batch, flushes as the durability says; the last closer leaves a tidy log.
+
+        Idempotent. Chunks, records and views handed out stay valid. Waits end with ClosedError.
+        """
+        cdef pl_status status
+        if self.log == NULL or self.log.is_closed:
+            return
+        self.is_closing = True  # what other threads look at between two waits
+        self.can_append = False
+        deadline = pl_monotonic_ms() + 1000
+        while self.users and pl_monotonic_ms() < deadline:
+            with nogil:
+                pl_wake_waiters(self.log)
+                pl_wait_readable(self.log, 0x7fffffffffffffff, 1)
+        with nogil:
+            status = pl_log_close(self.log)
+        check(status)
+
+    cdef int after_slice(self, pl_status status, int64_t deadline) except -1:
+        """Between two waits: errors, signals, a close, the time-out."""
+        check(status)
+        PyErr_CheckSignals()
+        self.check_open()
+        if pl_monotonic_ms() >= deadline:
+            raise self.lock_timeout()
+        return 0
+
+    cdef object lock_timeout(self):
+        cdef int owner = pl_slot_owner(&self.log.page.append_lock)
+        what = "append"
+        if owner == 0:
+            owner = pl_lock_owner(&self.log.page.maintenance_lock)
+            what = "maintenance"
+        return errors.PylogTimeoutError(
+            f"the {what} lock has been held by {describe(owner)} for {self.lock_timeout_ms} ms; "
+            "continue or kill that process, then append again: nothing was appended",
+            timeout_ms=self.lock_timeout_ms, holder_pid=process_of(owner))

@@ -1,0 +1,248 @@
+"""Log: an appender that reads, and the figures of a log."""
+
+cdef object not_found(int64_t offset, object next_offset):
+    return errors.RecordNotFoundError(
+        f"there is no record at offset {offset}: a gap or a control record; "
+        f"fetch({offset}) goes on behind it", offset=offset, next_offset=next_offset)
+
+
+cdef class Log(Appender):
+    """The native half of pylog.Log: what is called often. See pylog/log.py for the whole."""
+
+    def flush(self):
+        """Makes everything appended so far durable; returns when it is.
+
+        All threads and processes that flush at once share one fdatasync. Raises DurabilityError
+        when the disk refuses: the log then takes no more appends.
+        """
+        self.check_writable()
+        self.flush_to(pl_log_end(self.log))
+
+    def delete_before(self, int64_t offset):
+        """Moves the start of the log to `offset` and removes the segments wholly below it.
+
+        Durable on return; views of the removed records stay valid. Raises OffsetOutOfRangeError.
+        """
+        cdef pl_status status
+        self.check_writable()
+        self.enter()
+        try:
+            with nogil:
+                status = pl_delete_before(self.log, offset)
+        finally:
+            self.leave()
+        check(status)
+        if status == PL_BUSY:
+            raise errors.PylogTimeoutError("maintenance is busy elsewhere; delete again later")
+
+    # -- reading --
+
+    def fetch(self, int64_t offset, int64_t max_records=2**31 - 1, int64_t max_bytes=1048576):
+        """The records from `offset` on that are there now, as a Chunk; empty at the end.
+
+        max_bytes bounds the whole batches looked at (at least one). Does not wait, does not copy.
+        Raises OffsetOutOfRangeError below the start or beyond the end, CorruptRecordError.
+        """
+        return Cursor(self, offset).fetch(max_records, max_bytes)
+
+    def get(self, int64_t offset):
+        """The record at `offset`. Cost: an index look-up and a walk inside one batch.
+
+        Raises OffsetOutOfRangeError, RecordNotFoundError in a gap, CorruptRecordError.
+        """
+        cdef pl_chunk chunk
+        cdef Chunk found
+        cdef pl_status status
+        self.check_open()
+        if self.is_getting: # another thread waits for a cold page: this one looks on its own
+            found = Cursor(self, offset).fetch(1, 1)
+            return self.only_record(found.c, offset)
+        pl_cursor_seek(&self.getter, offset)
+        status = pl_cursor_fetch(&self.getter, 1, 1, False, &chunk)
+        if status == PL_NOT_READY:
+            self.is_getting = True
+            self.enter()
+            try:
+                with nogil:
+                    status = pl_cursor_fetch(&self.getter, 1, 1, True, &chunk)
+            finally:
+                self.leave()
+                self.is_getting = False
+        check(status)
+        try:
+            return self.only_record(chunk, offset)
+        finally:
+            pl_chunk_release(&chunk)
+
+    cdef Record only_record(self, pl_chunk chunk, int64_t offset):
+        cdef pl_reader reader
+        cdef pl_record record
+        cdef pl_slice payload
+        cdef Mapping mapping
+        if chunk.segment == NULL:
+            if offset >= pl_log_readable(self.log):
+                raise errors.OffsetOutOfRangeError(
+                    f"offset {offset} is the end of the log: nothing is there yet; wait({offset})",
+                    offset=offset, end_offset=offset)
+            raise not_found(offset, None)
+        mapping = hold(chunk.segment, None)
+        if chunk.codec:
+            decompressed(&chunk, mapping, self.decompressed_max, &payload)
+            pl_reader_init_payload(&reader, &chunk, payload)
+        else:
+            pl_reader_init(&reader, &chunk)
+        cdef int64_t got = pl_reader_records(&reader, &record, 1)
+        if got == 0 and chunk.codec:    # one of those that a compaction took out of the batch
+            raise not_found(offset, None)
+        if got != 1:
+            raise broken_record(&chunk)
+        if record.offset != offset:
+            raise not_found(offset, record.offset)
+        return new_record(mapping, &record)
+
+    def batches(self, int64_t offset):
+        """Whole batches from the one that bears `offset` on, as memoryviews, for relaying.
+
+        Valid Kafka bytes, not decoded and not copied but for the open tail (a finished copy).
+        """
+        self.check_open()
+        return Batches(self, offset)
+
+    def wait(self, int64_t offset, timeout=None):
+        """Waits until the record at `offset` can be read; True, or False after `timeout` seconds.
+
+        Woken by the append itself, in whatever process; Ctrl-C works. With mode="r" it polls.
+        """
+        cdef pl_status status
+        cdef int64_t deadline = -1, left = SLICE_MS, slices = 0
+        self.check_open()
+        if timeout is not None:
+            deadline = pl_monotonic_ms() + max(0, int((timeout + 0.0) * 1000))
+        if pl_log_readable(self.log) > offset:
+            return True
+        self.enter()
+        try:
+            while True:
+                slices += 1
+                left = SLICE_MS if slices < 10 else IDLE_SLICE_MS
+                if deadline >= 0:
+                    left = min(left, deadline - pl_monotonic_ms())
+                    if left <= 0:
+                        return pl_log_readable(self.log) > offset
+                with nogil:
+                    status = pl_wait_readable(self.log, offset, <int>left)
+                if status == PL_OK:
+                    return True
+                check(status)
+                PyErr_CheckSignals()
+                self.check_open()
+        finally:
+            self.leave()
+
+    def _offset_for_time(self, int64_t timestamp):
+        """Where to start looking for the first record at or after `timestamp`; None: nowhere."""
+        cdef pl_status status
+        cdef int64_t offset = 0
+        self.check_open()
+        self.enter()
+        try:
+            with nogil:
+                status = pl_offset_for_time(self.log, timestamp, &offset)
+        finally:
+            self.leave()
+        check(status)
+        return None if status == PL_END else offset
+
+    def _forget_verified(self):
+        """Drops the marks of checked batches, so that the next read checks CRCs again (bench)."""
+        cdef pl_segment *segment
+        cdef int64_t offset, next_base = 0
+        self.check_open()
+        offset = self.log.page.log_start
+        while next_base != 0x7fffffffffffffff:
+            check(pl_log_segment(self.log, offset, &segment, &next_base))
+            pl_segment_forget_verified(segment)
+            pl_segment_release(segment)
+            offset = next_base
+
+    def _verified_bytes(self):
+        """Bytes of the batches whose CRC was checked since the marks were dropped (bench)."""
+        cdef pl_segment *segment
+        cdef int64_t offset, next_base = 0, verified = 0
+        self.check_open()
+        offset = self.log.page.log_start
+        while next_base != 0x7fffffffffffffff:
+            check(pl_log_segment(self.log, offset, &segment, &next_base))
+            verified += pl_segment_verified_bytes(segment)
+            pl_segment_release(segment)
+            offset = next_base
+        return verified
+
+    # -- figures --
+
+    @property
+    def start_offset(self):
+        """Offset of the first record that is kept."""
+        self.check_open()
+        return self.log.page.log_start
+
+    @property
+    def end_offset(self):
+        """Offset that the next append will get."""
+        self.check_open()
+        return pl_log_end(self.log)
+
+    @property
+    def readable_offset(self):
+        """Where readers stop: the end, or with durability "fsync" the durable offset."""
+        self.check_open()
+        return pl_log_readable(self.log)
+
+    @property
+    def durable_offset(self):
+        """Records below are on disk."""
+        self.check_open()
+        return self.log.page.durable_offset
+
+    @property
+    def size_bytes(self):
+        """Bytes of the segment files, preallocated blocks included. Cost: a listing."""
+        self.check_open()
+        return pl_log_size_bytes(self.log)
+
+    @property
+    def closed(self):
+        return self.log == NULL or self.is_closing or self.log.is_closed != 0
+
+    def _options(self):
+        """The stored properties, by name, as numbers."""
+        if self.log == NULL:
+            self.check_open()
+        cdef pl_options o = self.log.options
+        return dict(durability=o.durability, segment_bytes=o.segment_bytes,
+                    max_message_bytes=o.max_message_bytes, append_time=o.append_time,
+                    index_interval_bytes=o.index_interval_bytes,
+                    flush_interval_ms=o.flush_interval_ms)
+
+    def _recovered(self):
+        if self.log == NULL:
+            self.check_open()
+        cdef pl_recovered *r = &self.log.recovered
+        if r.reason == 0:
+            return None
+        return dict(reason=r.reason, is_lossy=bool(r.is_lossy), cut_offset=r.cut_offset,
+                    next_offset=r.next_offset, cut_bytes=r.cut_bytes,
+                    batches_beyond=r.batches_beyond, position=r.cut_position,
+                    path=(<bytes>r.path).decode("utf-8", "surrogateescape"),
+                    why=(<bytes>r.why).decode())
+
+    def _page(self):
+        """The words of the control page that a person may want to see."""
+        self.check_open()
+        cdef pl_page *p = self.log.page
+        return dict(end_offset=p.end_offset, sealed_offset=p.sealed_offset,
+                    durable_offset=p.durable_offset, start_offset=p.log_start,
+                    reserved_end=p.reserved_end, active_base=p.active_base, rolls=p.rolls,
+                    flushes=p.flushes, owner_deaths=p.owner_deaths,
+                    is_poisoned=p.state == PL_LOG_POISONED, leader_epoch=p.leader_epoch,
+                    housekeeper_failures=self.log.keeper_failures)
