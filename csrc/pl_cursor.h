@@ -1,15 +1,14 @@
-/* Reading: a cursor finds whole batches and checks them; a reader decodes records out of them.
+/* Reading: a cursor finds whole batches and checks them. What is in them, pl_reader.h tells.
  *
  *   pl_cursor_fetch    position -> chunk: consecutive batches of one segment, of one codec
- *   pl_reader_*        chunk -> records, values or columns; pointers into the mapping
  *
- * Neither locks, copies or allocates. A chunk holds a reference to its segment, and its bytes
- * stay valid and unchanged as long as it does.
+ * Neither locks, copies or allocates.
  */
 #ifndef PL_CURSOR_H
 #define PL_CURSOR_H
 
 #include "pl_log.h"
+#include "pl_reader.h"
 
 typedef struct pl_cursor {
   pl_log *log;
@@ -22,37 +21,6 @@ typedef struct pl_cursor {
   int64_t next_base;       /* where the next segment starts; INT64_MAX: there was none */
   uint64_t record_position; /* of the record at `offset` inside it; 0: unknown */
 } pl_cursor;
-
-typedef struct pl_chunk {
-  pl_segment *segment;
-  uint64_t position;        /* header of the first batch */
-  uint64_t record_position; /* of its first record that counts; 0: walk to it */
-  uint64_t end_position;    /* after the last whole batch, or after the last open record */
-  int64_t from_offset, next_offset; /* half-open */
-  int64_t count;            /* records in it, control records excluded */
-  int codec;                /* compressed: the chunk is exactly one batch */
-  bool is_open;             /* it is the open batch, as far as that went; sealed since, maybe */
-} pl_chunk;
-
-typedef struct pl_reader {
-  const uint8_t *batch;     /* header of the current batch */
-  const uint8_t *p, *end;   /* rest of its payload */
-  const uint8_t *stop;      /* end of the chunk's bytes */
-  int64_t base_offset, base_timestamp;
-  int64_t fixed_timestamp;  /* append time; INT64_MIN: each record's own */
-  int64_t from_offset, next_offset;
-  int64_t least_offset, batch_end; /* where the batch's next record must lie, half-open */
-  int64_t left;             /* records that the batch must still have */
-  bool is_done;
-} pl_reader;
-
-/* Parallel columns; positions count from the start of `origin`. NULL columns are not filled. */
-typedef struct pl_column_arrays {
-  int64_t *offsets, *timestamps;
-  int64_t *value_positions, *key_positions;
-  int32_t *value_sizes, *key_sizes; /* -1: null */
-  const uint8_t *origin;
-} pl_column_arrays;
 
 void pl_cursor_init(pl_cursor *cursor, pl_log *log, int64_t offset);
 void pl_cursor_seek(pl_cursor *cursor, int64_t offset);
@@ -76,17 +44,6 @@ pl_status pl_cursor_skip(pl_cursor *cursor);
 
 /* Payload of a compressed chunk, to be decompressed by the caller. */
 pl_slice pl_chunk_payload(const pl_chunk *chunk);
-
-void pl_reader_init(pl_reader *reader, const pl_chunk *chunk);
-/* For a decompressed payload of a chunk's only batch. */
-void pl_reader_init_payload(pl_reader *reader, const pl_chunk *chunk, pl_slice payload);
-
-/* Each fills up to `count` entries and returns how many; 0 at the end; -1 when a record does not
- * parse, is out of order, missing or one too many. pl_reader_records first hands out those before
- * the broken one; the reader stays at it. */
-int64_t pl_reader_records(pl_reader *reader, pl_record *records, int64_t count);
-int64_t pl_reader_values(pl_reader *reader, pl_slice *values, int64_t count);
-int64_t pl_reader_columns(pl_reader *reader, pl_column_arrays *columns, int64_t count);
 
 /* Offset of the first record at or after `timestamp`; PL_END: there is none. */
 pl_status pl_offset_for_time(pl_log *log, int64_t timestamp, int64_t *offset);

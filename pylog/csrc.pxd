@@ -173,11 +173,7 @@ cdef extern from "pl_log.h" nogil:
     pl_status pl_wait_readable(pl_log *log, int64_t offset, int wait_ms)
     void pl_wake_waiters(pl_log *log)
 
-cdef extern from "pl_cursor.h" nogil:
-    ctypedef struct pl_cursor:
-        pl_log *log
-        int64_t offset
-        pl_segment *segment
+cdef extern from "pl_reader.h" nogil:
     ctypedef struct pl_chunk:
         pl_segment *segment
         uint64_t position, record_position, end_position
@@ -193,6 +189,17 @@ cdef extern from "pl_cursor.h" nogil:
         int32_t *value_sizes
         int32_t *key_sizes
         const uint8_t *origin
+    void pl_reader_init(pl_reader *reader, const pl_chunk *chunk)
+    void pl_reader_init_payload(pl_reader *reader, const pl_chunk *chunk, pl_slice payload)
+    int64_t pl_reader_records(pl_reader *reader, pl_record *records, int64_t count)
+    int64_t pl_reader_values(pl_reader *reader, pl_slice *values, int64_t count)
+    int64_t pl_reader_columns(pl_reader *reader, pl_column_arrays *columns, int64_t count)
+
+cdef extern from "pl_cursor.h" nogil:
+    ctypedef struct pl_cursor:
+        pl_log *log
+        int64_t offset
+        pl_segment *segment
     void pl_cursor_init(pl_cursor *cursor, pl_log *log, int64_t offset)
     void pl_cursor_seek(pl_cursor *cursor, int64_t offset)
     void pl_cursor_release(pl_cursor *cursor)
@@ -204,9 +211,4 @@ cdef extern from "pl_cursor.h" nogil:
     pl_status pl_chunk_finish(const pl_chunk *chunk, uint8_t *out)
     void pl_chunk_release(pl_chunk *chunk)
     pl_slice pl_chunk_payload(const pl_chunk *chunk)
-    void pl_reader_init(pl_reader *reader, const pl_chunk *chunk)
-    void pl_reader_init_payload(pl_reader *reader, const pl_chunk *chunk, pl_slice payload)
-    int64_t pl_reader_records(pl_reader *reader, pl_record *records, int64_t count)
-    int64_t pl_reader_values(pl_reader *reader, pl_slice *values, int64_t count)
-    int64_t pl_reader_columns(pl_reader *reader, pl_column_arrays *columns, int64_t count)
     pl_status pl_offset_for_time(pl_log *log, int64_t timestamp, int64_t *offset)
