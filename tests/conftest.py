@@ -15,6 +15,8 @@ import hypothesis
 import pytest
 from planted import write_small_log
 
+import pylog
+
 SCRATCH = Path(__file__).parent.parent / "build" / "scratch"
 
 hypothesis.settings.register_profile("pylog", deadline=None, print_blob=True)
@@ -72,3 +74,15 @@ def healthy(tmp_path_factory):
 def small(healthy, tmp_path):
     """A copy to be damaged."""
     return shutil.copytree(healthy, tmp_path / "small")
+
+
+@pytest.fixture
+def log_of_three(log_path):
+    """One record a second from noon on, the second with everything that a record can have."""
+    noon = 1_700_000_000_000
+    with pylog.Log(log_path) as log:
+        log.append(b"one", timestamp=noon)
+        log.append(b"\xfftwo", key=b"k\xfe", headers=[("h", b"\xfd"), ("h", None)],
+                   timestamp=noon + 1000)
+        log.append(None, key=b"three", headers=[("h", b"text")], timestamp=noon + 2000)
+    return log_path

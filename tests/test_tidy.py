@@ -35,9 +35,10 @@ FLOORS = {
     "broker": 6,
     "group": 7, "producer": 7, "consumer": 8, "admin": 8,
     "": 9,
-    "envelope": 10, "dump": 10,
-    "cli": 11,
-    "__main__": 12,
+    "envelope": 10,
+    "streams": 11, "dump": 11,
+    "cli": 12,
+    "__main__": 13,
 }
 
 

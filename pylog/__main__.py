@@ -1,0 +1,27 @@
+"""`pylog` and `python -m pylog`: the command line, or how to install what it needs."""
+
+import signal
+import sys
+
+from pylog.exits import Exit
+
+
+def main() -> None:
+    """Runs the command line and exits with a code of pylog/exits.py."""
+    # As other filters do: who stops listening (`pylog read orders | head`) ends us without a word.
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+    try:
+        from pylog.cli import commands
+
+        commands()
+    except ModuleNotFoundError as error:
+        if error.name != "click":
+            raise
+        print("the command line needs click: pip install 'pylog-engine[cli]'", file=sys.stderr)
+        sys.exit(Exit.FAILED)
+    except KeyboardInterrupt:
+        sys.exit(Exit.INTERRUPTED)
+
+
+if __name__ == "__main__":
+    main()

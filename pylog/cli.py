@@ -1,0 +1,409 @@
+"""The command line `pylog`: lines into a log and out of it, and what its files hold.
+
+Data goes to stdout, all else to stderr. Nothing but `append` ever creates or changes a log. How it
+ends is told by the exit codes of pylog/exits.py; an error is one line that says what to do next.
+"""
+
+import json
+import logging
+import os
+import re
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import click
+
+import pylog
+from pylog import envelope
+from pylog.dump import dump_items, instant, line_of
+from pylog.envelope import BadLine, Columns, Headers
+from pylog.errors import CorruptRecordError, PylogError
+from pylog.exits import Exit
+from pylog.log import DURABILITIES, TIMESTAMP_TYPES, Start
+from pylog.report import UNKNOWN_CODEC
+from pylog.streams import Intake, Outlet, Rows
+
+EXAMPLES = """\b
+Examples:
+  seq 1000000 | pylog append data/numbers
+  pylog read data/numbers --from -10
+  pylog read data/numbers --from 2026-11-23T10:00 --json | jq .value
+  pylog read data/numbers --follow
+  pylog read data/numbers --json | pylog append data/copy --json
+  pylog stat data/numbers; pylog check data/numbers
+  pylog dump data/numbers | head
+"""
+
+EXIT_CODES = """\b
+Exit codes: 0 fine; 1 failed; 2 usage; 3 could not tell; 4 damage or an
+anomaly found; 130 interrupted with Ctrl-C.
+"""
+
+UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
+
+
+class Commands(click.Group):
+    """A group whose commands end as pylog/exits.py says."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except CorruptRecordError as error:
+            raise Damage(str(error)) from None
+        except (PylogError, BadLine) as error:
+            raise click.ClickException(str(error)) from None
+        except OSError as error:
+            place = error.filename or "input or output"
+            raise click.ClickException(f"{place}: {error.strerror or error}") from None
+        except KeyboardInterrupt:
+            raise click.exceptions.Exit(Exit.INTERRUPTED) from None
+
+
+class Damage(click.ClickException):
+    """Ends the command as any ClickException does, "Error: " before the message, with code 4."""
+
+    exit_code = Exit.DAMAGE
+
+
+def to_place(ctx: click.Context, param: click.Parameter, value: str | None) -> Start | None:
+    """Where to start or stop: what `Log.resolve` takes, as a person writes it."""
+    if value is None:
+        return None
+    if value in ("earliest", "latest"):
+        return "earliest" if value == "earliest" else "latest"
+    if re.fullmatch(r"[+-]?[0-9]{1,18}", value):
+        return int(value)
+    try:
+        if age := re.fullmatch(r"-([0-9]{1,9})([smhd])", value):
+            return datetime.now(UTC) - timedelta(**{UNITS[age[2]]: int(age[1])})
+        when = datetime.fromisoformat(value.removeprefix("@"))
+        return when if when.tzinfo else when.astimezone()
+    except (ValueError, OverflowError, OSError):
+        raise click.BadParameter(
+            f"{value!r} is no place in a log; use earliest, latest, an offset, -N (N before the "
+            "end), -15m (s, m, h, d: that long ago) or 2026-11-23T10:00", ctx, param) from None
+
+
+def to_separator(ctx: click.Context, param: click.Parameter, value: str | None) -> bytes | None:
+    """The two characters \\t are a tab."""
+    if value is None:
+        return None
+    separator = os.fsencode(value.replace("\\t", "\t"))
+    if not separator or b"\n" in separator:
+        raise click.BadParameter("it needs a character, and no newline", ctx, param)
+    return separator
+
+
+@click.group(
+    cls=Commands,
+    epilog=f"{EXAMPLES}\n\n{EXIT_CODES}",
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+@click.version_option(pylog.__version__, message="pylog %(version)s")
+def commands() -> None:
+    """Kafka's log in a directory: append lines to it, read them, see that it is whole.
+
+    Any number of processes may append, read, follow and check the same log at once.
+    """
+    logging.getLogger("pylog").setLevel(logging.ERROR)    # what it warns of is said here, shorter
+
+
+directory = click.argument("directory", metavar="DIR", type=click.Path(path_type=Path))
+as_json = click.option("--json", "as_json", is_flag=True, help="JSON instead of text.")
+key_separator = click.option(
+    "-K", "--key-separator", metavar="TEXT", callback=to_separator,
+    help="Lines are key, TEXT, value; \\t is a tab.")
+
+
+# ---- append -------------------------------------------------------------------------------------
+
+
+def split_header(ctx: click.Context, param: click.Parameter, value: tuple[str, ...]) -> Headers:
+    """The callback of --header."""
+    pairs = [text.partition("=") for text in value]
+    if wrong := [name for name, found, _ in pairs if not found]:
+        raise click.BadParameter(f"{wrong[0]!r} is not NAME=VALUE", ctx, param)
+    return [(name, os.fsencode(text)) for name, _, text in pairs]
+
+
+@commands.command()
+@directory
+@click.argument("files", metavar="[FILE]...", nargs=-1,
+                type=click.Path(exists=True, dir_okay=False, allow_dash=True))
+@key_separator
+@click.option("--json", "as_json", is_flag=True,
+              help="Lines are JSON, as `pylog read --json` writes them.")
+@click.option("-k", "--key", metavar="TEXT", help="The key of every record.")
+@click.option("-H", "--header", "headers", metavar="NAME=VALUE", multiple=True,
+              callback=split_header, help="A header of every record; may be repeated.")
+@click.option("--durability", type=click.Choice(DURABILITIES),
+              help="Of a new log: os survives kill -9, interval and fsync power cuts too.")
+@click.option("-z", "--compression", type=click.Choice(["none", "lz4"]),
+              help="Of what is appended now.")
+@click.option("--flush", is_flag=True, help="Return when all is on disk, whatever the durability.")
+@click.option("-q", "--quiet", is_flag=True, help="Do not say how many were appended.")
+def append(
+    directory: Path, files: tuple[str, ...], key_separator: bytes | None, as_json: bool,
+    key: str | None, headers: Headers, durability: Any, compression: str | None, flush: bool,
+    quiet: bool,
+) -> None:
+    """Append lines, of FILEs or stdin, to a log.
+
+    The log in DIR is created if there is none. A line is a record; the newline is not part of it,
+    every other byte is. What stands in a pipe is appended before more is waited for.
+    """
+    if as_json and (key_separator or key is not None or headers):
+        raise click.UsageError("--json lines bear their own keys and headers")
+    if key_separator and key is not None:
+        raise click.UsageError("--key and --key-separator both give the key: use one")
+    parse = partial(parse_plain, key=None if key is None else os.fsencode(key), headers=headers,
+                    separator=key_separator)
+    with pylog.Log(directory, durability=durability, compression=compression) as log:
+        tell_recovery(log)
+        intake = Intake(log, envelope.from_json if as_json else parse, is_json=as_json,
+                        is_compressed=compression == "lz4")
+        try:
+            for name in files or ["-"]:
+                if name == "-":
+                    intake.take(sys.stdin.buffer, "stdin")
+                    continue
+                with open(name, "rb") as stream:
+                    intake.take(stream, name)
+            if flush:
+                log.flush()
+        finally:
+            if not quiet:
+                click.echo(what_was_appended(intake), err=True)
+
+
+def parse_plain(lines: list[bytes], key: bytes | None, headers: Headers,
+                separator: bytes | None) -> Columns:
+    """Lines that are not JSON, with what the options give to all of them."""
+    columns = envelope.from_keyed(lines, separator) if separator else envelope.from_plain(lines)
+    if key is not None:
+        columns.keys = [key] * len(lines)
+    if headers:
+        columns.headers = [headers] * len(lines)
+    return columns
+
+
+def tell_recovery(log: pylog.Log) -> None:
+    """What opening had to repair, if records may be gone by it."""
+    found = log.recovered
+    if found and found.is_lossy:
+        click.echo(
+            f"note: the log was not closed before a reboot or a copy. Whole batches end at offset "
+            f"{found.cut_offset} ({found.why}); {found.cut_bytes:,} bytes behind were set aside, "
+            f"and it goes on at offset {found.next_offset}", err=True)
+
+
+def what_was_appended(intake: Intake) -> str:
+    """The line for stderr. Other writers' records may stand between ours, so no range is told."""
+    log, count = intake.log, intake.count
+    what = "nothing"
+    if count:
+        what = f"{count:,} record{'s' * (count != 1)}"
+    if intake.first is not None:
+        what += f" from offset {intake.first} on"
+    if intake.in_flight:
+        what += f", and up to {intake.in_flight:,} more when it was interrupted"
+    return f"appended {what}; {log.path} ends at offset {log.end_offset}"
+
+
+# ---- read ---------------------------------------------------------------------------------------
+
+
+@commands.command()
+@directory
+@click.option("--from", "start", metavar="PLACE", callback=to_place, default="earliest",
+              show_default=True, help="earliest, latest, an offset, -N (N before the end), -15m "
+              "(that long ago: s, m, h, d) or 2026-11-23T10:00 (local time, or with a zone).")
+@click.option("--to", "stop", metavar="PLACE", callback=to_place,
+              help="Stop before this place.  [default: the end at the call]")
+@click.option("-n", "--max", "count_max", metavar="N", type=click.IntRange(min=0),
+              help="Stop after N records.")
+@click.option("-f", "--follow", is_flag=True, help="At the end, wait for more.")
+@key_separator
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a line: offset, timestamp, "
+              "key, value, headers; *_b64 in base64 where it is not UTF-8.")
+@click.option("--skip-corrupt", is_flag=True,
+              help="Step over damaged batches, and exit with 4 if there were any.")
+def read(
+    directory: Path, start: Start, stop: Start | None, count_max: int | None, follow: bool,
+    key_separator: bytes | None, as_json: bool, skip_corrupt: bool,
+) -> None:
+    """Write a log's values to stdout, a line each.
+
+    Only --json brings back every record as it was: a value may hold newlines.
+    """
+    if as_json and key_separator:
+        raise click.UsageError("--json lines bear the key: leave --key-separator out")
+    need_log(directory)
+    out = sys.stdout.buffer
+    outlet = Outlet(directory, start, stop, count_max=count_max, follow=follow,
+                    skips_corrupt=skip_corrupt)
+    with closing(outlet):
+        for rows in outlet.chunks(before_wait=out.flush):
+            out.write(lines_of(rows, key_separator, as_json))
+    out.flush()
+    if outlet.skipped:
+        raise Damage(
+            f"stepped over damage {outlet.skipped} times; `pylog check {directory}` tells where")
+
+
+def lines_of(rows: Rows, separator: bytes | None, as_json: bool) -> bytes:
+    """The text of a chunk."""
+    if as_json:
+        return envelope.json_lines(rows)
+    if separator:
+        return envelope.keyed_lines(rows, separator)
+    if isinstance(rows, list):
+        return envelope.plain_lines([record.value for record in rows])
+    return envelope.plain_lines(rows.values())
+
+
+def need_log(directory: Path) -> None:
+    """A better hint than the library's, which speaks of modes."""
+    if not directory.exists():
+        raise click.ClickException(
+            f"there is no log at {directory}; `pylog append {directory}` makes one")
+
+
+# ---- stat ---------------------------------------------------------------------------------------
+
+
+@commands.command()
+@directory
+@as_json
+def stat(directory: Path, as_json: bool) -> None:
+    """Say how long, large, old and durable a log is."""
+    need_log(directory)
+    with pylog.Log(directory, mode="r") as log:
+        figures = figures_of(log)
+    if as_json:
+        click.echo(json.dumps(figures))
+        return
+    for name, text in summary(figures):
+        click.echo(f"{name:<11} {text}")
+
+
+def figures_of(log: pylog.Log) -> dict[str, Any]:
+    """`Log.stats` with words for numbers, and the time of the first and the last record."""
+    figures = log.stats()
+    options = figures.pop("options")
+    options["durability"] = DURABILITIES[options["durability"]]
+    options["timestamp_type"] = TIMESTAMP_TYPES[options.pop("append_time")]
+    start, end = figures["start_offset"], figures["readable_offset"]
+    return {
+        **figures,
+        "segments": sum(1 for _ in log.path.glob("[0-9]" * 20 + ".log")),
+        "first_timestamp": timestamp_at(log, start),
+        "last_timestamp": timestamp_at(log, end - 1) if end > start else None,
+        "options": options,
+    }
+
+
+def timestamp_at(log: pylog.Log, offset: int) -> int | None:
+    """None where there is no record, or no whole one."""
+    try:
+        chunk = log.fetch(offset, 1, 1)
+        return chunk[0].timestamp if len(chunk) else None
+    except PylogError:
+        return None
+
+
+def summary(figures: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """(Name, text) of each line of `pylog stat`."""
+    options, start, end = figures["options"], figures["start_offset"], figures["end_offset"]
+    yield "path", figures["path"]
+    yield "offsets", f"[{start}, {end}), {end - start:,} of them"
+    if figures["first_timestamp"] is not None:
+        yield "first", instant(figures["first_timestamp"])
+    if figures["last_timestamp"] is not None:
+        yield "last", instant(figures["last_timestamp"])
+    yield "size", (f"{figures['size_bytes']:,} bytes in {figures['segments']} "
+                   f"segment{'s' * (figures['segments'] != 1)}, preallocated ones included")
+    yield "durability", f"{options['durability']}; on disk for certain: below offset " \
+                        f"{figures['durable_offset']}"
+    yield "options", ", ".join(f"{name} {options[name]}" for name in (
+        "segment_bytes", "max_message_bytes", "index_interval_bytes", "flush_interval_ms",
+        "timestamp_type"))
+    yield "epoch", str(figures["leader_epoch"])
+    if figures["is_poisoned"]:
+        yield "POISONED", "a flush to disk failed; the log takes no appends until it is reopened"
+
+
+# ---- check --------------------------------------------------------------------------------------
+
+
+@commands.command()
+@directory
+@as_json
+def check(directory: Path, as_json: bool) -> None:
+    """Prove a log's files, and name every fault.
+
+    Reads every byte, changes nothing, takes no lock, may run beside writers. Exits with 4 if it
+    found damage or an anomaly, with 3 if there are records in a codec that it cannot read.
+    """
+    need_log(directory)
+    with progress() as on_progress:
+        report = pylog.check(directory, on_progress=on_progress)
+    click.echo(json.dumps(report.to_dict()) if as_json else str(report))
+    if not report.ok:
+        raise click.exceptions.Exit(Exit.DAMAGE)
+    if report.unverified.get(UNKNOWN_CODEC):
+        raise click.exceptions.Exit(Exit.INCONCLUSIVE)
+
+
+@contextmanager
+def progress() -> Iterator[Callable[[int, int], None] | None]:
+    """A line on stderr, where a person looks on and after a second of work."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+    started = time.monotonic()
+    is_shown = False
+
+    def show(done: int, total: int) -> None:
+        nonlocal is_shown
+        seconds = time.monotonic() - started
+        if seconds > 1:
+            is_shown = True
+            click.echo(f"\r  {done / total:4.0%} of {total:,} bytes, "
+                       f"{done / seconds / 1e6:,.0f} MB/s ", nl=False, err=True)
+
+    try:
+        yield show
+    finally:
+        if is_shown:
+            click.echo(err=True)
+
+
+# ---- dump ---------------------------------------------------------------------------------------
+
+
+@commands.command()
+@click.argument("path", metavar="DIR|FILE", type=click.Path(path_type=Path))
+@click.option("--records", is_flag=True, help="Also the records of each batch, as JSON.")
+@as_json
+def dump(path: Path, records: bool, as_json: bool) -> None:
+    """Show batches and index entries as they lie in the files.
+
+    Of a log's directory, or of one .log, .index or .timeindex file. What the bytes say, whoever
+    wrote them: for a proof see `pylog check`. Exits with 4 where bytes are no batch.
+    """
+    need_log(path)
+    out = sys.stdout
+    is_damaged = False
+    for item in dump_items(path, records):
+        is_damaged = is_damaged or item["kind"] == "damage"
+        out.write((json.dumps(item) if as_json else line_of(item)) + "\n")
+    out.flush()
+    if is_damaged:
+        raise click.exceptions.Exit(Exit.DAMAGE)

@@ -1,0 +1,36 @@
+"""The `pylog` command for tests: in this process where that will do, or in one of its own."""
+
+import subprocess
+import sys
+
+from click.testing import CliRunner
+
+import pylog
+from pylog.cli import commands
+from pylog.exits import Exit
+
+COMMAND = [sys.executable, "-m", "pylog"]
+READERS = ["read", "stat", "check", "dump"]
+
+
+def run(*arguments, given=b""):
+    """The outcome of `pylog arguments`, with `given` on stdin."""
+    return CliRunner().invoke(commands, [str(one) for one in arguments], input=given)
+
+
+def lines(*arguments):
+    """The lines that a reading command printed; it went well."""
+    result = run(*arguments)
+    assert result.exit_code == Exit.FINE, result.output
+    return result.stdout_bytes.splitlines()
+
+
+def values(path):
+    with pylog.Log(path, mode="r") as log:
+        return [record.value for record in log.read()]
+
+
+def start(*arguments, **pipes):
+    """`pylog arguments` as a process of its own, with pipes to all its ends."""
+    ends = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **pipes}
+    return subprocess.Popen([*COMMAND, *map(str, arguments)], **ends)

@@ -1,0 +1,248 @@
+"""The command line: `pylog append`, and how commands end as processes, by signals and pipes."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+
+import pytest
+from shell import COMMAND, READERS, lines, run, start, values
+
+import pylog
+from pylog.exits import Exit
+
+# ---- append -------------------------------------------------------------------------------------
+
+
+def test_append_makes_a_record_of_each_line(log_path):
+    result = run("append", log_path, given=b"one\ntwo\n\nlast without newline")
+
+    assert result.exit_code == Exit.FINE
+    assert result.stdout == ""
+    assert "appended 4 records from offset 0 on" in result.stderr
+    assert values(log_path) == [b"one", b"two", b"", b"last without newline"]
+
+
+def test_append_keeps_every_byte_but_the_newline(log_path):
+    given = bytes(range(256)).replace(b"\n", b"") + b"\r\n\x00\n"
+
+    run("append", log_path, given=given)
+
+    assert values(log_path) == given.split(b"\n")[:-1]
+
+
+def test_append_of_nothing_makes_an_empty_log(log_path):
+    result = run("append", log_path)
+
+    assert result.exit_code == Exit.FINE
+    assert "appended nothing" in result.stderr
+    assert lines("read", log_path) == []
+
+
+def test_append_reads_files_and_stdin_in_order(log_path, tmp_path):
+    (tmp_path / "a").write_bytes(b"a1\na2")
+    (tmp_path / "b").write_bytes(b"b1\n")
+
+    result = run("append", log_path, tmp_path / "a", "-", tmp_path / "b", given=b"in\n")
+
+    assert result.exit_code == Exit.FINE
+    assert values(log_path) == [b"a1", b"a2", b"in", b"b1"]
+
+
+def test_append_joins_lines_that_cross_the_blocks_read(log_path, rng):
+    given = [rng.randbytes(rng.randrange(1, 700_000)).replace(b"\n", b"") for _ in range(9)]
+
+    run("append", log_path, given=b"\n".join(given))
+
+    assert values(log_path) == given
+
+
+def test_append_splits_keys_off(log_path):
+    run("append", log_path, "-K", "\\t", given=b"k\tv\tw\nno key\n\tempty key\n")
+
+    with pylog.Log(log_path, mode="r") as log:
+        assert [(one.key, one.value) for one in log.read()] == [
+            (b"k", b"v\tw"), (None, b"no key"), (b"", b"empty key")]
+
+
+def test_append_gives_key_and_headers_to_every_line(log_path):
+    run("append", log_path, "--key", "k", "-H", "a=1", "-H", "b=x=y", "-q", given=b"1\n2\n")
+
+    with pylog.Log(log_path, mode="r") as log:
+        for record in log.read():
+            assert record.key == b"k"
+            assert record.headers == (("a", b"1"), ("b", b"x=y"))
+
+
+def test_append_compresses_and_flushes_as_told(log_path):
+    result = run("append", log_path, "-z", "lz4", "--flush", given=b"the same\n" * 5000)
+
+    assert result.exit_code == Exit.FINE
+    with pylog.Log(log_path, mode="r") as log:
+        assert log.size_bytes < 16 * 5000 / 3
+    assert len(values(log_path)) == 5000
+
+
+def test_append_is_quiet_when_told(log_path):
+    assert run("append", log_path, "-q", given=b"x\n").output == ""
+
+
+def test_append_stores_the_durability_of_a_new_log(log_path):
+    run("append", log_path, "--durability", "interval", given=b"x\n")
+
+    with pylog.Log(log_path, mode="r") as log:
+        assert log.durability == "interval"
+
+
+@pytest.mark.parametrize("arguments", [
+    ["append"], ["append", "log", "no such file"], ["append", "log", "."],
+    ["append", "log", "--durability", "certain"], ["append", "log", "-z", "zip"],
+    ["append", "log", "-H", "no value"], ["append", "log", "-K", ""],
+    ["append", "log", "-K", "a\nb"], ["append", "log", "--json", "-k", "key"],
+    ["append", "log", "--json", "-K", ","], ["append", "log", "-k", "key", "-K", ","],
+    ["append", "log", "--unknown"], ["unknown"],
+], ids=" ".join)
+def test_wrong_usage_of_append_exits_with_2_and_makes_nothing(arguments, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+    result = run(*arguments)
+
+    assert result.exit_code == Exit.USAGE
+    assert "Error: " in result.stderr
+    assert os.listdir(tmp_path) == []
+
+
+def test_append_into_a_file_fails(tmp_path):
+    (tmp_path / "file").write_bytes(b"precious")
+
+    result = run("append", tmp_path / "file", given=b"x\n")
+
+    assert result.exit_code == Exit.FAILED
+    assert "is a file" in result.stderr
+    assert (tmp_path / "file").read_bytes() == b"precious"
+
+
+def test_append_with_an_option_that_contradicts_the_log_fails(log_of_three):
+    result = run("append", log_of_three, "--durability", "fsync", given=b"x\n")
+
+    assert result.exit_code == Exit.FAILED
+    assert "durability" in result.stderr
+    assert len(values(log_of_three)) == 3
+
+
+@pytest.mark.parametrize("size", [1_048_588, 1_500_000, 5_000_000])
+@pytest.mark.parametrize("options", [[], ["-z", "lz4"]], ids=str)
+def test_line_too_large_is_named_after_all_before_it_are_in(log_path, size, options):
+    given = b"one\ntwo\n" + b"x" * size + b"\nnever\n"
+
+    result = run("append", log_path, *options, given=given)
+
+    assert result.exit_code == Exit.FAILED
+    assert "stdin, line 3: " in result.stderr
+    assert "appended 2 records" in result.stderr
+    assert values(log_path) == [b"one", b"two"]
+
+
+def test_endless_line_is_refused_before_it_fills_the_memory(log_path):
+    with open("/dev/zero", "rb") as zeros:
+        process = start("append", log_path, stdin=zeros)
+
+        _, stderr = process.communicate(timeout=60)
+
+    assert process.returncode == Exit.FAILED
+    assert b"line 1: it has over" in stderr
+
+
+# ---- processes ----------------------------------------------------------------------------------
+
+
+def test_follow_writes_what_another_process_appends_at_once(log_of_three):
+    reader = start("read", log_of_three, "--follow", "--from", "3")
+    writer = start("append", log_of_three)
+    try:
+        for text in (b"first\n", b"second\n", b"third\n"):
+            writer.stdin.write(text)
+            writer.stdin.flush()
+            assert reader.stdout.readline() == text
+        writer.communicate(timeout=30)
+        assert writer.returncode == Exit.FINE
+        assert reader.poll() is None
+    finally:
+        reader.send_signal(signal.SIGINT)
+        _, stderr = reader.communicate(timeout=30)
+    assert reader.returncode == Exit.INTERRUPTED
+    assert stderr == b""
+
+
+def test_follow_finds_the_page_that_a_writer_makes_anew(log_of_three):
+    os.remove(log_of_three / "control")    # as after a reboot: we read without one
+    reader = start("read", log_of_three, "--follow", "--to", "4")
+    assert reader.stdout.readline() == b"one\n"
+
+    run("append", log_of_three, given=b"new\n")
+
+    out, _ = reader.communicate(timeout=30)
+    assert out.splitlines()[-1] == b"new"
+    assert reader.returncode == Exit.FINE
+
+
+def test_append_interrupted_keeps_the_whole_lines_and_says_so(log_path):
+    with pylog.Log(log_path) as log:
+        process = start("append", log_path)
+        process.stdin.write(b"one\ntwo\nhalf a li")
+        process.stdin.flush()
+        assert log.wait(1, timeout=30)
+    process.send_signal(signal.SIGINT)
+    _, stderr = process.communicate(timeout=30)
+
+    assert process.returncode == Exit.INTERRUPTED
+    assert re.search(rb"appended (2 records|nothing, and up to 2 more)", stderr)
+    assert b"Traceback" not in stderr
+    assert values(log_path) == [b"one", b"two"]
+
+
+def test_reader_that_goes_away_ends_read_without_a_word(log_path):
+    with pylog.Log(log_path) as log:
+        log.append_many([b"x" * 100] * 20_000)
+    script = f"{' '.join(COMMAND)} read {log_path} | head -2; echo ${{PIPESTATUS[0]}}"
+
+    result = subprocess.run(["bash", "-c", script], capture_output=True, check=True, timeout=60)
+
+    assert result.stdout.split() == [b"x" * 100, b"x" * 100, b"141"]
+    assert result.stderr == b""
+
+
+def test_full_disk_of_stdout_is_an_error(log_of_three):
+    with open("/dev/full", "wb") as full:
+        process = start("read", log_of_three, stdout=full)
+        _, stderr = process.communicate(timeout=60)
+
+    assert process.returncode == Exit.FAILED
+    assert b"No space left on device" in stderr
+    assert b"Traceback" not in stderr
+
+
+def test_missing_click_is_told_with_the_command_that_installs_it(tmp_path):
+    without = "import sys; sys.modules['click'] = None; from pylog.__main__ import main; main()"
+
+    result = subprocess.run([sys.executable, "-c", without, "stat"], capture_output=True,
+                            check=False, timeout=60, text=True, cwd=tmp_path)
+
+    assert result.returncode == Exit.FAILED
+    assert result.stderr == "the command line needs click: pip install 'pylog-engine[cli]'\n"
+
+
+def test_help_shows_examples_and_exit_codes():
+    text = run("--help").stdout
+
+    assert "pylog append data/numbers" in text
+    assert "4 damage" in text
+    for command in ("append", *READERS):
+        assert run(command, "--help").exit_code == Exit.FINE
+        assert f"  {command}  " in text
+        assert "..." not in text.split(f"  {command}  ")[1].splitlines()[0]
+
+
+def test_version_is_told():
+    assert run("--version").stdout == f"pylog {pylog.__version__}\n"
