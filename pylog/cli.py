@@ -375,7 +375,7 @@ def progress() -> Iterator[Callable[[int, int], None] | None]:
         seconds = time.monotonic() - started
         if seconds > 1:
             is_shown = True
-            click.echo(f"\r  {done / total:4.0%} of {total:,} bytes, "
+            click.echo(f"\r  {done / max(total, 1):4.0%} of {total:,} bytes, "
                        f"{done / seconds / 1e6:,.0f} MB/s ", nl=False, err=True)
 
     try:
