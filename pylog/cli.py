@@ -45,6 +45,7 @@ Exit codes: 0 fine; 1 failed; 2 usage; 3 could not tell; 4 damage or an
 anomaly found; 130 interrupted with Ctrl-C.
 """
 
+PROGRESS_AFTER_SECONDS = 1
 UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
 
@@ -373,7 +374,7 @@ def progress() -> Iterator[Callable[[int, int], None] | None]:
     def show(done: int, total: int) -> None:
         nonlocal is_shown
         seconds = time.monotonic() - started
-        if seconds > 1:
+        if seconds > PROGRESS_AFTER_SECONDS:
             is_shown = True
             click.echo(f"\r  {done / max(total, 1):4.0%} of {total:,} bytes, "
                        f"{done / seconds / 1e6:,.0f} MB/s ", nl=False, err=True)

@@ -33,6 +33,10 @@ Start = int | Literal["earliest", "latest"] | datetime
 DURABILITIES = ("os", "interval", "fsync")
 TIMESTAMP_TYPES = ("create", "append")
 UNSET = -1
+# The options that log.meta holds, in the order of `_native.Log._open`; two of them are words.
+STORED = ("durability", "segment_bytes", "max_message_bytes", "append_time",
+          "index_interval_bytes", "flush_interval_ms")
+WORDS = {"durability": DURABILITIES, "append_time": TIMESTAMP_TYPES}
 
 _open_logs: "weakref.WeakSet[Log]" = weakref.WeakSet()
 
@@ -81,6 +85,23 @@ def _number(name: str, value: int | None, least: int = 0) -> int:
             f"{name}={value} must be at least {least}", option=name, value=value
         )
     return value
+
+
+def _contradiction(path: Path, wanted: tuple[int, ...]) -> ConfigurationError | None:
+    """The first of the options `wanted` that is not the log's; None: they are not the trouble."""
+    meta = _native.load_meta(os.fsencode(path))
+    for name, number in zip(STORED, wanted, strict=False):
+        if meta is None or number in (UNSET, meta[name]):
+            continue
+        words = WORDS.get(name)
+        stored, value = (words[n] if words else n for n in (meta[name], number))
+        name = "timestamp_type" if name == "append_time" else name
+        return ConfigurationError(
+            f"the log was created with {name}={stored!r}, not {value!r}; leave the option out to "
+            f"use the stored one [{path}]",
+            option=name, value=value, stored=stored, path=str(path),
+        )
+    return None
 
 
 class Log(_native.Log):
@@ -140,7 +161,10 @@ class Log(_native.Log):
             codec_number(compression),
         )
         self._prepare_directory(mode)
-        self._open(os.fsencode(self._path), mode == "a", *options)
+        try:
+            self._open(os.fsencode(self._path), mode == "a", *options)
+        except ConfigurationError as error:
+            raise _contradiction(self._path, options) or error from None
         _open_logs.add(self)
         if recovered := self.recovered:
             level = logging.WARNING if recovered.is_lossy else logging.INFO

@@ -142,9 +142,14 @@ def test_zstd_and_snappy_are_named_as_to_come(log_path):
     {"timestamp_type": "append"}, {"index_interval_bytes": 1}, {"flush_interval_ms": 1},
 ], ids=repr)
 def test_options_that_contradict_the_stored_ones_are_refused(closed, options):
+    ((name, value),) = options.items()
     for mode in "ar":
-        with pytest.raises(pylog.ConfigurationError, match=next(iter(options))):
+        with pytest.raises(pylog.ConfigurationError, match=f"{name}=.*, not {value!r}") as caught:
             pylog.Log(closed, mode=mode, **options)
+        assert (caught.value.option, caught.value.value) == (name, value)
+        assert type(caught.value.stored) is type(value)
+        assert caught.value.stored != value
+        assert caught.value.path == str(closed)
     with pylog.Log(closed) as log:
         assert log.end_offset == 300
 

@@ -10,6 +10,7 @@ import pytest
 from shell import COMMAND, READERS, lines, run, start, values
 
 import pylog
+from pylog import cli
 from pylog.exits import Exit
 
 # ---- append -------------------------------------------------------------------------------------
@@ -127,7 +128,7 @@ def test_append_with_an_option_that_contradicts_the_log_fails(log_of_three):
     result = run("append", log_of_three, "--durability", "fsync", given=b"x\n")
 
     assert result.exit_code == Exit.FAILED
-    assert "durability" in result.stderr
+    assert "created with durability='os', not 'fsync'" in result.stderr
     assert len(values(log_of_three)) == 3
 
 
@@ -246,3 +247,15 @@ def test_help_shows_examples_and_exit_codes():
 
 def test_version_is_told():
     assert run("--version").stdout == f"pylog {pylog.__version__}\n"
+
+
+def test_progress_is_for_people_who_wait(capsys, monkeypatch):
+    monkeypatch.setattr(cli, "PROGRESS_AFTER_SECONDS", 0)
+    with cli.progress() as show:
+        assert show is None
+
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    with cli.progress() as show:
+        show(50, 200)
+
+    assert "25% of 200 bytes" in capsys.readouterr().err
