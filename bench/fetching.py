@@ -12,7 +12,7 @@ import random
 
 from bench import peers, yardsticks
 from bench.harness import Case, Question, Target
-from bench.workspace import CHUNK_BYTES, MADV_POPULATE_READ, Workspace
+from bench.workspace import CHUNK_BYTES, MADV_POPULATE_READ, SCAN_BYTES, Workspace
 
 
 def data_bytes(log) -> int:
@@ -31,9 +31,9 @@ def data_bytes(log) -> int:
     return total
 
 
-def each_chunk(log, use) -> int:
+def each_chunk(log, use, max_bytes: int) -> int:
     cursor, count = log.cursor(), 0
-    while chunk := cursor.fetch(max_bytes=CHUNK_BYTES):
+    while chunk := cursor.fetch(max_bytes=max_bytes):
         use(chunk)
         count += len(chunk)
     return count
@@ -66,12 +66,13 @@ def made_bytes(which: str):
     return make
 
 
-def chunked(which: str, use, size: int = 100, one_by_one: bool = False):
+def chunked(which: str, use, size: int = 100, one_by_one: bool = False,
+            max_bytes: int = CHUNK_BYTES):
     """A pass that does `use` with each chunk. `which` names the number of records in Sizes."""
     def make(workspace: Workspace) -> Case:
         count = getattr(workspace.sizes, which)
         log = workspace.filled(count, size, one_by_one)
-        return reading(log, lambda: each_chunk(log, use), count, count)
+        return reading(log, lambda: each_chunk(log, use, max_bytes), count, count)
 
     return make
 
@@ -163,7 +164,8 @@ def objects(name: str, title: str, which: str, gate: float, ambition: float) -> 
 def columns(name: str, title: str, which: str, size: int, gate: float, ambition: float) -> Question:
     return Question(
         name, f"scan by columns, CRC checked, {title}",
-        {"memory read": memory_read(which, size), "columns": chunked(which, columns_of, size)},
+        {"memory read": memory_read(which, size),
+         "columns": chunked(which, columns_of, size, max_bytes=SCAN_BYTES)},
         (Target(f"columns, {title}", "columns", "memory read", gate, ambition, is_speed=True),),
     )
 

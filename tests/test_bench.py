@@ -44,13 +44,19 @@ def run_bench(*arguments):
         timeout=120, check=False)
 
 
+def scratch():
+    """What benches have left, killed ones too."""
+    return set((ROOT / "build" / "scratch").glob("bench-*"))
+
+
 @pytest.fixture(scope="module")
 def smoke(tmp_path_factory):
     """Output and rows of one run of everything at smoke size."""
     path = tmp_path_factory.mktemp("bench") / "rows.json"
+    before = scratch()
     done = run_bench("--smoke", "--json", str(path))
     assert done.returncode == 0, done.stderr
-    return done.stdout, json.loads(path.read_text())
+    return done.stdout, json.loads(path.read_text()), scratch() - before
 
 
 @pytest.mark.slow
@@ -69,7 +75,7 @@ def test_every_promised_row_is_measured(smoke, name, gate, ambition):
 
 @pytest.mark.slow
 def test_output_tells_the_machine_and_what_was_not_synced(smoke):
-    text, told = smoke
+    text, told, _ = smoke
 
     assert {"cpu", "cores", "kernel", "file_system", "python", "durability"} <= set(told["machine"])
     assert "nothing synced" in text
@@ -93,7 +99,7 @@ def test_unknown_name_is_told_and_nothing_runs():
 
 
 def test_bench_leaves_no_scratch_behind(smoke):
-    assert not list((ROOT / "build" / "scratch").glob("bench-*"))
+    assert smoke[2] == set()
 
 
 class TestVerdict:
