@@ -293,7 +293,10 @@ class Log(_native.Log):
         end = -1 if follow else self.readable_offset
         if stop is not None:
             end = self.resolve(stop) if end < 0 else min(end, self.resolve(stop))
-        return _native.Cursor(self, self.resolve(start), end, follow, on_corruption == "skip")
+        first = self.resolve(start)
+        if first > self.end_offset:
+            end = -1    # not an empty range: the first step says that there is no such offset
+        return _native.Cursor(self, first, end, follow, on_corruption == "skip")
 
     def offset_for_time(self, timestamp: int) -> int | None:
         """Offset of the first record at or after `timestamp` (ms since the epoch); None: none is.

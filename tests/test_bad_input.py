@@ -194,6 +194,8 @@ def test_offset_out_of_range_is_told(log, offset):
     if offset > 0:
         with pytest.raises(pylog.OffsetOutOfRangeError):
             next(log.cursor(offset))
+        with pytest.raises(pylog.OffsetOutOfRangeError):
+            next(log.read(offset))
 
 
 def test_getting_the_end_says_that_nothing_is_there_yet(log):
