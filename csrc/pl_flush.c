@@ -1,7 +1,9 @@
 /* Durability: one fdatasync for all who wait, in all threads and processes; and waiting.
  *
- * Group commit without a queue: who holds the flush lock syncs everything appended so far;
- * those that queued behind find, when they get the lock, that their offset is durable already.
+ * Group commit without a queue: who holds the flush lock syncs everything appended so far. The
+ * others sleep on the flush bell, not on the lock: it wakes all whom one sync has served at once.
+ * Handing the lock from one to the next cost eight threads 270 us a record, four times as much as
+ * a sync of its own for each.
  * A failed fdatasync is told to everybody through the page before the lock is released, and is
  * never retried: the kernel marks the pages clean after a failure, so that a second fdatasync
  * would say yes to what is not on the disk (reliability.md finding 3).
@@ -81,11 +83,15 @@ static pl_status flush_locked(pl_log *log, int wait_ms) {
   return PL_OK;
 }
 
-pl_status pl_flush(pl_log *log, int64_t target, int wait_ms) {
+/* Makes the bell even and another number, so that who looked before does not fall asleep. */
+static void wake_flushers(pl_page *page) {
+  uint32_t seen = atomic_load(&page->flush_bell);
+  while (!atomic_compare_exchange_weak(&page->flush_bell, &seen, (seen | 1) + 1)) continue;
+  if (seen & 1) pl_futex_wake_all(&page->flush_bell);
+}
+
+static pl_status flush_as(pl_log *log, pl_lock_result result, int64_t target, int wait_ms) {
   pl_page *page = log->page;
-  if (atomic_load(&page->durable_offset) >= target) return PL_OK;
-  pl_lock_result result = pl_lock_wait(&page->flush_lock, wait_ms);
-  if (result == PL_LOCK_BUSY) return PL_BUSY;
   if (result == PL_LOCK_BROKEN)
     return pl_fail(PL_ERR_IO, log->directory, "the flush lock is unusable; reopen the log");
   if (result == PL_LOCKED_DEAD) pl_lock_adopt(&page->flush_lock); /* its sync counts for nothing */
@@ -95,8 +101,31 @@ pl_status pl_flush(pl_log *log, int64_t target, int wait_ms) {
   else if (atomic_load(&page->durable_offset) < target)
     status = flush_locked(log, wait_ms);
   pl_lock_release(&page->flush_lock);
+  wake_flushers(page);
   pl_bells_ring_if_any(log->bells, &page->bells);
   return status;
+}
+
+/* A killed flusher rings nobody, so nobody sleeps for longer than this without looking. */
+enum { FLUSH_SLICE_MS = 20 };
+
+pl_status pl_flush(pl_log *log, int64_t target, int wait_ms) {
+  pl_page *page = log->page;
+  int64_t deadline = pl_monotonic_ms() + wait_ms;
+  for (bool may_sleep = true; may_sleep;) {
+    if (atomic_load(&page->durable_offset) >= target) return PL_OK;
+    pl_lock_result result = pl_lock_wait(&page->flush_lock, 0);
+    if (result != PL_LOCK_BUSY) return flush_as(log, result, target, wait_ms);
+    int64_t left = deadline - pl_monotonic_ms();
+    if (left <= 0) return PL_BUSY;
+    uint32_t seen = atomic_fetch_or(&page->flush_bell, 1) | 1;
+    if (atomic_load(&page->durable_offset) >= target) return PL_OK;
+    result = pl_lock_try(&page->flush_lock);
+    if (result != PL_LOCK_BUSY) return flush_as(log, result, target, wait_ms);
+    may_sleep = pl_futex_wait(&page->flush_bell, seen,
+                              left < FLUSH_SLICE_MS ? (int)left : FLUSH_SLICE_MS);
+  }
+  return PL_BUSY; /* a signal came */
 }
 
 /* ---- waiting ---------------------------------------------------------------------------- */

@@ -23,7 +23,7 @@
 #define PL_PAGE_BYTES 8192u
 #define PL_BELLS 64
 
-enum { PL_PAGE_LAYOUT = 2 };
+enum { PL_PAGE_LAYOUT = 3 };
 
 typedef enum pl_log_state {
   PL_LOG_LIVE = 0,
@@ -73,6 +73,7 @@ typedef struct pl_page {
   alignas(128) _Atomic uint64_t bells;        /* doorbells to ring at the next append */
 
   alignas(128) pthread_mutex_t flush_lock; /* who holds it is syncing for all */
+  _Atomic uint32_t flush_bell; /* futex of those who wait for it; odd: somebody sleeps */
   _Atomic int64_t durable_offset;
   _Atomic int64_t durable_floor; /* believed after a reboot if `floor_check` agrees */
   _Atomic uint64_t floor_check;
