@@ -101,6 +101,7 @@ static void wake_up(void) {
 
 static void *run(void *argument) {
   (void)argument;
+  pl_bells_register();
   for (;;) {
     uint32_t seen = atomic_load(&keeper.nudges);
     pthread_mutex_lock(&keeper.lock);
@@ -125,6 +126,7 @@ static void *run(void *argument) {
 static void after_fork_in_child(void) {
   pthread_mutex_init(&keeper.lock, NULL);
   pl_slot_after_fork();
+  atomic_store(&pl_bells_must_fence, true);
   for (pl_log *log = keeper.logs; log; log = log->keeper_next) {
     pl_file_close(log->lock_fd);
     log->lock_fd = -1;

@@ -363,7 +363,6 @@ pl_status pl_log_open(const char *directory, bool writable, const pl_options *wa
   if (!log) return pl_fail(PL_ERR_NO_MEMORY, directory, "out of memory");
   log->lock_fd = -1;
   log->is_writable = writable;
-  pl_bells_register();
   atomic_store(&log->nudge_position, UINT64_MAX);
   atomic_store(&log->poll_ms, 1);
   pthread_mutex_init(&log->list_lock, NULL);

@@ -37,11 +37,11 @@ void pl_bells_ring(pl_bells *bells, _Atomic uint64_t *map) {
   }
 }
 
-bool pl_bells_must_fence = true;
+_Atomic bool pl_bells_must_fence = true;
 
 void pl_bells_register(void) {
-  pl_bells_must_fence =
-      syscall(SYS_membarrier, MEMBARRIER_CMD_REGISTER_GLOBAL_EXPEDITED, 0, 0) != 0;
+  if (syscall(SYS_membarrier, MEMBARRIER_CMD_REGISTER_GLOBAL_EXPEDITED, 0, 0) == 0)
+    atomic_store(&pl_bells_must_fence, false);
 }
 
 static int own_bell(void) { return (int)((uint32_t)getpid() * 2654435761u >> 26); }

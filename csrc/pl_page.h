@@ -105,13 +105,15 @@ void pl_bells_ring(pl_bells *bells, _Atomic uint64_t *map);
 /* A ringer stores the end, then loads the map; a waiter stores into the map, then loads the end.
  * Both need a full fence between, or both could miss each other. The waiter pays for both: its
  * membarrier(2) fences every thread of every process that registered (0.7 us; an append saves 8
- * ns). Where the kernel refuses, ringers fence themselves. */
-extern bool pl_bells_must_fence;
-void pl_bells_register(void);
+ * ns). Until a process has registered, which takes some 8 ms where it has threads, and where the
+ * kernel refuses, ringers fence themselves. */
+extern _Atomic bool pl_bells_must_fence;
+void pl_bells_register(void); /* the housekeeper does; a forked child starts anew */
 
 /* Must follow the store it announces. */
 static inline void pl_bells_ring_if_any(pl_bells *bells, _Atomic uint64_t *map) {
-  if (__builtin_expect(pl_bells_must_fence, 0)) atomic_thread_fence(memory_order_seq_cst);
+  if (__builtin_expect(atomic_load_explicit(&pl_bells_must_fence, memory_order_acquire), 0))
+    atomic_thread_fence(memory_order_seq_cst);
   if (__builtin_expect(atomic_load_explicit(map, memory_order_relaxed) != 0, 0))
     pl_bells_ring(bells, map);
 }
