@@ -1,0 +1,126 @@
+"""What the documents say is so: examples run, links lead somewhere, what is named exists."""
+
+import doctest
+import importlib
+import os
+import pkgutil
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+import pylog
+
+ROOT = Path(__file__).parent.parent
+DOCUMENTS = sorted([ROOT / "README.md", ROOT / "CHANGELOG.md", *(ROOT / "docs").glob("*.md")])
+ARCHITECTURE = (ROOT / "docs" / "ARCHITECTURE.md").read_text(encoding="utf-8")
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+# What needs more than pylog is tested on its own; `make demo` runs it.
+EXAMPLES = sorted(path for path in (ROOT / "examples").glob("*.py")
+                  if not path.name.startswith("flights"))
+MODULES = sorted(found.name for found in pkgutil.iter_modules(pylog.__path__)
+                 if found.name not in ("_native", "__main__"))
+
+
+def blocks(text, language):
+    return re.findall(rf"^```{language}\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+
+
+def test_there_is_something_to_test():
+    assert blocks(README, "python")
+    assert len(EXAMPLES) >= 3
+    assert {"log", "check", "errors"} <= set(MODULES)
+
+
+@pytest.mark.parametrize("number", range(len(blocks(README, "python"))))
+def test_readme_example_runs(number, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+
+    exec(compile(blocks(README, "python")[number], "README.md", "exec"), {})
+
+    assert capsys.readouterr().out == (
+        "0 b'alice' b'12 apples'\n1 None b'3 pears'\n2 None b'7 plums'\n"
+        "[b'3 pears', b'7 plums'] int64\n")
+    assert pylog.check("data/orders").ok
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.name)
+def test_example_runs(path, tmp_path):
+    done = subprocess.run([sys.executable, path], cwd=tmp_path, capture_output=True, text=True,
+                          timeout=60, check=False, env=os.environ | {"PYTHONPATH": str(ROOT)})
+
+    assert done.returncode == 0, done.stderr
+    assert done.stdout
+    assert not list(tmp_path.iterdir()), "it left something behind"
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.name)
+def test_example_is_short(path):
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= 40
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_docstring_examples_run(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+    failed, _ = doctest.testmod(importlib.import_module(f"pylog.{name}"))
+
+    assert failed == 0
+
+
+def test_the_package_docstring_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+    failed, tried = doctest.testmod(pylog)
+
+    assert tried
+    assert failed == 0
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
+def test_links_lead_somewhere(path):
+    for target in re.findall(r"\]\(([^)#]+)", path.read_text(encoding="utf-8")):
+        if not target.startswith("https://"):
+            assert (path.parent / target).exists(), f"{path.name} links {target}"
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
+def test_files_that_are_named_exist(path):
+    named = re.findall(r"`((?:csrc|pylog|bench|tests|docs|examples)/[\w./]*)`",
+                       path.read_text(encoding="utf-8"))
+
+    assert [name for name in named if not (ROOT / name).exists()] == []
+
+
+def test_readme_fits_one_screen():
+    assert len(README.splitlines()) <= 70
+
+
+def test_readme_names_chores_that_make_knows():
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+
+    for chore in re.findall(r"^ +make (\S+)", README, re.MULTILINE):
+        assert re.search(rf"^{chore}:", makefile, re.MULTILINE), chore
+
+
+def test_every_file_of_the_core_is_in_the_architecture():
+    headers = (ROOT / "csrc" / "pl_log.h").read_text(encoding="utf-8")
+
+    for path in (ROOT / "csrc").glob("*.c"):
+        known = ARCHITECTURE + headers
+        assert path.name in known or path.with_suffix(".h").name in known, path.name
+
+
+def test_every_dependency_has_its_reason():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    groups = [project["project"]["dependencies"], project["build-system"]["requires"],
+              *project["project"]["optional-dependencies"].values(),
+              *project["dependency-groups"].values()]
+    names = {re.match(r"[\w-]+", need)[0] for group in groups for need in group
+             if isinstance(need, str)}
+    reasons = ARCHITECTURE[ARCHITECTURE.index("## Dependencies"):]
+
+    assert [name for name in sorted(names) if not re.search(rf"\b{name}\b", reasons)] == []
