@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/futex.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -18,12 +19,19 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "pl_fault.h"
-
 #ifndef MADV_POPULATE_READ
 #define MADV_POPULATE_READ 22
 #define MADV_POPULATE_WRITE 23
 #endif
+
+/* A signal is no answer: a handler ran, the call is made again. */
+#define UNINTERRUPTED(call)                               \
+  __extension__({                                         \
+    int result_;                                          \
+    do result_ = (call);                                  \
+    while (result_ < 0 && errno == EINTR);                \
+    result_;                                              \
+  })
 
 /* Left free on every disk so that the small files beside the log can still be written. */
 #define DISK_RESERVE_BYTES (1u << 20)
@@ -52,7 +60,8 @@ static const filesystem filesystems[] = {
 
 pl_status pl_file_check_filesystem(const char *path, bool must_survive_power_loss) {
   struct statfs info;
-  if (statfs(path, &info) != 0) return pl_fail_errno(errno, path, "ask for the file system");
+  if (UNINTERRUPTED(statfs(path, &info)) != 0)
+    return pl_fail_errno(errno, path, "ask for the file system");
   uint32_t magic = (uint32_t)info.f_type;
   const filesystem *found = NULL;
   for (size_t i = 0; i < sizeof filesystems / sizeof *filesystems; i++)
@@ -72,27 +81,35 @@ pl_status pl_file_check_filesystem(const char *path, bool must_survive_power_los
 
 pl_status pl_file_open(const char *path, int flags, int *fd) {
   *fd = -1;
-  int error = PL_FAIL_HERE("open");
-  int opened = error ? -1 : open(path, flags | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK, 0600);
-  if (opened < 0) return pl_fail_errno(error ? error : errno, path, "open the file");
+  int opened = UNINTERRUPTED(open(path, flags | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK, 0600));
+  if (opened < 0) return pl_fail_errno(errno, path, "open the file");
   struct stat info;
-  if (fstat(opened, &info) != 0 || !S_ISREG(info.st_mode)) {
-    close(opened);
-    return pl_fail(PL_ERR_FORMAT, path, "this is not a regular file; move it away");
-  }
-  *fd = opened;
-  return PL_OK;
+  pl_status status = PL_OK;
+  if (fstat(opened, &info) != 0)
+    status = pl_fail_errno(errno, path, "ask what the file is");
+  else if (!S_ISREG(info.st_mode))
+    status = pl_fail(PL_ERR_FORMAT, path, "this is not a regular file; move it away");
+  if (status == PL_OK) *fd = opened;
+  else close(opened);
+  return status;
 }
 
 void pl_file_close(int fd) {
   if (fd >= 0) close(fd);
 }
 
-pl_status pl_file_size(int fd, const char *path, uint64_t *size) {
-  struct stat info;
-  if (fstat(fd, &info) != 0) return pl_fail_errno(errno, path, "ask for the size of the file");
-  *size = (uint64_t)info.st_size;
+pl_status pl_file_ask(int fd, const char *path, pl_file_info *info) {
+  struct stat found;
+  if (fstat(fd, &found) != 0) return pl_fail_errno(errno, path, "ask for the size of the file");
+  *info = (pl_file_info){(uint64_t)found.st_size, (uint64_t)found.st_dev, (uint64_t)found.st_ino};
   return PL_OK;
+}
+
+pl_status pl_file_size(int fd, const char *path, uint64_t *size) {
+  pl_file_info info = {0};
+  pl_status status = pl_file_ask(fd, path, &info);
+  *size = info.size;
+  return status;
 }
 
 bool pl_file_exists(const char *path) { return access(path, F_OK) == 0; }
@@ -106,20 +123,15 @@ static pl_status disk_full(const char *path, uint64_t wanted, int error) {
 }
 
 pl_status pl_file_reserve(int fd, const char *path, uint64_t size) {
-  struct stat info;
   struct statvfs disk;
-  if (fstat(fd, &info) != 0) return pl_fail_errno(errno, path, "ask for the size of the file");
-  uint64_t had = (uint64_t)info.st_size;
+  uint64_t had;
+  PL_TRY(pl_file_size(fd, path, &had));
   if (size <= had) return PL_OK;
   if (fstatvfs(fd, &disk) == 0 &&
       (uint64_t)disk.f_bavail * disk.f_frsize < size - had + DISK_RESERVE_BYTES)
     return disk_full(path, size - had, ENOSPC);
-  int error = PL_FAIL_HERE("fallocate");
-  while (!error && fallocate(fd, 0, 0, (off_t)size) != 0) {
-    error = errno;
-    if (error == EINTR) error = 0;
-  }
-  if (!error) return PL_OK;
+  if (UNINTERRUPTED(fallocate(fd, 0, 0, (off_t)size)) == 0) return PL_OK;
+  int error = errno;
   int ignored = ftruncate(fd, (off_t)had);
   (void)ignored;
   if (error == ENOSPC || error == EDQUOT || error == EFBIG)
@@ -128,10 +140,9 @@ pl_status pl_file_reserve(int fd, const char *path, uint64_t size) {
 }
 
 pl_status pl_file_map(int fd, const char *path, size_t size, bool writable, uint8_t **data) {
-  int error = PL_FAIL_HERE("mmap");
   int protection = writable ? PROT_READ | PROT_WRITE : PROT_READ;
-  void *mapped = error ? MAP_FAILED : mmap(NULL, size, protection, MAP_SHARED, fd, 0);
-  if (mapped == MAP_FAILED) return pl_fail_errno(error ? error : errno, path, "map the file");
+  void *mapped = mmap(NULL, size, protection, MAP_SHARED, fd, 0);
+  if (mapped == MAP_FAILED) return pl_fail_errno(errno, path, "map the file");
   *data = mapped;
   return PL_OK;
 }
@@ -144,7 +155,7 @@ pl_status pl_file_populate(uint8_t *data, size_t size, bool for_write, int fd, c
   uintptr_t start = (uintptr_t)data & ~(uintptr_t)4095;
   size_t length = (uintptr_t)data + size - start;
   int advice = for_write ? MADV_POPULATE_WRITE : MADV_POPULATE_READ;
-  int error = PL_FAIL_HERE("populate");
+  int error = 0;
   while (!error && madvise((void *)start, length, advice) != 0) {
     error = errno;
     if (error == EINTR || error == EAGAIN) error = 0;
@@ -158,39 +169,46 @@ pl_status pl_file_populate(uint8_t *data, size_t size, bool for_write, int fd, c
     uint64_t now = 0;
     if (for_write) return disk_full(path, size, ENOSPC);
     if (fd >= 0) PL_TRY(pl_file_size(fd, path, &now));
-    return pl_fail_corrupt(path, -1, -1, -1,
-                           "the file cannot be read where it was mapped (it has %llu bytes now); "
-                           "it was truncated or the disk failed; run `pylog check`",
-                           (unsigned long long)now);
+    pl_fail_corrupt(path, -1, -1, -1,
+                    "the file cannot be read where it was mapped (it has %llu bytes now); it was "
+                    "truncated or the disk failed; run `pylog check`", (unsigned long long)now);
+    pl_error_last()->os_errno = error;
+    return PL_ERR_CORRUPT;
   }
   return pl_fail_errno(error, path, "populate the mapping");
 }
 
 pl_status pl_file_sync(int fd, const char *path) {
-  int error = PL_FAIL_HERE("fdatasync");
-  if (!error && fdatasync(fd) != 0) error = errno;
-  return error ? pl_fail_errno(error, path, "flush the file to disk") : PL_OK;
+  if (UNINTERRUPTED(fdatasync(fd)) == 0) return PL_OK;
+  return pl_fail_errno(errno, path, "flush the file to disk");
+}
+
+pl_status pl_file_open_directory(const char *directory, int *fd) {
+  *fd = UNINTERRUPTED(open(directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  return *fd < 0 ? pl_fail_errno(errno, directory, "open the directory") : PL_OK;
+}
+
+pl_status pl_file_sync_names(int fd, const char *directory) {
+  if (UNINTERRUPTED(fsync(fd)) == 0) return PL_OK;
+  return pl_fail_errno(errno, directory, "flush the directory to disk");
 }
 
 pl_status pl_file_sync_directory(const char *directory) {
-  int error = PL_FAIL_HERE("fsync_directory");
-  int fd = error ? -1 : open(directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-  if (fd < 0) return pl_fail_errno(error ? error : errno, directory, "open the directory");
-  int failed = fsync(fd) != 0 ? errno : 0;
-  close(fd);
-  return failed ? pl_fail_errno(failed, directory, "flush the directory to disk") : PL_OK;
+  int fd;
+  PL_TRY(pl_file_open_directory(directory, &fd));
+  pl_status status = pl_file_sync_names(fd, directory);
+  pl_file_close(fd);
+  return status;
 }
 
 pl_status pl_file_truncate(int fd, const char *path, uint64_t size) {
-  int error = PL_FAIL_HERE("ftruncate");
-  if (!error && ftruncate(fd, (off_t)size) != 0) error = errno;
-  return error ? pl_fail_errno(error, path, "truncate the file") : PL_OK;
+  if (UNINTERRUPTED(ftruncate(fd, (off_t)size)) == 0) return PL_OK;
+  return pl_fail_errno(errno, path, "truncate the file");
 }
 
 pl_status pl_file_rename(const char *from, const char *to) {
-  int error = PL_FAIL_HERE("rename");
-  if (!error && rename(from, to) != 0) error = errno;
-  return error ? pl_fail_errno(error, to, "rename a file to this name") : PL_OK;
+  if (rename(from, to) == 0) return PL_OK;
+  return pl_fail_errno(errno, to, "rename a file to this name");
 }
 
 pl_status pl_file_remove(const char *path) {
@@ -200,9 +218,10 @@ pl_status pl_file_remove(const char *path) {
 
 pl_status pl_file_read_small(const char *path, char *buffer, size_t capacity, size_t *size) {
   *size = 0;
-  if (!pl_file_exists(path)) return PL_NOT_READY;
   int fd;
-  PL_TRY(pl_file_open(path, O_RDONLY, &fd));
+  pl_status status = pl_file_open(path, O_RDONLY, &fd);
+  if (status == PL_ERR_IO && pl_error_last()->os_errno == ENOENT) return PL_NOT_READY;
+  PL_TRY(status);
   while (*size < capacity) {
     ssize_t n = read(fd, buffer + *size, capacity - *size);
     if (n < 0 && errno == EINTR) continue;
@@ -219,18 +238,14 @@ pl_status pl_file_read_small(const char *path, char *buffer, size_t capacity, si
 }
 
 static pl_status write_all(int fd, const char *path, const char *bytes, size_t size) {
-  int error = PL_FAIL_HERE("write");
-  while (!error && size > 0) {
+  while (size > 0) {
     ssize_t n = write(fd, bytes, size);
     if (n < 0 && errno == EINTR) continue;
-    if (n < 0) {
-      error = errno;
-      break;
-    }
+    if (n < 0) return pl_fail_errno(errno, path, "write the file");
     bytes += n;
     size -= (size_t)n;
   }
-  return error ? pl_fail_errno(error, path, "write the file") : PL_OK;
+  return PL_OK;
 }
 
 pl_status pl_file_replace(const char *directory, const char *name, const void *bytes, size_t size,
@@ -288,12 +303,15 @@ void pl_sleep_ms(int ms) {
   nanosleep(&pause, NULL);
 }
 
-void pl_boot_id(uint8_t out[16]) {
-  char text[64] = {0};
-  size_t size, digits = 0;
-  memset(out, 0, 16);
-  if (pl_file_read_small("/proc/sys/kernel/random/boot_id", text, sizeof text - 1, &size) != PL_OK)
-    return;
+static struct {
+  pthread_mutex_t lock;
+  bool is_known;
+  uint8_t boot_id[16]; /* zeros where there is no /proc */
+  uint64_t pid_namespace;
+} host = {.lock = PTHREAD_MUTEX_INITIALIZER};
+
+static void parse_boot_id(const char *text, uint8_t out[16]) {
+  size_t digits = 0;
   for (const char *c = text; *c && digits < 32; c++) {
     int value = *c >= '0' && *c <= '9' ? *c - '0' : *c >= 'a' && *c <= 'f' ? *c - 'a' + 10 : -1;
     if (value < 0) continue;
@@ -302,9 +320,41 @@ void pl_boot_id(uint8_t out[16]) {
   }
 }
 
-uint64_t pl_pid_namespace(void) {
+static pl_status learn(void) {
+  static const char boot_id[] = "/proc/sys/kernel/random/boot_id", pid[] = "/proc/self/ns/pid";
+  char text[64] = {0};
+  size_t size;
   struct stat info;
-  return stat("/proc/self/ns/pid", &info) == 0 ? (uint64_t)info.st_ino : 0;
+  if (!host.is_known) {
+    pl_status status = pl_file_read_small(boot_id, text, sizeof text - 1, &size);
+    if (status < 0) return status;
+    parse_boot_id(text, host.boot_id);
+    host.is_known = true;
+  }
+  /* Asked again each time: a fork may have led into another one. */
+  if (stat(pid, &info) == 0) host.pid_namespace = (uint64_t)info.st_ino;
+  else if (errno != ENOENT) return pl_fail_errno(errno, pid, "ask for the PID namespace");
+  return PL_OK;
+}
+
+pl_status pl_host_learn(void) {
+  pthread_mutex_lock(&host.lock);
+  pl_status status = learn();
+  pthread_mutex_unlock(&host.lock);
+  return status;
+}
+
+void pl_boot_id(uint8_t out[16]) {
+  pthread_mutex_lock(&host.lock);
+  memcpy(out, host.boot_id, sizeof host.boot_id);
+  pthread_mutex_unlock(&host.lock);
+}
+
+uint64_t pl_pid_namespace(void) {
+  pthread_mutex_lock(&host.lock);
+  uint64_t known = host.pid_namespace;
+  pthread_mutex_unlock(&host.lock);
+  return known;
 }
 
 uint64_t pl_random_u64(void) {

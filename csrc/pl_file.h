@@ -1,7 +1,7 @@
 /* The only file that meets the operating system.
  *
  * Everything that can fail for the world's reasons (a full disk, a limit, a foreign truncation)
- * is here, so a test build can make each call fail (pl_fault.h). Linux 5.14 or newer.
+ * is here. The tests make each call fail (tests/c/calls.h). Linux 5.14 or newer.
  */
 #ifndef PL_FILE_H
 #define PL_FILE_H
@@ -25,6 +25,10 @@ pl_status pl_file_check_filesystem(const char *path, bool must_survive_power_los
 pl_status pl_file_open(const char *path, int flags, int *fd);
 void pl_file_close(int fd);
 
+typedef struct pl_file_info {
+  uint64_t size, device, inode;
+} pl_file_info;
+pl_status pl_file_ask(int fd, const char *path, pl_file_info *info);
 pl_status pl_file_size(int fd, const char *path, uint64_t *size);
 bool pl_file_exists(const char *path);
 
@@ -40,6 +44,9 @@ pl_status pl_file_populate(uint8_t *data, size_t size, bool for_write, int fd, c
 
 pl_status pl_file_sync(int fd, const char *path); /* fdatasync */
 pl_status pl_file_sync_directory(const char *directory);
+/* In two halves, for who must know whether it was the disk that failed. */
+pl_status pl_file_open_directory(const char *directory, int *fd);
+pl_status pl_file_sync_names(int fd, const char *directory);
 pl_status pl_file_truncate(int fd, const char *path, uint64_t size);
 pl_status pl_file_rename(const char *from, const char *to);
 pl_status pl_file_remove(const char *path); /* absent is fine */
@@ -63,7 +70,10 @@ int64_t pl_monotonic_ms(void);  /* coarse too; survives clock changes */
 uint64_t pl_monotonic_ns(void); /* precise */
 void pl_sleep_ms(int ms);
 
-/* What the page must be compared with (reliability.md findings 13 to 15 and W19). */
+/* What the page must be compared with (reliability.md findings 13 to 15 and W19): to be learnt
+ * before the other two are asked. An answer that failed would look like another boot, in which
+ * what a kill left is not believed. */
+pl_status pl_host_learn(void);
 void pl_boot_id(uint8_t out[16]);
 uint64_t pl_pid_namespace(void);
 uint64_t pl_random_u64(void);

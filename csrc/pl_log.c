@@ -367,7 +367,7 @@ pl_status pl_log_open(const char *directory, bool writable, const pl_options *wa
   atomic_store(&log->poll_ms, 1);
   pthread_mutex_init(&log->list_lock, NULL);
   pthread_mutex_init(&log->prepare_lock, NULL);
-  pl_status status = PL_OK;
+  pl_status status = pl_host_learn();
   if (snprintf(log->directory, PL_PATH_MAX - 64, "%s", directory) >= PL_PATH_MAX - 64)
     status = pl_fail(PL_ERR_CONFIG, directory, "the path is too long; use a shorter one");
   pl_keeper_register(log);

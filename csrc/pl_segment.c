@@ -9,21 +9,20 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/stat.h>
 
 void pl_segment_name(int64_t base_offset, const char *suffix, char *out) {
   snprintf(out, 32, "%020" PRId64 "%s", base_offset, suffix);
 }
 
 static pl_status map_segment(pl_segment *segment, uint64_t map_bytes, bool writable) {
-  struct stat info;
-  if (fstat(segment->fd, &info) != 0) return pl_fail(PL_ERR_IO, segment->path, "cannot stat");
-  uint64_t size = (uint64_t)info.st_size;
+  pl_file_info info;
+  PL_TRY(pl_file_ask(segment->fd, segment->path, &info));
+  uint64_t size = info.size;
   if (size > PL_SEGMENT_BYTES_MAX)
     return pl_fail(PL_ERR_FORMAT, segment->path,
                    "the segment has %" PRIu64 " bytes, over Kafka's limit of 2 GiB; it is foreign",
                    size);
-  segment->inode = (uint64_t)info.st_ino;
+  segment->inode = info.inode;
   segment->mapped = size > map_bytes ? size : map_bytes;
   if (segment->mapped == 0) segment->mapped = 4096;
   atomic_store(&segment->size, size);

@@ -17,6 +17,7 @@
 #define VALUE_MAGIC 0x6c6f6779u
 
 stage *the_stage;
+char the_context[160];
 
 typedef struct value_head {
   uint32_t magic, life_number, size, check;
@@ -29,7 +30,8 @@ _Noreturn void die(const char *format, ...) {
   va_start(arguments, format);
   vsnprintf(text, sizeof text, format, arguments);
   va_end(arguments);
-  fprintf(stderr, "FAILED (process %d): %s\n", (int)getpid(), text);
+  fprintf(stderr, "FAILED (process %d): %s%s%s\n", (int)getpid(), the_context,
+          *the_context ? ": " : "", text);
   fflush(NULL);
   _exit(1);
 }
@@ -193,12 +195,10 @@ static pl_status read_all(pl_log *log, progress *lives, bool may_be_cut, verdict
   return status == PL_END ? PL_OK : status;
 }
 
-verdict verify_log(pl_log *log, bool may_be_cut) {
+pl_status read_log(pl_log *log, bool may_be_cut, verdict *v) {
   static life before[LIVES_MAX];
-  verdict v;
-  progress *lives = calloc(LIVES_MAX, sizeof *lives);
+  static progress lives[LIVES_MAX];
   uint32_t count = atomic_load(&the_stage->lives);
-  if (!lives) die("no memory");
   /* Witnesses first, then the end: all that they bear must lie below it. */
   for (uint32_t i = 0; i < count; i++) {
     before[i].acked_offset = atomic_load(&the_stage->life[i].acked_offset);
@@ -208,19 +208,24 @@ verdict verify_log(pl_log *log, bool may_be_cut) {
   pl_status status;
   int attempts = 0;
   do {
-    memset(lives, 0, LIVES_MAX * sizeof *lives);
-    v = (verdict){0, atomic_load(&log->page->log_start), pl_log_readable(log), 0};
-    status = read_all(log, lives, may_be_cut && v.start > 0, &v);
+    memset(lives, 0, sizeof lives);
+    *v = (verdict){0, atomic_load(&log->page->log_start), pl_log_readable(log), 0};
+    status = read_all(log, lives, may_be_cut && v->start > 0, v);
   } while (status == PL_ERR_OUT_OF_RANGE && may_be_cut && ++attempts < 100);
-  must(status, "reading the log back");
-  if (v.start + v.records < v.end)
-    die("the log ends at %" PRId64 ", read up to %" PRId64, v.end, v.start + v.records);
+  if (status != PL_OK) return status;
+  if (v->start + v->records < v->end)
+    die("the log ends at %" PRId64 ", read up to %" PRId64, v->end, v->start + v->records);
   for (uint32_t i = 0; i < count; i++)
-    if (before[i].acked > lives[i].next && before[i].acked_offset >= v.start)
+    if (before[i].acked > lives[i].next && before[i].acked_offset >= v->start)
       die("life %u: %" PRIu64 " acknowledged, the last at offset %" PRId64 ", but %" PRIu64
           " found in [%" PRId64 ", %" PRId64 ")", i, before[i].acked, before[i].acked_offset,
-          lives[i].next, v.start, v.end);
-  free(lives);
+          lives[i].next, v->start, v->end);
+  return PL_OK;
+}
+
+verdict verify_log(pl_log *log, bool may_be_cut) {
+  verdict v;
+  must(read_log(log, may_be_cut, &v), "reading the log back");
   return v;
 }
 

@@ -40,6 +40,8 @@ typedef struct stage {
 
 extern stage *the_stage;
 
+extern char the_context[160]; /* what die() says first, if anything */
+
 /* Prints and ends the process with status 1. */
 _Noreturn void die(const char *format, ...) __attribute__((format(printf, 1, 2)));
 /* Dies of a pl_status that is not PL_OK, with its details. */
@@ -66,6 +68,8 @@ typedef struct verdict {
 /* Reads all of the log, its CRC marks dropped, and dies of the first thing that is wrong. With
  * `may_be_cut`, a life may have lost its beginning to delete_before. */
 verdict verify_log(pl_log *log, bool may_be_cut);
+/* The same, but what the core answered when it could not read is returned. */
+pl_status read_log(pl_log *log, bool may_be_cut, verdict *v);
 
 /* All options left to what is stored or default. */
 pl_options options_unset(void);

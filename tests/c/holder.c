@@ -24,11 +24,6 @@ void pl_fault_point(const char *name) {
   kill(getpid(), signal_to_send);
 }
 
-int pl_fault_errno(const char *call) {
-  (void)call;
-  return 0;
-}
-
 static void append(pl_log *log, const char *text) {
   const pl_slice null = {NULL, -1}, none = {NULL, 0};
   pl_slice value = {(const uint8_t *)text, (int64_t)strlen(text)};

@@ -79,11 +79,6 @@ void pl_fault_point(const char *name) {
   for (;;) pause();
 }
 
-int pl_fault_errno(const char *call) {
-  (void)call;
-  return 0;
-}
-
 /* ---- a writer --------------------------------------------------------------------------- */
 
 typedef struct writer {
