@@ -41,7 +41,7 @@ pl_status pl_list_segments(const char *directory, int64_t **bases, int64_t *coun
   if (!entries) return pl_fail_errno(errno, directory, "list the directory");
   int64_t capacity = 0;
   struct dirent *entry;
-  while ((entry = readdir(entries))) {
+  while (errno = 0, (entry = readdir(entries))) {
     int64_t base = base_of_name(entry->d_name);
     if (base < 0) continue;
     if (*count == capacity) {
@@ -57,7 +57,13 @@ pl_status pl_list_segments(const char *directory, int64_t **bases, int64_t *coun
     }
     (*bases)[(*count)++] = base;
   }
+  int error = errno;
   closedir(entries);
+  if (error) {
+    free(*bases);
+    *bases = NULL;
+    return pl_fail_errno(error, directory, "list the directory");
+  }
   if (*count) qsort(*bases, (size_t)*count, sizeof **bases, compare_bases);
   return PL_OK;
 }
