@@ -10,6 +10,7 @@
  *   record bytes -> page hints -> end_offset (release). Only the last makes the record exist.
  */
 #include <assert.h>
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -220,10 +221,12 @@ static pl_status roll(pl_log *log) {
   pl_segment *next = take_prepared(log);
   if (!next) return PL_NOT_READY;
   PL_POINT("roll-before-rename");
-  if (pl_file_rename(next->path, path) != PL_OK) {
-    atomic_store(&page->prepared, 0); /* somebody removed it: prepare another */
+  pl_status renamed = pl_file_rename(next->path, path);
+  if (renamed != PL_OK) {
+    bool is_removed = renamed == PL_ERR_IO && pl_error_last()->os_errno == ENOENT;
+    atomic_store(&page->prepared, 0); /* whatever is there now: prepare another */
     pl_segment_release(next);
-    return PL_NOT_READY;
+    return is_removed ? PL_NOT_READY : renamed;
   }
   PL_POINT("roll-after-rename");
   memcpy(next->path, path, sizeof path);
