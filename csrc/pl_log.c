@@ -218,21 +218,22 @@ pl_status pl_log_check(const pl_log *log) {
 
 /* ---- opening ---------------------------------------------------------------------------- */
 
-bool pl_page_is_believable(const pl_page *page, int fd, const pl_meta *meta) {
-  pl_page *own = calloc(1, sizeof *own);
-  struct stat info;
-  if (!own || fstat(fd, &info) != 0) {
-    free(own);
-    return false;
-  }
-  pl_page_init(own, meta->incarnation);
-  const pl_page_identity *a = &page->identity, *b = &own->identity;
-  bool believable = a->magic == b->magic && a->layout == b->layout &&
-                    a->mutex_abi == b->mutex_abi && a->incarnation == b->incarnation &&
-                    memcmp(a->boot_id, b->boot_id, sizeof a->boot_id) == 0 &&
-                    a->device == (uint64_t)info.st_dev && a->inode == (uint64_t)info.st_ino;
-  free(own);
-  return believable;
+pl_trust pl_page_trust(const pl_page *page, const pl_file_info *file, const pl_meta *meta) {
+  const pl_page_identity *a = &page->identity;
+  pl_page_identity b;
+  pl_page_identify(&b, meta->incarnation);
+  if (a->magic != b.magic || a->layout != b.layout || a->incarnation != b.incarnation ||
+      a->device != file->device || a->inode != file->inode)
+    return PL_TRUST_NONE;
+  bool is_of_boot = memcmp(a->boot_id, b.boot_id, sizeof a->boot_id) == 0;
+  return is_of_boot && a->mutex_abi == b.mutex_abi ? PL_TRUST_ALL : PL_TRUST_FLOOR;
+}
+
+bool pl_is_evidence(pl_status status) {
+  if (status >= 0) return true;
+  int error = pl_error_last()->os_errno;
+  return status == PL_ERR_FORMAT || (status == PL_ERR_CORRUPT && !error) ||
+         (status == PL_ERR_IO && (error == ENOENT || error == ELOOP));
 }
 
 static pl_status conflicts(const pl_log *log, const pl_options *stored, const pl_options *wanted) {
@@ -298,10 +299,14 @@ static pl_status attach(pl_log *log, const pl_options *wanted) {
   log->batch_bytes_max = message_max < PL_OPEN_BATCH_BYTES ? message_max : PL_OPEN_BATCH_BYTES;
   log->record_bytes_max = (message_max < hold ? message_max : hold) - PL_BATCH_HEADER_SIZE;
   status = map_shared(log->directory, "control", log->is_writable, PL_PAGE_BYTES, &fd, &data);
-  if (status != PL_OK) return status == PL_ERR_READ_ONLY ? status : PL_NOT_READY;
+  if (status != PL_OK) return pl_is_evidence(status) ? PL_NOT_READY : status;
   pl_page *page = (pl_page *)(void *)data;
-  if (!pl_page_is_believable(page, fd, &log->meta)) status = refuse_page(log, page);
-  else if (!log->is_writable && !agrees_with_meta(page, &log->meta)) status = PL_NOT_READY;
+  pl_file_info info;
+  status = pl_file_ask(fd, log->directory, &info);
+  if (status == PL_OK && pl_page_trust(page, &info, &log->meta) != PL_TRUST_ALL)
+    status = refuse_page(log, page);
+  else if (status == PL_OK && !log->is_writable && !agrees_with_meta(page, &log->meta))
+    status = PL_NOT_READY;
   pl_file_close(fd);
   if (status == PL_OK && log->is_writable && page->identity.pid_namespace != pl_pid_namespace())
     status = pl_fail(PL_ERR_ENVIRONMENT, log->directory,
@@ -314,7 +319,7 @@ static pl_status attach(pl_log *log, const pl_options *wanted) {
     if (status == PL_OK) {
       pl_file_close(fd);
       log->bells = (pl_bells *)(void *)bells;
-    } else {
+    } else if (pl_is_evidence(status)) {
       status = PL_NOT_READY;
     }
   }
@@ -352,11 +357,11 @@ static pl_status open_for_append(pl_log *log, const pl_options *wanted, int wait
 }
 
 static pl_status open_for_reading(pl_log *log, const pl_options *wanted) {
-  if (open_lock(log) == PL_OK && pl_file_lock(log->lock_fd, log->directory, false, 1000) == PL_OK) {
-    pl_status status = attach(log, wanted);
-    if (status == PL_OK) return PL_OK;
-    if (status == PL_ERR_CONFIG) return status;
-  }
+  pl_status status = open_lock(log);
+  if (status == PL_OK) status = pl_file_lock(log->lock_fd, log->directory, false, 1000);
+  if (status == PL_OK) status = attach(log, wanted);
+  /* A private page would show less than there is, for a failure that will pass. */
+  if (status == PL_OK || !(pl_is_evidence(status) || status == PL_ERR_READ_ONLY)) return status;
   pl_file_close(log->lock_fd); /* whoever comes to recover must not be kept waiting by us */
   log->lock_fd = -1;
   PL_TRY(pl_recover_private(log));

@@ -125,7 +125,16 @@ pl_status pl_create_segment(pl_log *log, int64_t base);
 pl_status pl_recover(pl_log *log, const pl_options *wanted);
 /* For mode "r" without a believable page: fills a private one from the files alone. */
 pl_status pl_recover_private(pl_log *log);
-bool pl_page_is_believable(const pl_page *page, int fd, const pl_meta *meta);
+/* Does a status tell something of the files? That they could not be asked, for want of descriptors
+ * or memory, tells nothing: who took it for damage would cut off what a kill had left whole. */
+bool pl_is_evidence(pl_status status);
+
+typedef enum pl_trust {
+  PL_TRUST_NONE,
+  PL_TRUST_FLOOR, /* of this very file, but of another boot: only the durable floor counts */
+  PL_TRUST_ALL,
+} pl_trust;
+pl_trust pl_page_trust(const pl_page *page, const pl_file_info *file, const pl_meta *meta);
 
 /* pl_append.c. All return PL_BUSY or PL_NOT_READY without having done anything when the lock or
  * a preparation is missing and wait_ms is 0; with wait_ms > 0 they prepare and wait themselves

@@ -8,13 +8,17 @@
 
 #include "pl_file.h"
 
+void pl_page_identify(pl_page_identity *identity, uint64_t incarnation) {
+  identity->magic = PL_PAGE_MAGIC;
+  identity->layout = PL_PAGE_LAYOUT;
+  identity->mutex_abi = pl_lock_abi();
+  pl_boot_id(identity->boot_id);
+  identity->incarnation = incarnation;
+  identity->pid_namespace = pl_pid_namespace();
+}
+
 void pl_page_init(pl_page *page, uint64_t incarnation) {
-  page->identity.magic = PL_PAGE_MAGIC;
-  page->identity.layout = PL_PAGE_LAYOUT;
-  page->identity.mutex_abi = pl_lock_abi();
-  pl_boot_id(page->identity.boot_id);
-  page->identity.incarnation = incarnation;
-  page->identity.pid_namespace = pl_pid_namespace();
+  pl_page_identify(&page->identity, incarnation);
   pl_lock_init(&page->flush_lock);
   pl_lock_init(&page->maintenance_lock);
 }

@@ -87,6 +87,7 @@ _Static_assert(sizeof(pl_page) <= PL_PAGE_BYTES, "the page outgrew its file");
 
 /* Fills a zeroed page. The file's device and inode are the caller's to set. */
 void pl_page_init(pl_page *page, uint64_t incarnation);
+void pl_page_identify(pl_page_identity *identity, uint64_t incarnation);
 
 /* Check value of the durable floor: ties it to this log. */
 uint64_t pl_floor_check(int64_t floor, uint64_t incarnation);

@@ -11,12 +11,12 @@
  *
  * Every step can be repeated after a crash in the next one.
  */
+#include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 
 #include "pl_fault.h"
 #include "pl_log.h"
@@ -49,6 +49,8 @@ static bool is_zero(const uint8_t *p, uint64_t size) {
   return size == 0;
 }
 
+static const char unreadable[] = "it cannot be read"; /* whose status stands in pl_error_last() */
+
 /* The acceptance rule for the batch at `position`; NULL or why not. */
 static const char *reject(pl_segment *segment, uint64_t position, int64_t expected,
                           const pl_meta *meta, pl_header *header) {
@@ -58,7 +60,7 @@ static const char *reject(pl_segment *segment, uint64_t position, int64_t expect
   if (position + PL_BATCH_HEADER_SIZE > size) return "the file ends inside a batch header";
   const uint8_t *batch = segment->data + position;
   if (!pl_header_decode(batch, size - position, header, &why)) return why;
-  if (pl_segment_probe(segment, position, header->size) != PL_OK) return "it cannot be read";
+  if (pl_segment_probe(segment, position, header->size) != PL_OK) return unreadable;
   if (!pl_batch_crc_matches(batch, header->size)) return "a batch fails its CRC-32C";
   if (header->base_offset != expected) return "a batch does not begin where the last one ended";
   if (header->records_count != header->last_offset - header->base_offset + 1)
@@ -98,15 +100,16 @@ static pl_status scan_segment(pl_log *log, pl_scan *scan, int64_t i, int64_t *ex
   uint64_t position = 0;
   PL_TRY(open_segment(log, scan->bases[i], false, &segment));
   uint64_t size = atomic_load(&segment->size);
-  if (size && pl_segment_probe(segment, 0, size) != PL_OK) {
-    pl_segment_release(segment);
-    return pl_error_last()->status;
-  }
-  while (position < size) {
+  if (size && pl_segment_probe(segment, 0, size) != PL_OK) why = unreadable;
+  while (!why && position < size) {
     why = reject(segment, position, *expected, &log->meta, &header);
     if (why) break;
     position += header.size;
     *expected = header.last_offset + 1;
+  }
+  if (why == unreadable) {
+    pl_segment_release(segment);
+    return pl_error_last()->status;
   }
   *reached_end = position >= size;
   scan->ends[i] = position;
@@ -294,51 +297,58 @@ static pl_status settle(pl_log *log, pl_scan *scan, int64_t floor, bool was_clea
 
 /* ---- evidence --------------------------------------------------------------------------- */
 
-/* Copies the old page out if it may be believed; `is_same_file` tells whether its durable floor
- * may (a reboot yes, a copy no). */
-static bool read_old_page(const pl_log *log, pl_page *old, bool *is_same_file) {
+/* Copies the old page out, and tells how much of it may be believed. */
+static pl_status read_old_page(const pl_log *log, pl_page *old, pl_trust *trust) {
   char path[PL_PATH_MAX];
   int fd;
   size_t got;
-  struct stat info;
-  *is_same_file = false;
-  if (pl_file_path(log->directory, "control", path) != PL_OK ||
-      pl_file_read_small(path, (char *)old, sizeof *old, &got) != PL_OK || got < sizeof *old ||
-      pl_file_open(path, O_RDONLY, &fd) != PL_OK)
-    return false;
-  bool believable = pl_page_is_believable(old, fd, &log->meta);
-  if (fstat(fd, &info) == 0)
-    *is_same_file = old->identity.magic == PL_PAGE_MAGIC &&
-                    old->identity.layout == PL_PAGE_LAYOUT &&
-                    old->identity.inode == (uint64_t)info.st_ino &&
-                    old->identity.device == (uint64_t)info.st_dev &&
-                    old->identity.incarnation == log->meta.incarnation;
+  pl_file_info info;
+  *trust = PL_TRUST_NONE;
+  PL_TRY(pl_file_path(log->directory, "control", path));
+  pl_status status = pl_file_read_small(path, (char *)old, sizeof *old, &got);
+  if (status == PL_OK && got == sizeof *old) status = pl_file_open(path, O_RDONLY, &fd);
+  else if (status == PL_OK) return PL_OK;
+  if (status != PL_OK) return pl_is_evidence(status) ? PL_OK : status;
+  status = pl_file_ask(fd, path, &info);
+  if (status == PL_OK) *trust = pl_page_trust(old, &info, &log->meta);
   pl_file_close(fd);
-  return believable;
+  return status;
+}
+
+static pl_status walk_tail(pl_segment *segment, const pl_view *view, uint64_t hint,
+                           pl_tail *tail) {
+  pl_header header;
+  uint64_t position;
+  int64_t end = view->end_offset, base = segment->base_offset;
+  memset(tail, 0, sizeof *tail);
+  if (end == base) return PL_OK;
+  if (hint < segment->mapped &&
+      pl_segment_batch(segment, hint, -1, view, &header) == PL_OK && header.base_offset >= base &&
+      pl_segment_walk_to_end(segment, hint, header.base_offset, view, tail) == PL_OK)
+    return PL_OK;
+  PL_TRY(pl_segment_find(segment, end - 1, view, &position, &header));
+  if (header.size) PL_TRY(pl_segment_verify(segment, position, &header, view));
+  return pl_segment_walk_to_end(segment, position, header.base_offset, view, tail);
 }
 
 /* Does the last segment's walk meet `end` exactly, every batch of the last stretch whole? */
-static bool tail_is_whole(pl_log *log, int64_t end, int64_t sealed, uint64_t hint,
-                          pl_tail *tail) {
+static pl_status tail_is_whole(pl_log *log, int64_t end, int64_t sealed, uint64_t hint,
+                               pl_tail *tail, bool *is_whole) {
   int64_t *bases, count;
   pl_segment *segment;
-  pl_header header;
-  if (pl_list_segments(log->directory, &bases, &count) != PL_OK) return false;
+  *is_whole = false;
+  PL_TRY(pl_list_segments(log->directory, &bases, &count));
   int64_t base = count ? bases[count - 1] : -1;
   free(bases);
-  if (base < 0 || base > end || open_segment(log, base, false, &segment) != PL_OK) return false;
+  if (base < 0 || base > end) return PL_OK;
   pl_view view = {end, sealed, &log->meta, true};
-  bool whole = end == base;
-  memset(tail, 0, sizeof *tail);
-  if (!whole && hint < segment->mapped &&
-      pl_segment_batch(segment, hint, -1, &view, &header) == PL_OK && header.base_offset >= base)
-    whole = pl_segment_walk_to_end(segment, hint, header.base_offset, &view, tail) == PL_OK;
-  uint64_t position;
-  if (!whole && pl_segment_find(segment, end - 1, &view, &position, &header) == PL_OK)
-    whole = (header.size == 0 || pl_segment_verify(segment, position, &header, &view) == PL_OK) &&
-            pl_segment_walk_to_end(segment, position, header.base_offset, &view, tail) == PL_OK;
-  pl_segment_release(segment);
-  return whole;
+  pl_status status = open_segment(log, base, false, &segment);
+  if (status == PL_OK) {
+    status = walk_tail(segment, &view, hint, tail);
+    pl_segment_release(segment);
+  }
+  *is_whole = status == PL_OK;
+  return pl_is_evidence(status) ? PL_OK : status;
 }
 
 static void remove_leftovers(const pl_log *log) {
@@ -364,7 +374,7 @@ static pl_status put_page(pl_log *log, const pl_page *old, int64_t end, const pl
   char path[PL_PATH_MAX], final[PL_PATH_MAX];
   int64_t *bases, count;
   uint8_t *data;
-  struct stat info;
+  pl_file_info info;
   int fd;
   PL_TRY(make_file(log, "doorbells", sizeof(pl_bells), path, &fd));
   pl_file_close(fd);
@@ -376,14 +386,14 @@ static pl_status put_page(pl_log *log, const pl_page *old, int64_t end, const pl
                            "the segment that holds offset %" PRId64 " is missing; restore it, or "
                            "read the rest with mode=\"r\"", log->meta.log_start);
   PL_TRY(make_file(log, "control.tmp", PL_PAGE_BYTES, path, &fd));
-  pl_status status = pl_file_map(fd, path, PL_PAGE_BYTES, true, &data);
-  if (status == PL_OK && fstat(fd, &info) != 0) status = PL_ERR_IO;
+  pl_status status = pl_file_ask(fd, path, &info);
+  if (status == PL_OK) status = pl_file_map(fd, path, PL_PAGE_BYTES, true, &data);
   pl_file_close(fd);
   PL_TRY(status);
   pl_page *page = (pl_page *)(void *)data;
   pl_page_init(page, log->meta.incarnation);
-  page->identity.device = (uint64_t)info.st_dev;
-  page->identity.inode = (uint64_t)info.st_ino;
+  page->identity.device = info.device;
+  page->identity.inode = info.inode;
   /* Nobody saw whether the last writer died inside: the first to append looks, and repairs. */
   atomic_store(&page->state, log->recovered.reason == 1 ? PL_LOG_BROKEN : PL_LOG_LIVE);
   if (old && atomic_load(&old->state) == PL_LOG_POISONED) {
@@ -414,8 +424,8 @@ static pl_status put_page(pl_log *log, const pl_page *old, int64_t end, const pl
 }
 
 /* What a promise of durability needs after a kill: the page cache goes to disk before anybody
- * reads (reliability.md finding 17). */
-static pl_status sync_all(pl_log *log, int64_t from) {
+ * reads (reliability.md finding 17). *refused is the disk's errno: never to be asked again. */
+static pl_status sync_all(pl_log *log, int64_t from, int *refused) {
   int64_t *bases, count;
   PL_TRY(pl_list_segments(log->directory, &bases, &count));
   pl_status status = PL_OK;
@@ -424,17 +434,22 @@ static pl_status sync_all(pl_log *log, int64_t from) {
     pl_segment *segment;
     status = open_segment(log, bases[i], true, &segment);
     if (status != PL_OK) break;
-    status = pl_file_sync(segment->fd, segment->path);
+    if (pl_file_sync(segment->fd, segment->path) != PL_OK) *refused = pl_error_last()->os_errno;
     pl_segment_release(segment);
   }
   free(bases);
-  return status == PL_OK ? pl_file_sync_directory(log->directory) : status;
+  int fd;
+  if (status == PL_OK) status = pl_file_open_directory(log->directory, &fd);
+  if (status != PL_OK) return status;
+  if (pl_file_sync_names(fd, log->directory) != PL_OK) *refused = pl_error_last()->os_errno;
+  pl_file_close(fd);
+  return PL_OK;
 }
 
-static int64_t known_floor(const pl_log *log, const pl_page *old, bool is_same_file) {
+static int64_t known_floor(const pl_log *log, const pl_page *old, pl_trust trust) {
   int64_t floor = log->meta.durable_end;
   int64_t claimed = atomic_load(&old->durable_floor);
-  if (is_same_file && claimed > floor &&
+  if (trust >= PL_TRUST_FLOOR && claimed > floor &&
       atomic_load(&old->floor_check) == pl_floor_check(claimed, log->meta.incarnation))
     floor = claimed;
   return floor;
@@ -443,16 +458,22 @@ static int64_t known_floor(const pl_log *log, const pl_page *old, bool is_same_f
 static pl_status recover_with(pl_log *log, pl_page *old) {
   pl_meta *meta = &log->meta;
   pl_tail tail = {0};
-  bool is_same_file, is_dirty = true;
-  bool believable = read_old_page(log, old, &is_same_file);
+  bool is_dirty = true, is_whole = false;
+  pl_trust trust;
+  PL_TRY(read_old_page(log, old, &trust));
   bool was_clean = pl_meta_is_clean(meta);
-  int64_t floor = known_floor(log, old, is_same_file), end = meta->clean_end;
-  const pl_page *state_from = believable ? old : NULL;
-  if (was_clean && tail_is_whole(log, end, end, UINT64_MAX, &tail)) {
+  int64_t floor = known_floor(log, old, trust), end = meta->clean_end;
+  pl_page *state_from = trust == PL_TRUST_ALL ? old : NULL;
+  if (was_clean) {
+    PL_TRY(tail_is_whole(log, end, end, UINT64_MAX, &tail, &is_whole));
+  } else if (state_from) {
+    end = atomic_load(&old->end_offset);
+    PL_TRY(tail_is_whole(log, end, atomic_load(&old->sealed_offset), old->batch_position, &tail,
+                         &is_whole));
+  }
+  if (is_whole && was_clean) {
     is_dirty = false;
-  } else if (!was_clean && believable &&
-             tail_is_whole(log, end = atomic_load(&old->end_offset),
-                           atomic_load(&old->sealed_offset), old->batch_position, &tail)) {
+  } else if (is_whole) {
     log->recovered.reason = 1;
     log->recovered.cut_offset = log->recovered.next_offset = end;
     if (atomic_load(&old->reserved_end) > meta->reserved_end && end > meta->reserved_end)
@@ -471,8 +492,16 @@ static pl_status recover_with(pl_log *log, pl_page *old) {
   }
   if (meta->options.durability != PL_DURABILITY_OS && is_dirty &&
       !(state_from && atomic_load(&state_from->state) == PL_LOG_POISONED)) {
-    PL_TRY(sync_all(log, floor));
-    floor = end - tail.count; /* an open batch is no batch yet for a scan: never promised */
+    int refused = 0;
+    PL_TRY(sync_all(log, floor, &refused));
+    /* What a scan read came from the disk: it may be asked again. */
+    if (refused && !state_from) return pl_fail_errno(refused, log->directory, "flush the log");
+    if (!refused) {
+      floor = end - tail.count; /* an open batch is no batch yet for a scan: never promised */
+    } else { /* asked again, it would say yes to what it lost: the log is poisoned instead */
+      atomic_store(&old->state, PL_LOG_POISONED);
+      atomic_store(&old->poison_errno, refused);
+    }
   }
   return put_page(log, state_from, end, &tail, is_dirty, floor < end ? floor : end);
 }
@@ -505,7 +534,9 @@ pl_status pl_recover_private(pl_log *log) {
   PL_TRY(pl_options_check(log->directory, &log->meta.options));
   log->options = log->meta.options;
   int64_t end = log->meta.clean_end;
-  if (end < 0 || !tail_is_whole(log, end, end, UINT64_MAX, &tail)) {
+  bool is_whole = false;
+  if (end >= 0) PL_TRY(tail_is_whole(log, end, end, UINT64_MAX, &tail, &is_whole));
+  if (!is_whole) {
     status = scan_log(log, log->meta.durable_end, &scan);
     end = scan.cut_offset;
     free_scan(&scan);
