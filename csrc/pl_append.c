@@ -46,6 +46,18 @@ static void seal_open_batch(pl_log *log) {
 
 /* ---- after a death ---------------------------------------------------------------------- */
 
+static pl_status state_error(const pl_log *log, uint32_t state) {
+  if (state == PL_LOG_POISONED) {
+    pl_fail(PL_ERR_DURABILITY, log->directory,
+            "a flush to disk failed (errno %d), so the log takes no more appends; records below "
+            "durable_offset are safe; copy what you need, repair the disk and reopen after a "
+            "reboot", atomic_load(&log->page->poison_errno));
+    pl_error_last()->os_errno = atomic_load(&log->page->poison_errno);
+    return PL_ERR_DURABILITY;
+  }
+  return pl_fail(PL_ERR_CLOSED, log->directory, "the log was deleted; open another");
+}
+
 static pl_status switch_active(pl_log *log, int64_t base) {
   char name[32];
   pl_segment *segment;
@@ -79,16 +91,20 @@ static pl_status finish_roll(pl_log *log) {
 /* What the dead writer left behind the end could be whole valid batches, and might reach the
  * disk while what is written over them does not. Their headers are zeroed there, durably, before
  * any of their offsets is used again. */
-static pl_status destroy_leftovers(pl_segment *segment, uint64_t position) {
+static pl_status destroy_leftovers(pl_log *log, pl_segment *segment, uint64_t position) {
   bool found = false;
-  while (pl_segment_see(segment, position, PL_BATCH_HEADER_SIZE, true) == PL_OK) {
+  pl_status status;
+  while ((status = pl_segment_see(segment, position, PL_BATCH_HEADER_SIZE, true)) == PL_OK) {
     uint64_t length = pl_batch_load_length(segment->data + position);
     if (length == 0 || length > PL_SEGMENT_BYTES_MAX) break;
     memset(segment->data + position, 0, PL_BATCH_HEADER_SIZE);
     position += length + PL_BATCH_LENGTH_OVERHEAD;
     found = true;
   }
-  return found ? pl_file_sync(segment->fd, segment->path) : PL_OK;
+  if (status < 0) return status;
+  if (!found || pl_file_sync(segment->fd, segment->path) == PL_OK) return PL_OK;
+  pl_log_poison(log, pl_error_last()->os_errno); /* done again, it would find nothing to sync */
+  return state_error(log, PL_LOG_POISONED);
 }
 
 static pl_status find_tail(pl_log *log, const pl_view *view, pl_tail *tail) {
@@ -124,19 +140,7 @@ static pl_status repair(pl_log *log) {
   PL_POINT("repair-derived");
   seal_open_batch(log);
   mark_sealed(page);
-  return destroy_leftovers(log->active, page->position);
-}
-
-static pl_status state_error(const pl_log *log, uint32_t state) {
-  if (state == PL_LOG_POISONED) {
-    pl_fail(PL_ERR_DURABILITY, log->directory,
-            "a flush to disk failed (errno %d), so the log takes no more appends; records below "
-            "durable_offset are safe; copy what you need, repair the disk and reopen after a "
-            "reboot", atomic_load(&log->page->poison_errno));
-    pl_error_last()->os_errno = atomic_load(&log->page->poison_errno);
-    return PL_ERR_DURABILITY;
-  }
-  return pl_fail(PL_ERR_CLOSED, log->directory, "the log was deleted; open another");
+  return destroy_leftovers(log, log->active, page->position);
 }
 
 /* Entered with the lock held and something wrong; releases it unless it returns PL_OK. */

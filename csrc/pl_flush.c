@@ -35,9 +35,10 @@ void pl_log_poison(pl_log *log, int os_errno) {
   pl_bells_ring_if_any(log->bells, &log->page->bells);
 }
 
-/* Only what the disk answered poisons: a file that could not be opened to ask it is no news. */
+/* For what the disk answered, and nothing else: a file that could not be opened to ask it is no
+ * news. */
 static pl_status poison_if_lost(pl_log *log, pl_status status) {
-  if (status >= 0 || status == PL_ERR_LIMIT) return status;
+  if (status >= 0) return status;
   int os_errno = pl_error_last()->os_errno;
   pl_log_poison(log, os_errno);
   return poisoned(log, os_errno);
@@ -58,7 +59,11 @@ static pl_status sync_segments(pl_log *log, int64_t from, int64_t active_base) {
   int64_t base, next_base = from;
   do PL_TRY(sync_segment_of(log, next_base, &base, &next_base));
   while (base < active_base && next_base != INT64_MAX);
-  return poison_if_lost(log, pl_file_sync_directory(log->directory));
+  int fd;
+  PL_TRY(pl_file_open_directory(log->directory, &fd));
+  pl_status status = poison_if_lost(log, pl_file_sync_names(fd, log->directory));
+  pl_file_close(fd);
+  return status;
 }
 
 static pl_status flush_locked(pl_log *log, int wait_ms) {

@@ -209,10 +209,8 @@ static pl_status trim(const pl_log *log, int64_t base, uint64_t size) {
   PL_TRY(pl_file_open(path, O_RDWR, &fd));
   uint64_t had;
   pl_status status = pl_file_size(fd, path, &had);
-  if (status == PL_OK && had != size) {
-    status = pl_file_truncate(fd, path, size);
-    if (status == PL_OK) status = pl_file_sync(fd, path);
-  }
+  if (status == PL_OK && had != size) status = pl_file_truncate(fd, path, size);
+  if (status == PL_OK) status = pl_file_sync(fd, path); /* an earlier attempt may have died here */
   pl_file_close(fd);
   return status;
 }
