@@ -12,6 +12,7 @@
 #include <pthread.h>
 #include <signal.h>
 #include <stdbool.h>
+#include <string.h>
 #include <unistd.h>
 
 #include "pl_log.h"
@@ -21,7 +22,7 @@ enum { TICK_MS = 50, REST_MS = 1000, IDLE_SEAL_MS = 100, AGE_SEAL_MS = 1000, RET
 static struct keeper {
   pthread_mutex_t lock; /* guards the list; held while a log is being worked on */
   pl_log *logs;         /* all that this process has open */
-  bool is_running;
+  _Atomic bool is_running;
   _Atomic uint32_t nudges;
 } keeper = {.lock = PTHREAD_MUTEX_INITIALIZER};
 
@@ -160,7 +161,7 @@ void pl_keeper_drop(pl_log *log) {
 }
 
 /* All signals are the interpreter's: none may be delivered to this thread. */
-static bool start(void) {
+static int start(void) {
   pthread_t thread;
   pthread_attr_t attributes;
   sigset_t all, old;
@@ -169,18 +170,27 @@ static bool start(void) {
   pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
   pthread_attr_setstacksize(&attributes, 256 * 1024);
   pthread_sigmask(SIG_BLOCK, &all, &old);
-  bool started = pthread_create(&thread, &attributes, run, NULL) == 0;
+  int error = pthread_create(&thread, &attributes, run, NULL);
   pthread_sigmask(SIG_SETMASK, &old, NULL);
   pthread_attr_destroy(&attributes);
-  return started;
+  return error;
 }
 
-void pl_keeper_adopt(pl_log *log) {
-  if (log->is_kept) return;
+pl_status pl_keeper_adopt(pl_log *log) {
+  if (log->is_kept && atomic_load(&keeper.is_running)) return PL_OK;
+  int error = 0;
   pthread_mutex_lock(&keeper.lock);
   log->is_kept = true;
-  if (!keeper.is_running) keeper.is_running = start();
+  if (!atomic_load(&keeper.is_running)) error = start();
+  atomic_store(&keeper.is_running, error == 0);
   pthread_mutex_unlock(&keeper.lock);
+  if (!error) return PL_OK;
+  atomic_fetch_add(&log->keeper_failures, 1);
+  pl_fail(PL_ERR_LIMIT, log->directory,
+          "the housekeeper thread cannot be started: %s; raise the limit of threads (ulimit -u)",
+          strerror(error));
+  pl_error_last()->os_errno = error;
+  return PL_ERR_LIMIT;
 }
 
 void pl_keeper_nudge(pl_log *log) {

@@ -384,6 +384,8 @@ pl_status pl_log_open(const char *directory, bool writable, const pl_options *wa
   pl_keeper_register(log);
   if (status == PL_OK)
     status = writable ? open_for_append(log, wanted, wait_ms) : open_for_reading(log, wanted);
+  if (status == PL_OK && writable && log->options.durability == PL_DURABILITY_INTERVAL)
+    status = pl_keeper_adopt(log); /* who else would keep the promise? */
   if (status != PL_OK) {
     pl_error saved = *pl_error_last();
     pl_keeper_drop(log);
@@ -392,7 +394,6 @@ pl_status pl_log_open(const char *directory, bool writable, const pl_options *wa
     *pl_error_last() = saved;
     return status;
   }
-  if (writable && log->options.durability == PL_DURABILITY_INTERVAL) pl_keeper_adopt(log);
   *out = log;
   return PL_OK;
 }

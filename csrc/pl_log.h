@@ -178,7 +178,7 @@ void pl_wake_waiters(pl_log *log); /* to look whether it is closed */
 
 /* pl_keeper.c */
 void pl_keeper_register(pl_log *log); /* at open: so that a fork can be noticed */
-void pl_keeper_adopt(pl_log *log);    /* from the first write on it is worked on */
+pl_status pl_keeper_adopt(pl_log *log); /* from the first write on it is worked on */
 void pl_keeper_drop(pl_log *log);
 void pl_keeper_nudge(pl_log *log);
 extern unsigned pl_forks; /* forks between the first process and this one */
