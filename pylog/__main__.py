@@ -1,5 +1,6 @@
 """`pylog` and `python -m pylog`: the command line, or how to install what it needs."""
 
+import os
 import signal
 import sys
 
@@ -21,6 +22,21 @@ def main() -> None:
         sys.exit(Exit.FAILED)
     except KeyboardInterrupt:
         sys.exit(Exit.INTERRUPTED)
+    except SystemExit as leaving:
+        leave(leaving.code)
+
+
+def leave(code: int | str | None) -> None:
+    """Exits, and fails if stdout cannot take what it still holds; left alone Python would exit
+    with 120 and an "Exception ignored"."""
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if not code:
+            print(f"Error: stdout: {error.strerror}", file=sys.stderr)
+            code = Exit.FAILED
+    sys.exit(code)
 
 
 if __name__ == "__main__":

@@ -214,14 +214,19 @@ def test_reader_that_goes_away_ends_read_without_a_word(log_path):
     assert result.stderr == b""
 
 
-def test_full_disk_of_stdout_is_an_error(log_of_three):
+@pytest.mark.parametrize("is_buffered", ["", "1"])
+@pytest.mark.parametrize("command", ["read", "stat"])
+def test_full_disk_of_stdout_is_an_error(log_of_three, command, is_buffered, monkeypatch):
+    monkeypatch.setenv("PYTHONUNBUFFERED", is_buffered)
+
     with open("/dev/full", "wb") as full:
-        process = start("read", log_of_three, stdout=full)
+        process = start(command, log_of_three, stdout=full)
         _, stderr = process.communicate(timeout=60)
 
     assert process.returncode == Exit.FAILED
     assert b"No space left on device" in stderr
     assert b"Traceback" not in stderr
+    assert b"Exception ignored" not in stderr
 
 
 def test_missing_click_is_told_with_the_command_that_installs_it(tmp_path):
