@@ -142,11 +142,12 @@ static int64_t durable_of(const pl_log *log) { return atomic_load(&log->page->du
 /* A private page never moves; a read-only one cannot bear our bell: both poll, more slowly the
  * longer nothing happens. */
 static pl_status poll_past(pl_log *log, int64_t offset, int wait_ms, end_of_log end) {
-  for (int waited = 0, pause_ms; waited < wait_ms; waited += pause_ms) {
+  for (int waited = 0, pause_ms;; waited += pause_ms) {
     if (end(log) > offset) {
       atomic_store_explicit(&log->poll_ms, 1, memory_order_relaxed);
       return PL_OK;
     }
+    if (waited >= wait_ms) return PL_BUSY;
     pause_ms = atomic_load_explicit(&log->poll_ms, memory_order_relaxed);
     int longer_ms = pause_ms + (pause_ms + 3) / 4; /* a fifth of the time that nothing came */
     if (pause_ms > wait_ms - waited) pause_ms = wait_ms - waited;
@@ -154,7 +155,6 @@ static pl_status poll_past(pl_log *log, int64_t offset, int wait_ms, end_of_log 
     if (longer_ms <= POLL_MAX_MS)
       atomic_store_explicit(&log->poll_ms, longer_ms, memory_order_relaxed);
   }
-  return end(log) > offset ? PL_OK : PL_BUSY;
 }
 
 static pl_status wait_past(pl_log *log, int64_t offset, int wait_ms, end_of_log end) {

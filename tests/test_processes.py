@@ -231,6 +231,28 @@ def test_following_costs_next_to_nothing_while_idle(log_path, follower):
     assert used / 10 <= 0.001
 
 
+def test_reader_that_polls_looks_often_again_after_a_long_silence(log_path):
+    with pylog.Log(log_path) as log, pylog.Log(log_path, mode="r") as reader:
+        assert not reader.wait(0, timeout=1.5)
+        asked = threading.Semaphore(0)
+
+        def answer():
+            for i in range(20):
+                asked.acquire()
+                time.sleep(0.003)    # the reader waits by then
+                log.append(b"%d" % i)
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        start = time.monotonic()
+        for i in range(20):
+            asked.release()
+            assert reader.wait(i, timeout=30)
+        thread.join()
+
+    assert time.monotonic() - start < 20 * 0.1 / 2    # at the slowest pace it is 20 * 0.1
+
+
 # ---- interrupted --------------------------------------------------------------------------------
 
 INTERRUPTED = {
