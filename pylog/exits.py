@@ -6,6 +6,8 @@
     3    inconclusive: it ran, and could not tell
     4    damage or an anomaly was found in a log
     130  interrupted with Ctrl-C, as shells have it (128 + SIGINT)
+
+Whoever stops reading (`pylog read orders | head`) ends a command by SIGPIPE: shells call that 141.
 """
 
 from enum import IntEnum

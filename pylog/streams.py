@@ -18,7 +18,7 @@ from pylog.log import Log, Start
 BLOCK_BYTES = 1 << 20
 ROWS_MAX = 4096
 UNLIMITED = 1 << 62
-FOLLOW_LOOK_SECONDS = 1.0
+LOOK_SECONDS_MAX = 8.0    # at first a second
 
 Rows = Chunk | list[Record]
 
@@ -126,6 +126,7 @@ class Outlet:
                  skips_corrupt: bool = False) -> None:
         self.path, self.follow = path, follow
         self.skips_corrupt, self.skipped = skips_corrupt, 0
+        self._look_seconds = 1.0
         self._open()
         self.offset = self.log.resolve(start)
         self.left = UNLIMITED if count_max is None else count_max
@@ -186,8 +187,9 @@ class Outlet:
         return rows
 
     def _wait(self) -> None:
-        if self.log.wait(self.offset, FOLLOW_LOOK_SECONDS):
+        if self.log.wait(self.offset, self._look_seconds):
             return
+        self._look_seconds = min(2 * self._look_seconds, LOOK_SECONDS_MAX)
         # After a reboot or a copy we read on our own, until a writer makes the shared page anew.
         if self._page_identity() != self._page:
             self.log.close()

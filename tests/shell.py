@@ -1,5 +1,6 @@
 """The `pylog` command for tests: in this process where that will do, or in one of its own."""
 
+import signal
 import subprocess
 import sys
 
@@ -33,4 +34,9 @@ def values(path):
 def start(*arguments, **pipes):
     """`pylog arguments` as a process of its own, with pipes to all its ends."""
     ends = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **pipes}
-    return subprocess.Popen([*COMMAND, *map(str, arguments)], **ends)
+    return subprocess.Popen([*COMMAND, *map(str, arguments)], preexec_fn=hear_interrupts, **ends)
+
+
+def hear_interrupts():
+    """A job in the background of a script, as these tests may be, is born deaf to SIGINT."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
