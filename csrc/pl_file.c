@@ -33,9 +33,6 @@
     result_;                                              \
   })
 
-/* Left free on every disk so that the small files beside the log can still be written. */
-#define DISK_RESERVE_BYTES (1u << 20)
-
 pl_status pl_file_path(const char *directory, const char *name, char *out) {
   int n = snprintf(out, PL_PATH_MAX, "%s/%s", directory, name);
   if (n < 0 || n >= PL_PATH_MAX)
@@ -122,13 +119,13 @@ static pl_status disk_full(const char *path, uint64_t wanted, int error) {
   return PL_ERR_DISK_FULL;
 }
 
-pl_status pl_file_reserve(int fd, const char *path, uint64_t size) {
+pl_status pl_file_reserve(int fd, const char *path, uint64_t size, uint64_t spare) {
   struct statvfs disk;
   uint64_t had;
   PL_TRY(pl_file_size(fd, path, &had));
   if (size <= had) return PL_OK;
   if (fstatvfs(fd, &disk) == 0 &&
-      (uint64_t)disk.f_bavail * disk.f_frsize < size - had + DISK_RESERVE_BYTES)
+      (uint64_t)disk.f_bavail * disk.f_frsize < size - had + spare)
     return disk_full(path, size - had, ENOSPC);
   if (UNINTERRUPTED(fallocate(fd, 0, 0, (off_t)size)) == 0) return PL_OK;
   int error = errno;

@@ -32,9 +32,12 @@ pl_status pl_file_ask(int fd, const char *path, pl_file_info *info);
 pl_status pl_file_size(int fd, const char *path, uint64_t *size);
 bool pl_file_exists(const char *path);
 
-/* Gives [0, size) real blocks. On failure the file is cut back to what it was: ext4 keeps what
- * it got (reliability.md finding 5). */
-pl_status pl_file_reserve(int fd, const char *path, uint64_t size);
+/* What segments leave free on a disk, so that the small files beside them can still be written. */
+#define PL_DISK_SPARE ((uint64_t)1 << 20)
+
+/* Gives [0, size) real blocks if that leaves `spare` bytes on the disk. On failure the file is cut
+ * back to what it was: ext4 keeps what it got (reliability.md finding 5). */
+pl_status pl_file_reserve(int fd, const char *path, uint64_t size, uint64_t spare);
 
 pl_status pl_file_map(int fd, const char *path, size_t size, bool writable, uint8_t **data);
 void pl_file_unmap(uint8_t *data, size_t size);

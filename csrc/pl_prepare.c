@@ -171,9 +171,9 @@ static pl_status make_window(pl_log *log, pl_segment *segment, uint64_t position
     pl_status status = PL_OK;
     /* A segment that was retired meanwhile must not grow again. */
     if (segment->base_offset == atomic_load(&log->page->active_base)) {
-      status = pl_file_reserve(segment->fd, segment->path, wanted);
+      status = pl_file_reserve(segment->fd, segment->path, wanted, PL_DISK_SPARE);
       if (status == PL_ERR_DISK_FULL && need > size)
-        status = pl_file_reserve(segment->fd, segment->path, need);
+        status = pl_file_reserve(segment->fd, segment->path, need, PL_DISK_SPARE);
     }
     pl_maintenance_leave(log);
     pl_file_size(segment->fd, segment->path, &size);
@@ -198,7 +198,7 @@ static pl_status create_prepared(pl_log *log, const char *path) {
   PL_TRY(pl_file_remove(path));
   PL_TRY(pl_file_open(path, O_RDWR | O_CREAT | O_EXCL, &fd));
   uint64_t first = clamp((uint64_t)log->options.segment_bytes, 4096, STEP_MIN);
-  pl_status status = pl_file_reserve(fd, path, first);
+  pl_status status = pl_file_reserve(fd, path, first, PL_DISK_SPARE);
   /* A durable log's file is in its directory, with its blocks, before it is put in service. */
   if (status == PL_OK && log->options.durability == PL_DURABILITY_FSYNC) {
     status = pl_file_sync(fd, path);

@@ -362,7 +362,7 @@ static void remove_leftovers(const pl_log *log) {
 static pl_status make_file(const pl_log *log, const char *name, size_t size, char *path, int *fd) {
   PL_TRY(pl_file_path(log->directory, name, path));
   PL_TRY(pl_file_open(path, O_RDWR | O_CREAT | O_TRUNC, fd));
-  pl_status status = pl_file_reserve(*fd, path, size);
+  pl_status status = pl_file_reserve(*fd, path, size, 0);
   if (status != PL_OK) pl_file_close(*fd);
   return status;
 }
