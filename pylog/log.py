@@ -5,6 +5,7 @@ starts, what is said about a recovery.
 """
 
 import atexit
+import errno
 import logging
 import os
 import weakref
@@ -18,6 +19,7 @@ from pylog.check import Report, check
 from pylog.compression import codec_number
 from pylog.errors import (
     ConfigurationError,
+    DiskFullError,
     IllegalStateError,
     LogError,
     UnsupportedEnvironmentError,
@@ -180,8 +182,11 @@ class Log(_native.Log):
             try:
                 self._path.mkdir(mode=0o700, parents=True, exist_ok=True)
             except OSError as error:
-                raise LogError(
-                    f"cannot create {self._path}: {error.strerror}; choose another path",
+                is_full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+                kind, advice = (DiskFullError, "free some space") if is_full \
+                    else (LogError, "choose another path")
+                raise kind(
+                    f"cannot create {self._path}: {error.strerror}; {advice}",
                     path=str(self._path),
                     errno=error.errno,
                 ) from error
