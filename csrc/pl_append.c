@@ -53,6 +53,7 @@ static pl_status state_error(const pl_log *log, uint32_t state) {
             "durable_offset are safe; copy what you need, repair the disk and reopen after a "
             "reboot", atomic_load(&log->page->poison_errno));
     pl_error_last()->os_errno = atomic_load(&log->page->poison_errno);
+    pl_error_last()->extra = atomic_load(&log->page->durable_offset);
     return PL_ERR_DURABILITY;
   }
   return pl_fail(PL_ERR_CLOSED, log->directory, "the log was deleted; open another");

@@ -55,25 +55,36 @@ static const filesystem filesystems[] = {
     {0x01021997, "9p", false, true},       {0x65735546, "fuse", false, true},
 };
 
+static const filesystem *find_filesystem(uint32_t magic) {
+  for (size_t i = 0; i < sizeof filesystems / sizeof *filesystems; i++)
+    if (filesystems[i].magic == magic) return &filesystems[i];
+  return NULL;
+}
+
+const char *pl_filesystem_name(uint32_t magic) {
+  const filesystem *found = find_filesystem(magic);
+  return found ? found->name : NULL;
+}
+
 pl_status pl_file_check_filesystem(const char *path, bool must_survive_power_loss) {
   struct statfs info;
   if (UNINTERRUPTED(statfs(path, &info)) != 0)
     return pl_fail_errno(errno, path, "ask for the file system");
   uint32_t magic = (uint32_t)info.f_type;
-  const filesystem *found = NULL;
-  for (size_t i = 0; i < sizeof filesystems / sizeof *filesystems; i++)
-    if (filesystems[i].magic == magic) found = &filesystems[i];
+  const filesystem *found = find_filesystem(magic);
   if (!found || !found->mapped)
-    return pl_fail(PL_ERR_FILESYSTEM, path,
-                   "the file system is %s (0x%x), on which a log cannot be written through a "
-                   "mapping; put the directory on ext4, xfs or tmpfs",
-                   found ? found->name : "unknown", magic);
-  if (must_survive_power_loss && !found->persistent)
-    return pl_fail(PL_ERR_FILESYSTEM, path,
-                   "the file system is %s, which keeps nothing over a power loss, so "
-                   "durability=\"fsync\" would be a lie; use durability=\"os\" or another disk",
-                   found->name);
-  return PL_OK;
+    pl_fail(PL_ERR_FILESYSTEM, path,
+            "the file system is %s (0x%x), on which a log cannot be written through a mapping; "
+            "put the directory on ext4, xfs or tmpfs", found ? found->name : "unknown", magic);
+  else if (must_survive_power_loss && !found->persistent)
+    pl_fail(PL_ERR_FILESYSTEM, path,
+            "the file system is %s, which keeps nothing over a power loss, so "
+            "durability=\"fsync\" would be a lie; use durability=\"os\" or another disk",
+            found->name);
+  else
+    return PL_OK;
+  pl_error_last()->extra = magic;
+  return PL_ERR_FILESYSTEM;
 }
 
 pl_status pl_file_open(const char *path, int flags, int *fd) {
@@ -116,6 +127,7 @@ static pl_status disk_full(const char *path, uint64_t wanted, int error) {
           "no room for %llu more bytes; free some space, then append again: nothing was lost",
           (unsigned long long)wanted);
   pl_error_last()->os_errno = error;
+  pl_error_last()->extra = (int64_t)wanted;
   return PL_ERR_DISK_FULL;
 }
 

@@ -18,6 +18,7 @@
 /* Writes "directory/name" into out[PL_PATH_MAX]; PL_ERR_CONFIG when it does not fit. */
 pl_status pl_file_path(const char *directory, const char *name, char *out);
 
+const char *pl_filesystem_name(uint32_t magic); /* NULL: unknown to us */
 /* Refuses file systems on which a shared mapping is not what we need (design 2). */
 pl_status pl_file_check_filesystem(const char *path, bool must_survive_power_loss);
 

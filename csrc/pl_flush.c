@@ -24,6 +24,7 @@ static pl_status poisoned(const pl_log *log, int os_errno) {
           "a power loss; the log takes no more appends; copy it, then repair the disk",
           os_errno, (int64_t)atomic_load(&log->page->durable_offset));
   pl_error_last()->os_errno = os_errno;
+  pl_error_last()->extra = atomic_load(&log->page->durable_offset);
   return PL_ERR_DURABILITY;
 }
 

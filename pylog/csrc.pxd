@@ -18,6 +18,9 @@ cdef extern from "pl_error.h" nogil:
         char text[512]
     pl_error *pl_error_last()
 
+cdef extern from "pl_file.h" nogil:
+    const char *pl_filesystem_name(uint32_t magic)
+
 cdef extern from "pl_bytes.h" nogil:
     ctypedef struct pl_slice:
         const uint8_t *data

@@ -22,6 +22,22 @@ cdef object _errors = {
     PL_ERR_NO_MEMORY: errors.ResourceLimitError,
 }
 
+# What pl_error.extra is, and which limit an errno names, in the words of `ulimit -a`.
+cdef object _extras = {
+    PL_ERR_CORRUPT: "valid_batches",
+    PL_ERR_WRONG_END: "end_offset",
+    PL_ERR_DISK_FULL: "needed_bytes",
+    PL_ERR_DURABILITY: "durable_offset",
+}
+cdef object _limits = {
+    ENOMEM: "virtual memory", EMFILE: "open files", EAGAIN: "max user processes",
+}
+
+
+cdef object _name_filesystem(uint32_t magic):
+    name = pl_filesystem_name(magic)
+    return hex(magic) if name is NULL else (<bytes>name).decode()
+
 
 cdef object make_error(pl_status status):
     """The exception for this thread's latest failure."""
@@ -36,8 +52,14 @@ cdef object make_error(pl_status status):
         context["position"] = e.position
     if e.offset >= 0:
         context["offset"] = e.offset
-    if e.extra >= 0:
-        context["end_offset" if status == PL_ERR_WRONG_END else "valid_batches"] = e.extra
+    if status == PL_ERR_NO_MEMORY:
+        context["errno"] = ENOMEM
+    if _errors[status] is errors.ResourceLimitError:
+        context["limit"] = _limits.get(context.get("errno"))
+    if e.extra >= 0 and status == PL_ERR_FILESYSTEM:
+        context["filesystem"] = _name_filesystem(<uint32_t>e.extra)
+    elif e.extra >= 0:
+        context[_extras[status]] = e.extra
     text = (<bytes>e.text).decode("utf-8", "replace")
     where = context.get("path", "")
     if "position" in context:
