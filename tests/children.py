@@ -6,6 +6,13 @@ import signal
 import traceback
 
 
+def pickled(result):
+    try:
+        return pickle.dumps(result)
+    except Exception:       # pytest's own failures, and exceptions of local classes
+        return pickle.dumps(AssertionError(repr(result)))
+
+
 def in_child(action):
     """Runs `action` in a forked child and returns (what it returned or raised) by pickle."""
     source, target = os.pipe()
@@ -18,14 +25,15 @@ def in_child(action):
             except BaseException as error:
                 result = error
             with os.fdopen(target, "wb") as pipe:
-                pickle.dump(result, pipe)
+                pipe.write(pickled(result))
         finally:
             os._exit(0)
     os.close(target)
     with os.fdopen(source, "rb") as pipe:
-        result = pickle.load(pipe)
-    os.waitpid(pid, 0)
-    return result
+        result = pipe.read()
+    _, status = os.waitpid(pid, 0)
+    assert status == 0, f"the child ended with {os.waitstatus_to_exitcode(status)}"
+    return pickle.loads(result)
 
 
 def killed(action):

@@ -2,6 +2,7 @@
  * operating system fails: the 1st, the 2nd, ... until the script ends before that one.
  *
  *     faults DIRECTORY DURABILITY MODE FIRST STRIDE
+ *     faults DIRECTORY DURABILITY on MAGIC            opens it on a file system of that number
  *
  * MODE is once, or for-good (all later calls of that kind fail too, until the step has returned).
  * Of each run: the step that met the fault returned a status that fits it, or did its work all the
@@ -512,11 +513,21 @@ static void print_counts(long calls, long runs) {
   printf("calls %ld\nruns %ld\n", calls, runs);
 }
 
+/* Opens the log on a file system of that magic number, and prints what is said about it. */
+static int open_on(const char *magic) {
+  filesystem_magic = strtol(magic, NULL, 16);
+  pl_status status = open_log();
+  printf("%s: %s\n", status == PL_ERR_FILESYSTEM ? "UNSUPPORTED" : "?", pl_error_last()->text);
+  return 0;
+}
+
 int main(int argc, char **argv) {
-  if (argc != 6) die("usage: faults DIRECTORY DURABILITY MODE FIRST STRIDE");
+  bool is_open_on = argc == 5 && strcmp(argv[3], "on") == 0;
+  if (argc != 6 && !is_open_on) die("usage: faults DIRECTORY DURABILITY MODE FIRST STRIDE");
   run.directory = argv[1];
   run.options = options_unset();
   run.options.durability = atoi(argv[2]);
+  if (is_open_on) return open_on(argv[4]);
   run.options.segment_bytes = SEGMENT_BYTES;
   struct refusal wanted = {.kind = -1, .for_good = strcmp(argv[3], "for-good") == 0};
   stage_new(NULL, 0);
