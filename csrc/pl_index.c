@@ -47,6 +47,23 @@ static pl_status add_time(pl_index *index) {
   return PL_OK;
 }
 
+bool pl_index_rises(const pl_index *index) {
+  const uint8_t *entry = index->offsets.bytes, *end = entry + index->offsets.size;
+  for (int64_t offset = -1, position = -1; entry < end; entry += PL_OFFSET_ENTRY_SIZE) {
+    if (pl_load_i32(entry) <= offset || pl_load_i32(entry + 4) <= position) return false;
+    offset = pl_load_i32(entry);
+    position = pl_load_i32(entry + 4);
+  }
+  entry = index->times.bytes;
+  end = entry + index->times.size;
+  for (int64_t timestamp = -1, offset = -1; entry < end; entry += PL_TIME_ENTRY_SIZE) {
+    if (pl_load_i64(entry) <= timestamp || pl_load_i32(entry + 8) <= offset) return false;
+    timestamp = pl_load_i64(entry);
+    offset = pl_load_i32(entry + 8);
+  }
+  return true;
+}
+
 pl_status pl_index_add(pl_index *index, const pl_header *header) {
   if (header->max_timestamp > index->max_timestamp) {
     index->max_timestamp = header->max_timestamp;

@@ -39,6 +39,9 @@ typedef struct pl_index {
 void pl_index_init(pl_index *index, int64_t base_offset, uint64_t interval_bytes);
 void pl_index_free(pl_index *index);
 
+/* Do the entries rise, from the first to the last? A power cut may leave zeros where they were. */
+bool pl_index_rises(const pl_index *index);
+
 /* Counts one more batch, at index->position; adds entries by Kafka's rule. */
 pl_status pl_index_add(pl_index *index, const pl_header *header);
 /* The last time entry, which a segment gets when it is closed. */

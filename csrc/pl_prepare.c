@@ -315,22 +315,14 @@ void pl_prepare_ahead(pl_log *log) {
 
 /* ---- retiring and removing -------------------------------------------------------------- */
 
-static bool has_indexes(const pl_log *log, int64_t base) {
-  char name[32], path[PL_PATH_MAX];
-  pl_segment_name(base, ".index", name);
-  if (pl_file_path(log->directory, name, path) != PL_OK || !pl_file_exists(path)) return false;
-  pl_segment_name(base, ".timeindex", name);
-  return pl_file_path(log->directory, name, path) == PL_OK && pl_file_exists(path);
-}
-
-/* Where the segment's bytes end; writes its indexes unless an earlier attempt did. */
+/* Where the segment's bytes end; writes its indexes unless whole ones are there. */
 static pl_status close_segment(pl_log *log, pl_segment *segment, int64_t next_base,
                                uint64_t *log_size) {
   pl_view view = {next_base, next_base, &log->meta, true};
   pl_header header;
   pl_tail tail;
   uint64_t position;
-  if (has_indexes(log, segment->base_offset) &&
+  if (pl_segment_has_index(segment, &view) &&
       pl_segment_find(segment, next_base - 1, &view, &position, &header) == PL_OK &&
       pl_segment_walk_to_end(segment, position, header.base_offset, &view, &tail) == PL_OK) {
     *log_size = tail.position;

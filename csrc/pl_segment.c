@@ -282,7 +282,16 @@ static void load_index(pl_segment *segment, const pl_view *view) {
     *entries[i] = (pl_entries){bytes, size, size};
     is_whole = i == 1;
   }
-  if (!is_whole || !resume_index(segment, view)) drop_index(segment);
+  if (!is_whole || !pl_index_rises(&segment->index) || !resume_index(segment, view))
+    drop_index(segment);
+}
+
+bool pl_segment_has_index(pl_segment *segment, const pl_view *view) {
+  pthread_mutex_lock(&segment->index_lock);
+  if (segment->index.position == 0) load_index(segment, view);
+  bool has = segment->index.position != 0;
+  pthread_mutex_unlock(&segment->index_lock);
+  return has;
 }
 
 /* Walks sealed batches into the private index until it covers `offset`. With index_lock held. */

@@ -248,3 +248,27 @@ def test_offset_lost_twice_is_still_never_reused(log_path):
         forget_boot(log_path)
     with pylog.Log(log_path) as log:
         assert log.append(b"last") not in seen
+
+
+@pytest.mark.parametrize("suffix", ["index", "timeindex"])
+@pytest.mark.parametrize("damage", [
+    lambda data: data + bytes(4), lambda data: data + bytes(24), lambda data: bytes(len(data)),
+    lambda data: data[:-5], lambda data: data[:24] + bytes(24) + data[48:],
+], ids=["half an entry", "zeros behind", "all zeros", "cut short", "zeros within"])
+def test_index_that_a_power_cut_tore_is_written_anew(log_path, suffix, damage):
+    with pylog.Log(log_path, segment_bytes=65_536, index_interval_bytes=0) as log:
+        for time in range(600):
+            log.append(bytes(500), timestamp=time)
+            log.flush()
+    indexes = sorted(log_path.glob(f"*.{suffix}"))
+    wholes = [index.read_bytes() for index in indexes]
+    for index, whole in zip(indexes, wholes, strict=True):
+        index.write_bytes(damage(whole))
+    forget_boot(log_path)
+
+    with pylog.Log(log_path) as log:
+        assert log.recovered.reason == "scanned"
+
+    assert pylog.check(log_path).findings == []
+    assert [index.read_bytes() for index in indexes] == wholes
+    assert len(indexes) > 2
