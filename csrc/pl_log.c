@@ -177,19 +177,19 @@ pl_status pl_log_segment(pl_log *log, int64_t offset, pl_segment **segment, int6
   return status;
 }
 
-uint64_t pl_log_size_bytes(pl_log *log) {
+pl_status pl_log_size_bytes(pl_log *log, uint64_t *total) {
   int64_t *bases, count;
-  uint64_t total = 0;
-  if (pl_list_segments(log->directory, &bases, &count) != PL_OK) return 0;
+  *total = 0;
+  PL_TRY(pl_list_segments(log->directory, &bases, &count));
   for (int64_t i = 0; i < count; i++) {
     char name[32], path[PL_PATH_MAX];
     struct stat info;
     pl_segment_name(bases[i], ".log", name);
     if (pl_file_path(log->directory, name, path) == PL_OK && stat(path, &info) == 0)
-      total += (uint64_t)info.st_size;
+      *total += (uint64_t)info.st_size; /* else it was deleted meanwhile */
   }
   free(bases);
-  return total;
+  return PL_OK;
 }
 
 /* ---- what a reader may see -------------------------------------------------------------- */

@@ -105,7 +105,7 @@ int64_t pl_log_readable(const pl_log *log);
 pl_status pl_log_segment(pl_log *log, int64_t offset, pl_segment **segment, int64_t *next_base);
 pl_status pl_log_refresh_list(pl_log *log);
 /* Sum of the segment files' sizes as the directory tells them. */
-uint64_t pl_log_size_bytes(pl_log *log);
+pl_status pl_log_size_bytes(pl_log *log, uint64_t *total);
 /* Base offsets of the segment files in a directory, sorted; free() the array. */
 pl_status pl_list_segments(const char *directory, int64_t **bases, int64_t *count);
 

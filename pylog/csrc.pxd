@@ -164,7 +164,7 @@ cdef extern from "pl_log.h" nogil:
     int64_t pl_log_end(const pl_log *log)
     int64_t pl_log_readable(const pl_log *log)
     pl_status pl_log_segment(pl_log *log, int64_t offset, pl_segment **segment, int64_t *next_base)
-    uint64_t pl_log_size_bytes(pl_log *log)
+    pl_status pl_log_size_bytes(pl_log *log, uint64_t *total)
     pl_status pl_append(pl_log *log, int64_t timestamp, pl_slice key, pl_slice value,
                         pl_slice headers, int64_t if_end, int wait_ms, int64_t *offset)
     pl_status pl_append_run(pl_log *log, const pl_columns *columns, int64_t start, int wait_ms,

@@ -267,6 +267,8 @@ def test_log_without_descriptors_goes_on_when_it_has_some(log_path):
                     number += 1
                     assert log.append(value_of(number)) == number
             assert log.end_offset == number
+            with pytest.raises(pylog.ResourceLimitError):
+                _ = log.size_bytes      # lists the directory; 0 would be a lie
             lift(resource.RLIMIT_NOFILE)
             assert log.append(value_of(number)) == number
             return holds(log, number + 1) and log.check().ok

@@ -208,7 +208,9 @@ cdef class Log(Appender):
     def size_bytes(self):
         """Bytes of the segment files, preallocated blocks included. Cost: a listing."""
         self.check_open()
-        return pl_log_size_bytes(self.log)
+        cdef uint64_t total
+        check(pl_log_size_bytes(self.log, &total))
+        return total
 
     @property
     def closed(self):
