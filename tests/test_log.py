@@ -227,6 +227,14 @@ def test_cursor_goes_on_with_what_comes_later(log):
     assert cursor.wait(timeout=0) is False
 
 
+def test_cursor_tells_the_next_offset_after_each_record(log):
+    append_numbers(log, 3000)
+    cursor = log.cursor()
+
+    for record in cursor:
+        assert cursor.offset == record.offset + 1
+
+
 def test_cursor_seeks_anywhere(log, rng):
     append_numbers(log, 3000)
     cursor = log.cursor()

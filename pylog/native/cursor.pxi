@@ -37,7 +37,11 @@ cdef class Cursor:
     @property
     def offset(self):
         """Offset of the next record."""
-        return self.block[self.at].offset if self.at < self.filled else self.c.offset
+        if self.at < self.filled:
+            return self.block[self.at].offset
+        # The chunk may hold more than the block: `c` stands behind all of it.
+        return self.block[self.filled - 1].offset + 1 if self.in_chunk and self.filled \
+            else self.c.offset
 
     def seek(self, int64_t offset):
         """Moves to `offset`; that it exists is checked by the next read."""
