@@ -1,6 +1,8 @@
 """Bad arguments and bad moments, each with its own error, and nothing appended or lost by it."""
 
+import contextlib
 import copy
+import itertools
 import pickle
 import threading
 
@@ -177,6 +179,65 @@ def test_generator_that_raises_appends_nothing(log):
 
     with pytest.raises(ZeroDivisionError):
         log.append_many(values())
+
+
+# ---- lists that change under the call ------------------------------------------------------------
+
+@pytest.mark.parametrize("change", [
+    lambda values: values.clear(),
+    lambda values: values.__setitem__(slice(None), [5] * len(values)),
+], ids=["emptied", "filled with ints"])
+@pytest.mark.parametrize("options", [{}, {"atomic": True}], ids=["runs", "atomic"])
+def test_list_changed_by_a_later_argument_is_refused(log, change, options):
+    values = [b"%d" % number for number in range(1000)]
+
+    def keys():
+        change(values)
+        yield from [None] * len(values)
+
+    with pytest.raises((pylog.IllegalStateError, TypeError)):
+        log.append_many(values, keys=keys(), **options)
+
+
+def whole_values(generation):
+    return [b"%d:%d " % (generation, number) * 400 for number in range(512)]
+
+
+def change_until(stopped, values):
+    for generation in itertools.count(1):
+        if stopped.is_set():
+            return
+        values[:] = whole_values(generation)
+
+
+@pytest.mark.parametrize("compression", [None, "lz4"])
+def test_list_changed_by_another_thread_gives_whole_values_only(tmp_path, compression):
+    values, stopped = whole_values(0), threading.Event()
+    thread = threading.Thread(target=change_until, args=(stopped, values))
+    thread.start()
+    try:
+        for number in range(6):    # the first append of each log waits without the GIL
+            with pylog.Log(tmp_path / str(number), compression=compression) as log:
+                log.append_many(values)
+                for record in log.read():
+                    first = record.value.split(b" ")[0]
+                    assert record.value == (first + b" ") * 400
+                    assert first.endswith(b":%d" % record.offset)
+    finally:
+        stopped.set()
+        thread.join()
+
+
+def test_list_emptied_by_another_thread_is_told_or_too_late(tmp_path):
+    for number in range(10):
+        values = whole_values(0) * 8
+        timer = threading.Timer(0.001 * number, values.clear)
+        with pylog.Log(tmp_path / str(number), compression="lz4") as log:
+            timer.start()
+            with contextlib.suppress(pylog.IllegalStateError):
+                log.append_many(values)
+            timer.join()
+            assert log.end_offset in (0, 512 * 8)
 
 
 # ---- reading ------------------------------------------------------------------------------------

@@ -1,5 +1,11 @@
 """Appender: every way into a log."""
 
+cdef object list_changed(int64_t appended):
+    return errors.IllegalStateError(
+        "a list was changed while it was being appended; pass one that nobody else writes to; "
+        f"{appended} records are in", appended=appended)
+
+
 cdef class Appender(Handle):
     """An open log that takes records."""
 
@@ -123,6 +129,8 @@ cdef class Appender(Handle):
         if durability is not None:
             check_durability(durability)
         take_if_end(if_end)
+        if len(v) != n or (k is not None and len(k) != n): # by code of the later arguments
+            raise list_changed(0)
         if n == 0:
             return self.log.page.end_offset
         if h is not None or longest_value + longest_key + PL_BATCH_HEADER_SIZE \
@@ -187,10 +195,12 @@ cdef class Appender(Handle):
             for i in range(size):
                 if at + i + AHEAD < n:
                     prefetch(PyList_GET_ITEM(v, at + i + AHEAD))
-                take_bytes(<object>PyList_GET_ITEM(v, at + i), &values[i])
+                if not take_bytes(<object>PyList_GET_ITEM(v, at + i), &values[i]):
+                    raise list_changed(at)
             if k is not None:
                 for i in range(size):
-                    take_bytes(<object>PyList_GET_ITEM(k, at + i), &keys[i])
+                    if not take_bytes(<object>PyList_GET_ITEM(k, at + i), &keys[i]):
+                        raise list_changed(at)
             if h is not None:
                 for i in range(size):
                     take_bytes(<object>PyList_GET_ITEM(h, at + i), &heads[i])
@@ -202,26 +212,28 @@ cdef class Appender(Handle):
                 first = here
             at += size
             if len(v) < n or (k is not None and len(k) < n):
-                raise errors.IllegalStateError(
-                    f"the list shrank while it was being appended; {at} records are in")
+                raise list_changed(at)
         return first
 
     cdef int append_block(self, pl_columns *c, int64_t *first, tuple lists, int64_t at) except -1:
         cdef pl_status status
         cdef int64_t done = 0, in_run = 0, here = 0
+        cdef list held = None
         while done < c.count:
             status = pl_append_run(self.log, c, done, 0, &in_run, &here)
             if status != PL_OK:
-                # Other threads may change the lists meanwhile: hold what the slices point into.
-                self.append_run_slowly(c, done, &in_run, &here, at + done,
-                                       [one and one[at:at + c.count] for one in lists])
+                # Other threads may change the lists meanwhile: what the slices point into is held
+                # until the whole block is in.
+                if held is None:
+                    held = [one and one[at:at + c.count] for one in lists]
+                self.append_run_slowly(c, done, &in_run, &here, at + done)
             if done == 0:
                 first[0] = here
             done += in_run
         return 0
 
     cdef int append_run_slowly(self, pl_columns *c, int64_t start, int64_t *done,
-                               int64_t *first, int64_t appended, list held) except -1:
+                               int64_t *first, int64_t appended) except -1:
         cdef pl_status status
         cdef int64_t deadline = pl_monotonic_ms() + self.lock_timeout_ms
         self.enter()
@@ -244,6 +256,8 @@ cdef class Appender(Handle):
         cdef _Columns columns
         cdef pl_identity identity
         cdef int64_t at = 0, i, bound, n = len(v), first = -1, here
+        v = v[:]    # a batch is compressed and appended without the GIL
+        k = None if k is None else k[:]
         identity.producer_id = -1
         identity.producer_epoch = -1
         identity.base_sequence = -1

@@ -118,11 +118,11 @@ cdef int same_length(object column, list values, str name) except -1:
 
 
 cdef object take_positions(object positions):
-    """A contiguous int64 array; whether the entries rise is for the caller to see."""
+    """An int64 array of our own, which nobody changes after the caller has seen that it rises."""
     found = numpy.asarray(positions)
     if found.ndim != 1 or (found.size and found.dtype.kind not in "iu"):
         raise TypeError("positions must be one row of ints: where each value starts, and the end")
-    return numpy.ascontiguousarray(found, dtype=numpy.int64)
+    return numpy.array(found, dtype=numpy.int64, order="C")
 
 
 cdef object take_timestamps(object timestamps):

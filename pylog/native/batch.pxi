@@ -23,11 +23,10 @@ cdef _Columns make_columns(list values, list keys, list headers, object timestam
     if self.slices == NULL:
         raise MemoryError()
     for i in range(n):
-        take_bytes(values[i], &self.slices[i])
-        if keys is not None:
-            take_bytes(keys[i], &self.slices[n + i])
-        if headers is not None:
-            take_bytes(headers[i], &self.slices[2 * n + i])
+        if not take_bytes(values[i], &self.slices[i]) \
+                or keys is not None and not take_bytes(keys[i], &self.slices[n + i]) \
+                or headers is not None and not take_bytes(headers[i], &self.slices[2 * n + i]):
+            raise TypeError(f"record {i} is not made of bytes: a list was changed meanwhile")
     self.c.values = self.slices
     self.c.keys = NULL if keys is None else self.slices + n
     self.c.headers = NULL if headers is None else self.slices + 2 * n
