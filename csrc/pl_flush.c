@@ -140,15 +140,15 @@ typedef int64_t (*end_of_log)(const pl_log *log);
 
 static int64_t durable_of(const pl_log *log) { return atomic_load(&log->page->durable_offset); }
 
-/* A private page never moves; a read-only one cannot bear our bell: both poll, more slowly the
- * longer nothing happens. */
+/* A private page never moves; one that we may not write cannot bear our bell: both are polled, more
+ * slowly the longer nothing happens. */
 static pl_status poll_past(pl_log *log, int64_t offset, int wait_ms, end_of_log end) {
   for (int waited = 0, pause_ms;; waited += pause_ms) {
     if (end(log) > offset) {
       atomic_store_explicit(&log->poll_ms, 1, memory_order_relaxed);
       return PL_OK;
     }
-    if (waited >= wait_ms) return PL_BUSY;
+    if (waited >= wait_ms || atomic_load(&log->is_closing)) return PL_BUSY;
     pause_ms = atomic_load_explicit(&log->poll_ms, memory_order_relaxed);
     int longer_ms = pause_ms + (pause_ms + 3) / 4; /* a fifth of the time that nothing came */
     if (pause_ms > wait_ms - waited) pause_ms = wait_ms - waited;
@@ -160,12 +160,12 @@ static pl_status poll_past(pl_log *log, int64_t offset, int wait_ms, end_of_log 
 
 static pl_status wait_past(pl_log *log, int64_t offset, int wait_ms, end_of_log end) {
   if (end(log) > offset) return PL_OK;
-  if (!log->is_writable) return poll_past(log, offset, wait_ms, end);
+  if (!log->bells) return poll_past(log, offset, wait_ms, end);
   int64_t deadline = pl_monotonic_ms() + wait_ms;
   for (;;) {
     uint32_t seen = pl_bells_announce(log->bells, &log->page->bells);
     if (end(log) > offset) return PL_OK;
-    if (atomic_load(&log->is_closed)) return pl_log_check(log);
+    if (atomic_load(&log->is_closing)) return PL_BUSY;
     if (atomic_load(&log->page->state) == PL_LOG_POISONED && end == durable_of)
       return poisoned(log, atomic_load(&log->page->poison_errno));
     int64_t left = deadline - pl_monotonic_ms();
@@ -176,7 +176,8 @@ static pl_status wait_past(pl_log *log, int64_t offset, int wait_ms, end_of_log 
   }
 }
 
-void pl_wake_waiters(pl_log *log) {
+void pl_end_waits(pl_log *log) {
+  atomic_store(&log->is_closing, 1);
   if (log->bells) pl_bells_ring(log->bells, &log->page->bells);
 }
 

@@ -285,6 +285,19 @@ static bool agrees_with_meta(const pl_page *page, const pl_meta *meta) {
          (start == meta->log_start || pl_meta_starts_epoch(meta, start));
 }
 
+/* A reader that has no bell polls; a writer needs one. */
+static pl_status map_bells(pl_log *log) {
+  uint8_t *bells;
+  int fd;
+  pl_status status =
+      map_shared(log->directory, "doorbells", true, sizeof(pl_bells), &fd, &bells);
+  if (status != PL_OK && !log->is_writable) return PL_OK;
+  if (status != PL_OK) return pl_is_evidence(status) ? PL_NOT_READY : status;
+  pl_file_close(fd);
+  log->bells = (pl_bells *)(void *)bells;
+  return PL_OK;
+}
+
 /* Maps page and doorbells of a log that some process (maybe we) has recovered. PL_NOT_READY:
  * there is no page to believe. */
 static pl_status attach(pl_log *log, const pl_options *wanted) {
@@ -298,7 +311,10 @@ static pl_status attach(pl_log *log, const pl_options *wanted) {
   uint64_t message_max = (uint64_t)log->options.max_message_bytes, hold = PL_HOLD_BYTES / 2;
   log->batch_bytes_max = message_max < PL_OPEN_BATCH_BYTES ? message_max : PL_OPEN_BATCH_BYTES;
   log->record_bytes_max = (message_max < hold ? message_max : hold) - PL_BATCH_HEADER_SIZE;
-  status = map_shared(log->directory, "control", log->is_writable, PL_PAGE_BYTES, &fd, &data);
+  status = map_shared(log->directory, "control", true, PL_PAGE_BYTES, &fd, &data);
+  bool may_ring = status == PL_OK; /* a reader writes nothing there but that it waits */
+  if (!log->is_writable && status == PL_ERR_READ_ONLY)
+    status = map_shared(log->directory, "control", false, PL_PAGE_BYTES, &fd, &data);
   if (status != PL_OK) return pl_is_evidence(status) ? PL_NOT_READY : status;
   pl_page *page = (pl_page *)(void *)data;
   pl_file_info info;
@@ -313,16 +329,7 @@ static pl_status attach(pl_log *log, const pl_options *wanted) {
                      "processes of another PID namespace have the log open: the locks compare "
                      "thread ids and would not work; open it with mode=\"r\", or share the "
                      "namespace");
-  if (status == PL_OK && log->is_writable) {
-    uint8_t *bells;
-    status = map_shared(log->directory, "doorbells", true, sizeof(pl_bells), &fd, &bells);
-    if (status == PL_OK) {
-      pl_file_close(fd);
-      log->bells = (pl_bells *)(void *)bells;
-    } else if (pl_is_evidence(status)) {
-      status = PL_NOT_READY;
-    }
-  }
+  if (status == PL_OK && may_ring) status = map_bells(log);
   if (status != PL_OK) {
     pl_file_unmap(data, PL_PAGE_BYTES);
     return status;
@@ -444,7 +451,7 @@ pl_status pl_log_close(pl_log *log) {
         pl_file_lock(log->lock_fd, log->directory, true, 0) == PL_OK)
       tidy(log);
   }
-  pl_wake_waiters(log); /* threads of other processes do not care; ours look at is_closed */
+  pl_end_waits(log);
   pl_file_close(log->lock_fd);
   log->lock_fd = -1;
   return status < 0 ? status : PL_OK;

@@ -54,7 +54,7 @@ typedef struct pl_log {
   bool is_writable;
   bool is_private;        /* mode "r" on a log that nobody recovered: our own page, no updates */
   unsigned fork_generation;
-  _Atomic uint32_t is_closed;
+  _Atomic uint32_t is_closed, is_closing;
   _Atomic int poll_ms;    /* pause of a reader that cannot be woken; grows while nothing comes */
   _Atomic uint32_t users; /* threads inside waits and syncs */
   _Atomic uint64_t nudge_position; /* past it an append wakes the housekeeper */
@@ -174,7 +174,7 @@ void pl_log_poison(pl_log *log, int os_errno);
  * when a signal came. */
 pl_status pl_wait_readable(pl_log *log, int64_t offset, int wait_ms);
 pl_status pl_wait_durable(pl_log *log, int64_t offset, int wait_ms);
-void pl_wake_waiters(pl_log *log); /* to look whether it is closed */
+void pl_end_waits(pl_log *log); /* before a close: PL_BUSY for those inside, and from now on */
 
 /* pl_keeper.c */
 void pl_keeper_register(pl_log *log); /* at open: so that a fork can be noticed */

@@ -43,7 +43,7 @@ from pylog import compression, errors
 
 DEF BLOCK = 512           # records handed from C to Python at a time
 DEF SLICE_MS = 100        # longest wait without looking at signals
-DEF IDLE_SLICE_MS = 250   # after some time: a wake-up costs 0.1 ms, and a signal wakes anyway
+DEF IDLE_SLICE_MS = 1000  # after some time: a wake-up costs 0.1 ms, and a signal wakes anyway
 DEF ENCODE_BYTES = 65536  # records that go into one compressed batch
 DEF AHEAD = 32            # list entries to prefetch: their objects are rarely in the nearest cache
 

@@ -86,6 +86,7 @@ cdef extern from "pl_batch.h" nogil:
 cdef extern from "pl_file.h" nogil:
     int64_t pl_clock_ms()
     int64_t pl_monotonic_ms()
+    void pl_sleep_ms(int ms)
     void pl_describe_thread(int tid, char *out, size_t size)
 
 cdef extern from "pl_meta.h" nogil:
@@ -174,7 +175,7 @@ cdef extern from "pl_log.h" nogil:
     pl_status pl_flush(pl_log *log, int64_t target, int wait_ms)
     pl_status pl_delete_before(pl_log *log, int64_t offset)
     pl_status pl_wait_readable(pl_log *log, int64_t offset, int wait_ms)
-    void pl_wake_waiters(pl_log *log)
+    void pl_end_waits(pl_log *log)
 
 cdef extern from "pl_reader.h" nogil:
     ctypedef struct pl_chunk:

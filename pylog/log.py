@@ -110,12 +110,13 @@ class Log(_native.Log):
     """An append-only log in a directory: create or open it, from any number of processes.
 
     path: the directory; made (0700) if missing. mode: "a" creates, appends and reads; "r" only
-    reads, and works on a read-only directory. durability: "os" (survives kill -9 of any process),
-    "interval" (also on disk within flush_interval_ms), "fsync" (on disk when append returns, and
-    read only then). compression: None or "lz4", for append_many. segment_bytes: size at which a
-    new file is begun, from 4,096 to 2^30. max_message_bytes: greatest batch, as in Kafka.
-    timestamp_type: "create" (the caller's) or "append". lock_timeout_ms: how long an append waits
-    for a lock that a stopped process holds.
+    reads, and works on a read-only directory; of a log that no writer has opened since a reboot
+    or a copy it shows what is there, and sees no more until it is opened again. durability: "os"
+    (survives kill -9 of any process), "interval" (also on disk within flush_interval_ms), "fsync"
+    (on disk when append returns, and read only then). compression: None or "lz4", for
+    append_many. segment_bytes: size at which a new file is begun, from 4,096 to 2^30.
+    max_message_bytes: greatest batch, as in Kafka. timestamp_type: "create" (the caller's) or
+    "append". lock_timeout_ms: how long an append waits for a lock that a stopped process holds.
 
     durability, segment_bytes, max_message_bytes, timestamp_type, index_interval_bytes and
     flush_interval_ms are properties of the log, stored when it is created; None takes the stored

@@ -204,35 +204,44 @@ print(log.wait(0), log.wait(1, timeout=0.01), flush=True)
 
 IDLE = """
 import resource, sys, threading, time, pylog
-log = pylog.Log(sys.argv[1])
-log.append(b"so that there is a housekeeper")
+log = pylog.Log(sys.argv[1], mode=sys.argv[2])
+if sys.argv[2] == "a":
+    log.append(b"so that there is a housekeeper")
 def follow():
     try:
         list(log.read("latest", follow=True))
     except pylog.ClosedError:
         pass
 threading.Thread(target=follow).start()
-time.sleep(0.5)
+time.sleep(2)    # first all look often, in case that it is a pause
 print("ready", flush=True)
 before = resource.getrusage(resource.RUSAGE_SELF)
-time.sleep(float(10))
+time.sleep(5)
 after = resource.getrusage(resource.RUSAGE_SELF)
-print(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime, flush=True)
+print((after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime) / 5,
+      (after.ru_nvcsw - before.ru_nvcsw) / 5, flush=True)
 log.close()
 """
 
 
 @pytest.mark.slow
-def test_following_costs_next_to_nothing_while_idle(log_path, follower):
-    process = follower(IDLE)
-    used = float(process.stdout.readline())
+def test_following_wakes_seldom_while_idle(log_path, follower):
+    with pylog.Log(log_path):
+        processes = [follower(IDLE, mode) for mode in "ar"]
+        used = [tuple(map(float, process.stdout.readline().split())) for process in processes]
 
-    print(f"{used / 10:.3%} of a core")
-    assert used / 10 <= 0.001
+    # What a wake-up costs is the machine's affair: 0.03 ms, or 0.3 on a busy virtual one.
+    print(", ".join(f"{cpu:.3%} of a core in {wakes} wake-ups a second" for cpu, wakes in used))
+    assert max(wakes for _, wakes in used) <= 5
 
 
-def test_reader_that_polls_looks_often_again_after_a_long_silence(log_path):
-    with pylog.Log(log_path) as log, pylog.Log(log_path, mode="r") as reader:
+@pytest.mark.slow
+@pytest.mark.parametrize("has_bell", [True, False], ids=["woken", "polling"])
+def test_reader_looks_often_again_after_a_long_silence(log_path, has_bell):
+    log = pylog.Log(log_path)
+    if not has_bell:
+        (log_path / "doorbells").unlink()    # as in a directory that the reader cannot write
+    with log, pylog.Log(log_path, mode="r") as reader:
         assert not reader.wait(0, timeout=1.5)
         asked = threading.Semaphore(0)
 
@@ -251,6 +260,32 @@ def test_reader_that_polls_looks_often_again_after_a_long_silence(log_path):
         thread.join()
 
     assert time.monotonic() - start < 20 * 0.1 / 2    # at the slowest pace it is 20 * 0.1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("has_bell", [True, False], ids=["woken", "polling"])
+def test_close_ends_the_wait_of_another_thread_at_once(log_path, has_bell):
+    with pylog.Log(log_path):
+        if not has_bell:
+            (log_path / "doorbells").unlink()
+        reader = pylog.Log(log_path, mode="r")
+        raised = []
+
+        def wait():
+            try:
+                reader.wait(0)
+            except pylog.ClosedError as error:
+                raised.append(error)
+
+        thread = threading.Thread(target=wait)
+        thread.start()
+        time.sleep(2)    # by then it sleeps for a second at a time
+        start = time.monotonic()
+        reader.close()
+        thread.join(60)
+
+    assert raised
+    assert time.monotonic() - start < 0.5
 
 
 # ---- interrupted --------------------------------------------------------------------------------

@@ -95,10 +95,10 @@ cdef class Handle:
         self.is_closing = True  # what other threads look at between two waits
         self.can_append = False
         deadline = pl_monotonic_ms() + 1000
+        pl_end_waits(self.log)
         while self.users and pl_monotonic_ms() < deadline:
             with nogil:
-                pl_wake_waiters(self.log)
-                pl_wait_readable(self.log, 0x7fffffffffffffff, 1)
+                pl_sleep_ms(1)
         with nogil:
             status = pl_log_close(self.log)
         check(status)
