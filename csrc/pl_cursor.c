@@ -312,11 +312,44 @@ void pl_chunk_release(pl_chunk *chunk) {
   chunk->segment = NULL;
 }
 
-/* Next place after damage at the cursor: where the header's length leads if a believable batch
- * stands there, else the first one found by its bytes, else the next segment. */
+/* Does a batch stand at `at` that nothing speaks against? */
+static bool is_believable(pl_segment *segment, uint64_t at, const pl_view *view,
+                          pl_header *header) {
+  uint64_t size = atomic_load(&segment->size);
+  const uint8_t *batch = segment->data + at;
+  const char *why;
+  return at + PL_BATCH_HEADER_SIZE <= size && batch[PL_BATCH_MAGIC] == 2 &&
+         pl_header_decode(batch, size - at, header, &why) &&
+         header->base_offset < view->end_offset &&
+         pl_meta_allows(view->meta, header->leader_epoch, header->base_offset,
+                        header->last_offset) &&
+         pl_segment_see(segment, at, header->size, true) == PL_OK &&
+         pl_batch_crc_matches(batch, header->size);
+}
+
+/* The next batch behind `at`: where the header there leads, if length and offsets agree with what
+ * it leads to. Else the first one that is found by its bytes, for which a value that is a batch
+ * itself might be taken. UINT64_MAX: there is none. */
+static uint64_t next_believable(pl_segment *segment, uint64_t at, const pl_view *view,
+                                pl_header *header) {
+  uint64_t size = atomic_load(&segment->size);
+  if (at + PL_BATCH_HEADER_SIZE > size) return UINT64_MAX;
+  const uint8_t *batch = segment->data + at;
+  uint64_t led = at + pl_batch_load_length(batch) + PL_BATCH_LENGTH_OVERHEAD;
+  uint64_t next_offset = (uint64_t)pl_load_i64(batch + PL_BATCH_BASE_OFFSET) +
+                         (uint64_t)pl_load_i32(batch + PL_BATCH_LAST_OFFSET_DELTA) + 1;
+  if (is_believable(segment, led, view, header) && (uint64_t)header->base_offset == next_offset)
+    return led;
+  while (++at + PL_BATCH_HEADER_SIZE <= size)
+    if (is_believable(segment, at, view, header)) return at;
+  return UINT64_MAX;
+}
+
+/* To the next batch behind damage at the cursor, or to the next segment. */
 pl_status pl_cursor_skip(pl_cursor *cursor) {
   pl_log *log = cursor->log;
   pl_view view;
+  pl_header header;
   pl_log_view(log, &view);
   view.may_block = true;
   int64_t next_base = INT64_MAX;
@@ -326,18 +359,10 @@ pl_status pl_cursor_skip(pl_cursor *cursor) {
   }
   pl_segment *segment = cursor->segment;
   pl_segment_probe(segment, 0, 1);
-  uint64_t size = atomic_load(&segment->size);
-  uint64_t at = cursor->position + 1;
-  for (; at + PL_BATCH_HEADER_SIZE <= size; at++) {
-    pl_header header;
-    const char *why;
-    const uint8_t *batch = segment->data + at;
-    if (batch[PL_BATCH_MAGIC] != 2 || !pl_header_decode(batch, size - at, &header, &why)) continue;
-    if (header.base_offset <= cursor->offset || header.base_offset >= view.end_offset ||
-        !pl_meta_allows(&log->meta, header.leader_epoch, header.base_offset, header.last_offset) ||
-        pl_segment_see(segment, at, header.size, true) != PL_OK ||
-        !pl_batch_crc_matches(batch, header.size))
-      continue;
+  uint64_t at = cursor->position;
+  do at = next_believable(segment, at, &view, &header);
+  while (at != UINT64_MAX && header.base_offset <= cursor->offset);
+  if (at != UINT64_MAX) {
     cursor->position = at;
     cursor->batch_offset = cursor->offset = header.base_offset;
     cursor->record_position = 0;

@@ -10,6 +10,7 @@ from children import in_child
 from faults import rewrite_meta
 
 import pylog
+from pylog import _native
 
 NOBODY = 65534
 FIRST = "00000000000000000000.log"
@@ -263,6 +264,23 @@ def test_damaged_middle_segment_is_told_and_the_rest_is_read(closed, damage):
     assert caught.value.path == str(segments[1])
     assert skipping[:start] == list(range(start))
     assert skipping[-(300 - end):] == list(range(end, 300))
+
+
+@pytest.mark.parametrize("damaged", [b"zero", b"one"], ids=["first", "middle"])
+def test_batch_inside_a_value_is_not_taken_for_one_behind_damage(log_path, damaged):
+    with pylog.Log(log_path) as log:
+        inner = _native.encode_batch([b"never appended here"], base_offset=5)
+        log.append_many([b"zero", inner, b"two"])
+        log.append_many([b"three", b"one", inner])
+        log.append_many([b"six"])
+    segment = log_path / f"{0:020}.log"
+    segment.write_bytes(segment.read_bytes().replace(damaged, bytes(len(damaged))))
+
+    with pylog.Log(log_path) as log:
+        reader = log.read(on_corruption="skip")
+        kept = [0, 1, 2, 6] if damaged == b"one" else [3, 4, 5, 6]
+        assert [record.offset for record in reader] == kept
+        assert reader.skipped == 1
 
 
 @pytest.mark.parametrize("is_copy", [False, True])
