@@ -41,7 +41,9 @@ static void seal_if_due(pl_log *log, int64_t now) {
   if (sealed == end) return;
   if (now - log->keeper_end_ms < IDLE_SEAL_MS && now - log->keeper_sealed_ms < AGE_SEAL_MS) return;
   int64_t unused;
-  pl_seal(log, 0, &unused, &unused);
+  if (pl_seal(log, 0, &unused, &unused) >= 0) return;
+  atomic_fetch_add(&log->keeper_failures, 1);
+  log->keeper_end_ms = log->keeper_sealed_ms = now + RETRY_MS;
 }
 
 static void flush_if_due(pl_log *log, int64_t now) {
@@ -53,8 +55,10 @@ static void flush_if_due(pl_log *log, int64_t now) {
 
 static void keep(pl_log *log) {
   int64_t now = pl_monotonic_ms();
-  uint32_t state = atomic_load(&log->page->state);
-  if (state != PL_LOG_LIVE) return;
+  /* Who was killed inside left a tail to repair, and the next append may be far off. Sealing does
+   * it; no flush can make durable what is not sealed. */
+  if (atomic_load(&log->page->state) == PL_LOG_BROKEN) seal_if_due(log, now);
+  if (atomic_load(&log->page->state) != PL_LOG_LIVE) return;
   uint64_t failures = atomic_load(&log->keeper_failures);
   if (now >= log->keeper_retry_ms) {
     pl_prepare_ahead(log);

@@ -1,6 +1,7 @@
 """Recovery, case by case: what is believed after a kill, a reboot, a copy; and how often."""
 
 import shutil
+import time
 
 import pytest
 from children import killed
@@ -152,6 +153,20 @@ def test_open_batch_that_outlived_a_kill_is_not_promised_to_be_on_disk(log_path,
     with pylog.Log(log_path) as log:
         assert log.recovered.cut_offset == 0
         assert durability != "fsync" or seen == []      # else a reader saw what is gone now
+
+
+def test_interval_log_flushes_what_a_killed_process_left_unsealed(log_path):
+    pylog.Log(log_path, durability="interval", flush_interval_ms=5).close()
+    append_and_die(log_path, [b"a", b"b"])
+
+    with pylog.Log(log_path) as log:    # which only reads: nobody appends, and so repairs
+        assert log.recovered.reason == "killed"
+        for _ in range(500):
+            if log.durable_offset == 2:
+                break
+            time.sleep(0.01)
+        assert log.durable_offset == 2
+        assert values_of(log) == [b"a", b"b"]
 
 
 def test_what_a_killed_writer_began_before_a_roll_costs_nothing_behind_it(log_path):
