@@ -139,7 +139,11 @@ pl_status pl_file_reserve(int fd, const char *path, uint64_t size, uint64_t spar
   if (fstatvfs(fd, &disk) == 0 &&
       (uint64_t)disk.f_bavail * disk.f_frsize < size - had + spare)
     return disk_full(path, size - had, ENOSPC);
-  if (UNINTERRUPTED(fallocate(fd, 0, 0, (off_t)size)) == 0) return PL_OK;
+  /* The size comes last and at once: ext4 moves it as it finds blocks, and another process would
+   * write there, where a failure cuts. */
+  if (UNINTERRUPTED(fallocate(fd, FALLOC_FL_KEEP_SIZE, 0, (off_t)size)) == 0 &&
+      UNINTERRUPTED(ftruncate(fd, (off_t)size)) == 0)
+    return PL_OK;
   int error = errno;
   int ignored = ftruncate(fd, (off_t)had);
   (void)ignored;

@@ -11,6 +11,7 @@ import resource
 import shutil
 import subprocess
 import sys
+import time
 from contextlib import suppress
 from pathlib import Path
 
@@ -345,7 +346,7 @@ def test_little_address_space_is_an_error_and_no_crash(log_path, spare):
 def drivers():
     if not shutil.which("make") or not shutil.which("cc"):
         pytest.skip("there is no make or cc")
-    targets = ["build/faults", "build/refuse_sync.so"]
+    targets = ["build/faults", "build/refuse_sync.so", "build/tear_fallocate.so"]
     subprocess.run(["make", "-s", "-C", DRIVERS, "-j2", *targets], check=True)
     return DRIVERS / "build"
 
@@ -424,3 +425,41 @@ def test_flush_that_failed_makes_the_log_read_only_for_all(drivers, log_path, tm
         assert log.recovered.reason == "scanned"
         log.append(b"three")
         assert [record.value for record in log.read()][::2] == [b"one", b"three"]
+
+
+# Appends until the disk is full for it, or until the file in argv[2] is there; then says how many.
+APPENDER = """
+import os, sys, time
+import pylog
+
+with pylog.Log(sys.argv[1]) as log:
+    count = 0
+    try:
+        while not os.path.exists(sys.argv[2]):
+            log.append_many([b"x" * 1000] * 16)
+            count += 16
+            time.sleep(0.001)
+    except pylog.DiskFullError as error:
+        count += error.appended or 0
+    print(count)
+"""
+
+
+@pytest.mark.slow
+def test_blocks_that_a_failing_growth_takes_back_are_nobodys(drivers, log_path, tmp_path):
+    pylog.Log(log_path, segment_bytes=1 << 28).close()
+    enough = tmp_path / "enough"
+    tearing = {**os.environ, "LD_PRELOAD": str(drivers / "tear_fallocate.so")}
+    appenders = [
+        subprocess.Popen([sys.executable, "-c", APPENDER, log_path, enough], env=environment,
+                         stdout=subprocess.PIPE, text=True)
+        for environment in (os.environ, tearing)]
+
+    time.sleep(4)
+    enough.touch()
+    counts = [int(one.communicate(timeout=60)[0] or 0) for one in appenders]
+
+    assert [one.returncode for one in appenders] == [0, 0]
+    with pylog.Log(log_path) as log:
+        assert log.end_offset == sum(counts)
+        assert sum(1 for _ in log.read()) == log.end_offset
