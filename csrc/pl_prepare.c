@@ -111,8 +111,12 @@ static pl_status map_active(pl_log *log) {
   char name[32];
   pl_segment *segment;
   pl_segment_name(base, ".log", name);
-  PL_TRY(pl_segment_open(log->directory, name, base, (uint64_t)log->options.segment_bytes, true,
-                         (uint64_t)log->options.index_interval_bytes, &segment));
+  pl_status status =
+      pl_segment_open(log->directory, name, base, (uint64_t)log->options.segment_bytes, true,
+                      (uint64_t)log->options.index_interval_bytes, &segment);
+  /* Rolled and deleted by others meanwhile: the caller comes again. */
+  if (status == PL_ERR_IO && atomic_load(&page->active_base) != base) return PL_BUSY;
+  PL_TRY(status);
   pl_lock_result locked = pl_slot_wait(&page->append_lock, WAIT_MS);
   if (locked != PL_LOCKED) { /* a death to repair, or a busy lock: the caller comes again */
     if (locked == PL_LOCKED_DEAD) {

@@ -346,7 +346,8 @@ def test_little_address_space_is_an_error_and_no_crash(log_path, spare):
 def drivers():
     if not shutil.which("make") or not shutil.which("cc"):
         pytest.skip("there is no make or cc")
-    targets = ["build/faults", "build/refuse_sync.so", "build/tear_fallocate.so"]
+    targets = ["build/faults", "build/refuse_sync.so", "build/slow_open.so",
+               "build/tear_fallocate.so"]
     subprocess.run(["make", "-s", "-C", DRIVERS, "-j2", *targets], check=True)
     return DRIVERS / "build"
 
@@ -425,6 +426,32 @@ def test_flush_that_failed_makes_the_log_read_only_for_all(drivers, log_path, tm
         assert log.recovered.reason == "scanned"
         log.append(b"three")
         assert [record.value for record in log.read()][::2] == [b"one", b"three"]
+
+
+SLOW = """
+import sys
+import pylog
+
+with pylog.Log(sys.argv[1]) as log:
+    print("open", flush=True)
+    for _ in range(3):
+        log.append(b"from the slow one")
+"""
+
+
+def test_segment_deleted_before_it_could_be_opened_costs_no_append(drivers, log_path):
+    environment = {**os.environ, "LD_PRELOAD": str(drivers / "slow_open.so")}
+    with pylog.Log(log_path, segment_bytes=4096) as log:
+        slow = subprocess.Popen([sys.executable, "-c", SLOW, log_path], env=environment,
+                                stdout=subprocess.PIPE, text=True)
+        assert slow.stdout.readline() == "open\n"
+        for _ in range(100):
+            log.append_many([b"x" * 900] * 8)
+            log.delete_before(log.end_offset)
+        slow.communicate(timeout=60)
+
+        assert slow.returncode == 0
+        assert log.end_offset == 803
 
 
 # Appends until the disk is full for it, or until the file in argv[2] is there; then says how many.
