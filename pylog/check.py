@@ -14,7 +14,6 @@ the proof of the indexes indexes.py's; here is what a log as a whole must be.
 
 import itertools
 import os
-import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from typing import Any
 from pylog import _native
 from pylog.errors import CorruptRecordError, LogError, UnsupportedFormatError
 from pylog.indexes import IndexCheck, first_difference
+from pylog.names import CUT_NAME, INDEX_NAME, is_log_file, is_segment, segment_name
 from pylog.report import (
     BEHIND_END,
     OPEN_BATCH,
@@ -53,12 +53,7 @@ FINDINGS_MAX = 100    # told of one file; the rest are counted
 SEGMENT_BYTES_MAX = (1 << 31) - 1
 PAGE_BYTES, BELLS_BYTES = 8192, 4096
 POISONED = 1
-SEGMENT_NAME = re.compile(r"[0-9]{20}\.log")
-INDEX_NAME = re.compile(r"([0-9]{20})\.(index|timeindex)")
-CUT_NAME = re.compile(r"[0-9]{20}\.log\.cut-[0-9]+")
-OWN_NAMES = {"lock", "log.meta", "leader-epoch-checkpoint", "control", "doorbells",
-             "segment.prepared"}
-KAFKA_NAME = re.compile(r"[0-9]{20}\.(snapshot|txnindex)|partition\.metadata")
+
 
 def check(
     path: str | os.PathLike[str],
@@ -131,7 +126,7 @@ class _Check:
         self._check_page()
         # Listed after the end was taken: so the segment that holds the end is in the list.
         self.names = sorted(os.listdir(self.directory))
-        self.bases = [int(name[:20]) for name in self.names if _is_segment(name)]
+        self.bases = [int(name[:20]) for name in self.names if is_segment(name)]
         if not self.bases and "log.meta" not in self.names:
             raise UnsupportedFormatError(
                 f"there is no log in {self.directory}: neither log.meta nor segment files; "
@@ -244,10 +239,10 @@ class _Check:
                 self.leave(SET_ASIDE, size)
                 self.tell(name, 0, None, f"a recovery set these {size} bytes aside; look with "
                           "`pylog dump`, delete the file when it is no longer wanted", "notice")
-            elif name.endswith(".log") and not _is_segment(name):
+            elif name.endswith(".log") and not is_segment(name):
                 self.tell(name, 0, None, "this is no segment's name (twenty digits, at most "
                           "9223372036854775807), so nobody reads the file", "anomaly")
-            elif not (index or _is_segment(name) or _is_known(name)):
+            elif not is_log_file(name):
                 self.tell(name, 0, None, "a stray file: no part of a log", "notice")
             elif name.endswith(".tmp") and self.is_clean:
                 self.tell(name, 0, None, "left by a writer that died; delete it", "notice")
@@ -268,7 +263,7 @@ class _Check:
 
     def _size_of(self, base: int) -> int:
         try:
-            return os.lstat(self.directory / _name_of(base)).st_size
+            return os.lstat(self.directory / segment_name(base)).st_size
         except OSError:
             return 0
 
@@ -276,30 +271,30 @@ class _Check:
         start = self.meta["log_start"] if self.meta else base
         self.report.start_offset = max(start, base)
         if base > start and not self._is_epoch_start(base):
-            self.tell(_name_of(base), 0, start, f"the segments with offsets {start} to {base - 1} "
-                      "are missing; restore them")
+            self.tell(segment_name(base), 0, start, f"the segments with offsets {start} to "
+                      f"{base - 1} are missing; restore them")
 
     def _check_step(self, before: int, expected: int, base: int) -> None:
         """A segment that does not begin where the one before it ended."""
         size = self._size_of(before)
         if base < expected:
-            self.tell(_name_of(base), 0, base, f"the segment before it reaches offset "
+            self.tell(segment_name(base), 0, base, f"the segment before it reaches offset "
                       f"{expected - 1}: offsets {base} on are there twice")
         elif self._is_epoch_start(base):
             self.report.gaps.append((expected, base))
         elif base == self.bases[-1] and self._size_of(base) == 0:
-            self.tell(_name_of(base), 0, base, "an empty segment after a gap: a recovery was "
-                      "interrupted here; the next opening completes it", "anomaly")
+            self.tell(segment_name(base), 0, base, "an empty segment after a gap: a recovery "
+                      "was interrupted here; the next opening completes it", "anomaly")
         else:
-            self.tell(_name_of(before), size, expected, f"offsets {expected} to {base - 1} are "
-                      "missing: the file was cut, or a segment removed")
+            self.tell(segment_name(before), size, expected, f"offsets {expected} to {base - 1} "
+                      "are missing: the file was cut, or a segment removed")
 
     def _is_epoch_start(self, offset: int) -> bool:
         return any(start == offset for _, start in self.epochs)
 
     def _check_segment(self, at: int) -> int | None:
         """Proves one segment; returns the offset after it, None when that is unknown."""
-        base, name = self.bases[at], _name_of(self.bases[at])
+        base, name = self.bases[at], segment_name(self.bases[at])
         try:
             window = Window(self.directory / name)
         except OSError as error:
@@ -538,20 +533,6 @@ def is_open_header(view: memoryview, offset: int) -> bool:
         return False
     header = raw_header(view)
     return (header["batchLength"], header["magic"], header["baseOffset"]) == (0, 2, offset)
-
-
-def _name_of(base: int) -> str:
-    return f"{base:020}.log"
-
-
-def _is_segment(name: str) -> bool:
-    return bool(SEGMENT_NAME.fullmatch(name)) and int(name[:20]) < 1 << 63
-
-
-def _is_known(name: str) -> bool:
-    plain = name.removesuffix(".tmp")
-    return plain in OWN_NAMES or bool(
-        INDEX_NAME.fullmatch(plain) or KAFKA_NAME.fullmatch(name) or CUT_NAME.fullmatch(plain))
 
 
 def _sentence(error: LogError) -> str:

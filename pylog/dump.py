@@ -21,11 +21,12 @@ from pathlib import Path
 from typing import Any
 
 from pylog import _native
-from pylog.check import SEGMENT_NAME, is_open_header
+from pylog.check import is_open_header
 from pylog.compression import NAMES
 from pylog.envelope import to_json
 from pylog.errors import UnsupportedFormatError
 from pylog.indexes import ENTRIES, entries
+from pylog.names import is_segment
 from pylog.walk import OPEN_BATCH_BYTES, Walker, Window, open_batch, raw_header, read_small
 
 Item = dict[str, Any]
@@ -43,7 +44,7 @@ def dump_items(path: Path, with_records: bool = False) -> Iterator[Item]:
     """
     if path.is_dir():
         names = sorted(entry.name for entry in path.iterdir())
-        segments = [name for name in names if SEGMENT_NAME.fullmatch(name)]
+        segments = [name for name in names if is_segment(name)]
         if not segments:
             raise UnsupportedFormatError(
                 f"there is no log in {path}: it holds no segment files; name the directory of one "
