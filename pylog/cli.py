@@ -26,6 +26,7 @@ from pylog.envelope import BadLine, Columns, Headers
 from pylog.errors import CorruptRecordError, PylogError
 from pylog.exits import Exit
 from pylog.log import DURABILITIES, TIMESTAMP_TYPES, Start
+from pylog.names import is_log_file
 from pylog.report import UNKNOWN_CODEC
 from pylog.streams import Intake, Outlet, Rows
 
@@ -115,11 +116,21 @@ def commands() -> None:
     logging.getLogger("pylog").setLevel(logging.ERROR)    # what it warns of is said here, shorter
 
 
-directory = click.argument("directory", metavar="DIR", type=click.Path(path_type=Path))
+class Place(click.Path):
+    """A path, and not "", which Path takes for the working directory."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if not os.fspath(value):
+            self.fail("it is empty; name a directory (. for this one)", param, ctx)
+        return super().convert(value, param, ctx)
+
+
+directory = click.argument("directory", metavar="DIR", type=Place(path_type=Path))
 as_json = click.option("--json", "as_json", is_flag=True, help="JSON instead of text.")
 key_separator = click.option(
     "-K", "--key-separator", metavar="TEXT", callback=to_separator,
-    help="Lines are key, TEXT, value; \\t is a tab.")
+    help="Lines are key, TEXT, value; \\t is a tab. `append` refuses a line without TEXT; `read` "
+    "writes the value alone where the key is null.")
 
 
 # ---- append -------------------------------------------------------------------------------------
@@ -130,6 +141,9 @@ def split_header(ctx: click.Context, param: click.Parameter, value: tuple[str, .
     pairs = [text.partition("=") for text in value]
     if wrong := [name for name, found, _ in pairs if not found]:
         raise click.BadParameter(f"{wrong[0]!r} is not NAME=VALUE", ctx, param)
+    # What is not UTF-8 on the command line comes as halves of surrogate pairs.
+    if wrong := [name for name, _, _ in pairs if re.search("[\ud800-\udfff]", name)]:
+        raise click.BadParameter(f"the name {wrong[0]!r} is not UTF-8", ctx, param)
     return [(name, os.fsencode(text)) for name, _, text in pairs]
 
 
@@ -156,8 +170,9 @@ def append(
 ) -> None:
     """Append lines, of FILEs or stdin, to a log.
 
-    The log in DIR is created if there is none. A line is a record; the newline is not part of it,
-    every other byte is. What stands in a pipe is appended before more is waited for.
+    The log in DIR is made with the first line, if there is none. A line is a record; the newline is
+    not part of it, every other byte is. What stands in a pipe is appended before more is waited
+    for.
     """
     if as_json and (key_separator or key is not None or headers):
         raise click.UsageError("--json lines bear their own keys and headers")
@@ -165,22 +180,48 @@ def append(
         raise click.UsageError("--key and --key-separator both give the key: use one")
     parse = partial(parse_plain, key=None if key is None else os.fsencode(key), headers=headers,
                     separator=key_separator)
-    with pylog.Log(directory, durability=durability, compression=compression) as log:
-        tell_recovery(log)
-        intake = Intake(log, envelope.from_json if as_json else parse, is_json=as_json,
-                        is_compressed=compression == "lz4")
+    need_own_directory(directory)
+    intake = Intake(partial(open_to_append, directory, durability, compression),
+                    envelope.from_json if as_json else parse, is_json=as_json,
+                    is_compressed=compression == "lz4")
+    with closing(intake):
+        if (directory / "log.meta").exists():
+            intake.open()    # what is wrong with it is told before a line is waited for
         try:
-            for name in files or ["-"]:
-                if name == "-":
-                    intake.take(sys.stdin.buffer, "stdin")
-                    continue
-                with open(name, "rb") as stream:
-                    intake.take(stream, name)
+            take_all(intake, files or ("-",))
+            log = intake.open()
             if flush:
                 log.flush()
         finally:
             if not quiet:
-                click.echo(what_was_appended(intake), err=True)
+                click.echo(what_was_appended(intake, directory), err=True)
+
+
+def need_own_directory(directory: Path) -> None:
+    """A new log goes into no directory of other things: it would be lost among them, or they be
+    taken for its files."""
+    names = sorted(os.listdir(directory)) if directory.is_dir() else []
+    foreign = [name for name in names if not is_log_file(name)]
+    if foreign and "log.meta" not in names:
+        raise click.ClickException(
+            f"{directory} is no log, and not empty (there is {foreign[0]!r}); a log has a "
+            f"directory of its own: name a new or an empty one, as {directory / 'log'}")
+
+
+def open_to_append(directory: Path, durability: Any, compression: str | None) -> pylog.Log:
+    log = pylog.Log(directory, durability=durability, compression=compression)
+    tell_recovery(log)
+    return log
+
+
+def take_all(intake: Intake, names: tuple[str, ...]) -> None:
+    """Files, and stdin where the name is "-"."""
+    for name in names:
+        if name == "-":
+            intake.take(sys.stdin.buffer, "stdin")
+            continue
+        with open(name, "rb") as stream:
+            intake.take(stream, name)
 
 
 def parse_plain(lines: list[bytes], key: bytes | None, headers: Headers,
@@ -204,9 +245,11 @@ def tell_recovery(log: pylog.Log) -> None:
             f"and it goes on at offset {found.next_offset}", err=True)
 
 
-def what_was_appended(intake: Intake) -> str:
+def what_was_appended(intake: Intake, directory: Path) -> str:
     """The line for stderr. Other writers' records may stand between ours, so no range is told."""
     log, count = intake.log, intake.count
+    if log is None:
+        return f"appended nothing; no log was made at {directory}"
     what = "nothing"
     if count:
         what = f"{count:,} record{'s' * (count != 1)}"
@@ -390,7 +433,7 @@ def progress() -> Iterator[Callable[[int, int], None] | None]:
 
 
 @commands.command()
-@click.argument("path", metavar="DIR|FILE", type=click.Path(path_type=Path))
+@click.argument("path", metavar="DIR|FILE", type=Place(path_type=Path))
 @click.option("--records", is_flag=True, help="Also the records of each batch, as JSON.")
 @as_json
 def dump(path: Path, records: bool, as_json: bool) -> None:

@@ -1,7 +1,7 @@
 """Records as lines of text and back: what `pylog read` writes and `pylog append` takes.
 
     plain    the value as it is; null is an empty line
-    keyed    key, separator, value; a line without the separator has a null key
+    keyed    key, separator, value; a null key comes out as the value alone, and does not go in
     JSON     {"offset": 7, "timestamp": 1700000000000, "key": "k", "value": "v", "headers": []}
 
 Only JSON brings every record through unchanged. Text that is not UTF-8 stands in base64 under
@@ -124,13 +124,17 @@ def from_plain(lines: list[bytes]) -> Columns:
 
 
 def from_keyed(lines: list[bytes], separator: bytes) -> Columns:
-    """What stands before the first separator is the key."""
-    columns = Columns(keys=[])
-    keys = columns.keys = []
+    """What stands before the first separator is the key. Raises BadLine where there is none, as
+    Kafka's console producer does (parse.key): a null key by mistake would end up anywhere."""
+    keys: list[bytes | None] = []
+    columns = Columns(keys=keys)
     for line in lines:
         key, found, value = line.partition(separator)
-        keys.append(key if found else None)
-        columns.values.append(value if found else line)
+        if not found:
+            raise BadLine(f"it has no {separator.decode(errors='backslashreplace')!r} between key "
+                          "and value (null keys go in with --json)", columns)
+        keys.append(key)
+        columns.values.append(value)
     return columns
 
 

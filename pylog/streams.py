@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
+from pylog import _native
 from pylog._native import Chunk, Record
 from pylog.envelope import BadLine, Columns
 from pylog.errors import CorruptRecordError, MessageSizeTooLargeError
@@ -17,6 +18,7 @@ from pylog.log import Log, Start
 
 BLOCK_BYTES = 1 << 20
 ROWS_MAX = 4096
+MESSAGE_BYTES_MAX = 1_048_588    # of a new log
 UNLIMITED = 1 << 62
 LOOK_SECONDS_MAX = 8.0    # at first a second
 
@@ -49,18 +51,35 @@ def line_blocks(stream: BinaryIO, line_bytes_max: int) -> Iterator[list[bytes]]:
 class Intake:
     """Appends the lines of streams to a log.
 
+    The log is opened by the first record that may go in, so that a bad first line makes no log.
     count: of the records that are in. first: the first one's offset. in_flight: records of which an
-    interrupt left open whether they are in.
+    interrupt left open whether they are in. log: None until it is opened.
     """
 
-    def __init__(self, log: Log, parse: Callable[[list[bytes]], Columns], *,
+    def __init__(self, open_log: Callable[[], Log], parse: Callable[[list[bytes]], Columns], *,
                  is_json: bool = False, is_compressed: bool = False) -> None:
-        self.log, self.parse, self.is_compressed = log, parse, is_compressed
-        self.message_bytes_max = log.stats()["options"]["max_message_bytes"]
-        # In JSON a byte takes up to six, as in "\u0000", and there are names beside.
-        self.line_bytes_max = self.message_bytes_max * (8 if is_json else 1) + BLOCK_BYTES
+        self.open_log, self.parse, self.is_compressed = open_log, parse, is_compressed
+        self.is_json = is_json
+        self.log: Log | None = None
+        self.message_bytes_max = MESSAGE_BYTES_MAX
         self.count = self.in_flight = 0
         self.first: int | None = None
+
+    def open(self) -> Log:
+        """The log, at the first call opened, or made."""
+        if self.log is None:
+            self.log = self.open_log()
+            self.message_bytes_max = self.log.stats()["options"]["max_message_bytes"]
+        return self.log
+
+    def close(self) -> None:
+        if self.log is not None:
+            self.log.close()
+
+    @property
+    def line_bytes_max(self) -> int:
+        """In JSON a byte takes up to six, as in "\\u0000", and there are names beside."""
+        return self.message_bytes_max * (8 if self.is_json else 1) + BLOCK_BYTES
 
     def take(self, stream: BinaryIO, name: str) -> None:
         """All of `stream`. Raises BadLine, with every line before the bad one appended."""
@@ -93,6 +112,9 @@ class Intake:
     def _append(self, columns: Columns) -> None:
         if not columns.values:
             return
+        if self.log is None and _is_too_large(columns.head(1), self.message_bytes_max):
+            raise MessageSizeTooLargeError("the first record is too large for a log", index=0)
+        self.open()
         self.in_flight = len(columns)
         try:
             first = self._append_columns(columns)
@@ -105,14 +127,21 @@ class Intake:
 
     def _append_columns(self, columns: Columns) -> int:
         keys, headers, stamps = columns.keys, columns.headers, columns.timestamps
+        log = self.open()
         if len(columns) > 1 or self.is_compressed:
-            return self.log.append_many(columns.values, keys, headers, stamps)
-        return self.log.append(    # into the open batch, which takes less than one of its own
+            return log.append_many(columns.values, keys, headers, stamps)
+        return log.append(    # into the open batch, which takes less than one of its own
             columns.values[0],
             keys[0] if keys else None,
             headers[0] if headers else None,
             stamps[0] if stamps else None,
         )
+
+
+def _is_too_large(record: Columns, message_bytes_max: int) -> bool:
+    """Whether no batch of a log with this limit may hold the one record."""
+    batch = _native.encode_batch(record.values, record.keys, record.headers, record.timestamps)
+    return len(batch) > message_bytes_max
 
 
 class Outlet:

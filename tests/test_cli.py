@@ -60,11 +60,22 @@ def test_append_joins_lines_that_cross_the_blocks_read(log_path, rng):
 
 
 def test_append_splits_keys_off(log_path):
-    run("append", log_path, "-K", "\\t", given=b"k\tv\tw\nno key\n\tempty key\n")
+    run("append", log_path, "-K", "\\t", given=b"k\tv\tw\n\tempty key\n")
 
     with pylog.Log(log_path, mode="r") as log:
         assert [(one.key, one.value) for one in log.read()] == [
-            (b"k", b"v\tw"), (None, b"no key"), (b"", b"empty key")]
+            (b"k", b"v\tw"), (b"", b"empty key")]
+
+
+def test_line_without_the_key_separator_is_refused_by_its_number(log_path):
+    result = run("append", log_path, "-K", ":", given=b"k:v\nno key\nk:w\n")
+
+    assert result.exit_code == Exit.FAILED
+    assert "stdin, line 2: it has no ':'" in result.stderr
+    assert "--json" in result.stderr
+    assert values(log_path) == [b"v"]
+    assert "`append` refuses a line without TEXT" in " ".join(
+        run("append", "--help").stdout.split())
 
 
 def test_append_gives_key_and_headers_to_every_line(log_path):
@@ -96,14 +107,74 @@ def test_append_stores_the_durability_of_a_new_log(log_path):
         assert log.durability == "interval"
 
 
+@pytest.mark.parametrize(("given", "options"), [
+    (b"no JSON\n", ["--json"]), (b"no key\n", ["-K", ":"]), (b"x" * 1_048_588, []),
+    (b"x" * 5_000_000, ["-z", "lz4"]), (b'{"value": "' + b"x" * 1_048_588 + b'"}', ["--json"]),
+], ids=["json", "key", "size", "size far over", "size in json"])
+def test_bad_first_line_makes_no_log(log_path, given, options):
+    result = run("append", log_path, *options, given=given)
+
+    assert result.exit_code == Exit.FAILED
+    assert "stdin, line 1: " in result.stderr
+    assert f"appended nothing; no log was made at {log_path}" in result.stderr
+    assert not log_path.exists()
+
+
+@pytest.mark.parametrize("size", range(1_048_514, 1_048_519))
+def test_largest_first_line_is_what_a_log_takes(log_path, size):
+    # 61 bytes of header, 2 varints of 3 bytes, 4 of a byte and the attributes.
+    is_small_enough = 61 + 11 + size <= pylog.streams.MESSAGE_BYTES_MAX
+
+    result = run("append", log_path, given=b"x" * size)
+
+    assert (result.exit_code == Exit.FINE) == log_path.exists() == is_small_enough
+
+
+def test_bad_first_line_leaves_a_log_as_it_was(log_of_three):
+    result = run("append", log_of_three, "--json", given=b"no JSON\n")
+
+    assert result.exit_code == Exit.FAILED
+    assert f"appended nothing; {log_of_three} ends at offset 3" in result.stderr
+
+
+def test_append_makes_no_log_among_other_files(tmp_path):
+    (tmp_path / "README").write_bytes(b"precious")
+
+    result = run("append", tmp_path, given=b"x\n")
+
+    assert result.exit_code == Exit.FAILED
+    assert "is no log, and not empty (there is 'README')" in result.stderr
+    assert os.listdir(tmp_path) == ["README"]
+
+
+def test_append_makes_a_log_in_an_empty_directory(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+    assert run("append", ".", given=b"x\n").exit_code == Exit.FINE
+
+    assert values(tmp_path) == [b"x"]
+    (tmp_path / "README").touch()
+    assert run("append", ".", given=b"y\n").exit_code == Exit.FINE
+    assert values(tmp_path) == [b"x", b"y"]
+
+
+def test_append_completes_a_creation_that_was_killed(log_path):
+    run("append", log_path)
+    (log_path / "log.meta").unlink()
+
+    assert run("append", log_path, given=b"x\n").exit_code == Exit.FINE
+
+
 @pytest.mark.parametrize("arguments", [
+    ["append", ""], *([command, ""] for command in READERS),
     ["append"], ["append", "log", "no such file"], ["append", "log", "."],
     ["append", "log", "--durability", "certain"], ["append", "log", "-z", "zip"],
-    ["append", "log", "-H", "no value"], ["append", "log", "-K", ""],
+    ["append", "log", "-H", "no value"], ["append", "log", "-H", "not UTF-8 \udcff=v"],
+    ["append", "log", "-K", ""],
     ["append", "log", "-K", "a\nb"], ["append", "log", "--json", "-k", "key"],
     ["append", "log", "--json", "-K", ","], ["append", "log", "-k", "key", "-K", ","],
     ["append", "log", "--unknown"], ["unknown"],
-], ids=" ".join)
+], ids=repr)
 def test_wrong_usage_of_append_exits_with_2_and_makes_nothing(arguments, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
@@ -229,6 +300,43 @@ def test_full_disk_of_stdout_is_an_error(log_of_three, command, is_buffered, mon
     assert b"Exception ignored" not in stderr
 
 
+@pytest.mark.parametrize("arguments", [
+    "--help", "read {} --json", "stat {}", "check {}", "dump {}"])
+def test_closed_or_full_stdout_is_an_error(log_of_three, arguments):
+    command = f"{' '.join(COMMAND)} {arguments.format(log_of_three)}"
+
+    for end in ">&-", "> /dev/full":
+        result = subprocess.run(["bash", "-c", f"{command} {end}"], capture_output=True,
+                                check=False, timeout=60, text=True)
+
+        assert result.returncode == Exit.FAILED
+        assert result.stderr.startswith("Error: ")
+        assert len(result.stderr.splitlines()) == 1
+
+
+def test_append_needs_no_stdout_and_fails_without_stdin(log_path):
+    command = f"{' '.join(COMMAND)} append {log_path}"
+
+    result = subprocess.run(["bash", "-c", f"echo x | {command} >&- 2>&- && {command} <&-"],
+                            capture_output=True, check=False, timeout=60, text=True)
+
+    assert result.returncode == Exit.FAILED
+    assert "Error: input or output: Bad file descriptor" in result.stderr
+    assert values(log_path) == [b"x"]
+    assert pylog.check(log_path).findings == []     # nothing was written into a file of the log
+
+
+def test_path_that_is_not_utf8_is_printed_as_it_is(tmp_path):
+    path = os.fsencode(tmp_path) + b"/\xff"
+    with pylog.Log(os.fsdecode(path)) as log:
+        log.append(b"x")
+
+    for command in "stat", "check":
+        result = subprocess.run([*COMMAND, command, path], capture_output=True, check=True,
+                                timeout=60)
+        assert path in result.stdout
+
+
 def test_missing_click_is_told_with_the_command_that_installs_it(tmp_path):
     without = "import sys; sys.modules['click'] = None; from pylog.__main__ import main; main()"
 
@@ -236,7 +344,9 @@ def test_missing_click_is_told_with_the_command_that_installs_it(tmp_path):
                             check=False, timeout=60, text=True, cwd=tmp_path)
 
     assert result.returncode == Exit.FAILED
-    assert result.stderr == "the command line needs click: pip install 'pylog-engine[cli]'\n"
+    assert result.stderr == (
+        "the command line needs click: pip install click, or pip install 'pylog-engine[cli]' for "
+        "both\n")
 
 
 def test_help_shows_examples_and_exit_codes():
