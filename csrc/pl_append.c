@@ -60,11 +60,8 @@ static pl_status state_error(const pl_log *log, uint32_t state) {
 }
 
 static pl_status switch_active(pl_log *log, int64_t base) {
-  char name[32];
   pl_segment *segment;
-  pl_segment_name(base, ".log", name);
-  PL_TRY(pl_segment_open(log->directory, name, base, (uint64_t)log->options.segment_bytes, true,
-                         (uint64_t)log->options.index_interval_bytes, &segment));
+  PL_TRY(pl_log_map_segment(log, base, (uint64_t)log->options.segment_bytes, true, &segment));
   pthread_mutex_lock(&log->list_lock);
   pl_segment *old = log->active;
   log->active = segment;
@@ -223,6 +220,7 @@ static pl_status roll(pl_log *log) {
   int64_t base = end_of(page);
   pl_segment_name(base, ".log", name);
   PL_TRY(pl_file_path(log->directory, name, path));
+  PL_TRY(pl_log_check_place(log));
   pl_segment *next = take_prepared(log);
   if (!next) return PL_NOT_READY;
   PL_POINT("roll-before-rename");

@@ -113,6 +113,13 @@ pl_status pl_file_ask(int fd, const char *path, pl_file_info *info) {
   return PL_OK;
 }
 
+pl_status pl_file_ask_name(const char *path, pl_file_info *info) {
+  struct stat found;
+  if (stat(path, &found) != 0) return pl_fail_errno(errno, path, "ask what the file is");
+  *info = (pl_file_info){(uint64_t)found.st_size, (uint64_t)found.st_dev, (uint64_t)found.st_ino};
+  return PL_OK;
+}
+
 pl_status pl_file_size(int fd, const char *path, uint64_t *size) {
   pl_file_info info = {0};
   pl_status status = pl_file_ask(fd, path, &info);

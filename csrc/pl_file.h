@@ -30,6 +30,7 @@ typedef struct pl_file_info {
   uint64_t size, device, inode;
 } pl_file_info;
 pl_status pl_file_ask(int fd, const char *path, pl_file_info *info);
+pl_status pl_file_ask_name(const char *path, pl_file_info *info);
 pl_status pl_file_size(int fd, const char *path, uint64_t *size);
 bool pl_file_exists(const char *path);
 

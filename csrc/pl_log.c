@@ -80,6 +80,11 @@ static pl_status refresh(pl_log *log) {
   if (log->list && rolls == log->list_rolls && sequence == log->list_sequence) return PL_OK;
   int64_t *bases, count;
   PL_TRY(pl_list_segments(log->directory, &bases, &count));
+  pl_status status = pl_log_check_place(log);
+  if (status != PL_OK) {
+    free(bases);
+    return status;
+  }
   pl_listed *list = calloc((size_t)(count ? count : 1), sizeof *list);
   if (!list) {
     free(bases);
@@ -123,8 +128,35 @@ static void evict_one(pl_log *log) {
   oldest->segment = NULL;
 }
 
-static pl_status open_listed(pl_log *log, pl_listed *listed) {
+pl_status pl_log_check_place(const pl_log *log) {
+  char path[PL_PATH_MAX];
+  pl_file_info found;
+  if (log->lock_fd < 0) return PL_OK;
+  PL_TRY(pl_file_path(log->directory, "lock", path));
+  pl_status status = pl_file_ask_name(path, &found);
+  if (status != PL_OK && !pl_is_evidence(status)) return status;
+  if (status == PL_OK && found.inode == log->lock_file.inode &&
+      found.device == log->lock_file.device)
+    return PL_OK;
+  return pl_fail(PL_ERR_IO, log->directory,
+                 "the directory was moved, removed or replaced while the log was open; nothing "
+                 "was changed in it; close this object and open the log where it is now");
+}
+
+pl_status pl_log_map_segment(pl_log *log, int64_t base, uint64_t map_bytes, bool writable,
+                             pl_segment **segment) {
   char name[32];
+  pl_segment_name(base, ".log", name);
+  PL_TRY(pl_segment_open(log->directory, name, base, map_bytes, writable,
+                         (uint64_t)log->options.index_interval_bytes, segment));
+  pl_status status = pl_log_check_place(log);
+  if (status == PL_OK) return PL_OK;
+  pl_segment_release(*segment);
+  *segment = NULL;
+  return status;
+}
+
+static pl_status open_listed(pl_log *log, pl_listed *listed) {
   if (log->active && log->active->base_offset == listed->base_offset) {
     listed->segment = log->active;
     pl_segment_acquire(log->active);
@@ -132,10 +164,9 @@ static pl_status open_listed(pl_log *log, pl_listed *listed) {
   }
   evict_one(log);
   bool may_grow = listed->base_offset >= atomic_load(&log->page->active_base);
-  pl_segment_name(listed->base_offset, ".log", name);
-  return pl_segment_open(log->directory, name, listed->base_offset,
-                         may_grow ? (uint64_t)log->options.segment_bytes : 0, log->is_writable,
-                         (uint64_t)log->options.index_interval_bytes, &listed->segment);
+  return pl_log_map_segment(log, listed->base_offset,
+                            may_grow ? (uint64_t)log->options.segment_bytes : 0,
+                            log->is_writable, &listed->segment);
 }
 
 /* Index of the last entry at or below `offset`; 0 when all are above. */
@@ -341,7 +372,8 @@ static pl_status attach(pl_log *log, const pl_options *wanted) {
 static pl_status open_lock(pl_log *log) {
   char path[PL_PATH_MAX];
   PL_TRY(pl_file_path(log->directory, "lock", path));
-  return pl_file_open(path, log->is_writable ? O_RDWR | O_CREAT : O_RDONLY, &log->lock_fd);
+  PL_TRY(pl_file_open(path, log->is_writable ? O_RDWR | O_CREAT : O_RDONLY, &log->lock_fd));
+  return pl_file_ask(log->lock_fd, path, &log->lock_file);
 }
 
 static pl_status open_for_append(pl_log *log, const pl_options *wanted, int wait_ms) {
@@ -416,14 +448,11 @@ static void set_clean(pl_meta *meta, void *argument) {
 static void tidy(pl_log *log) {
   pl_page *page = log->page;
   int64_t end = pl_log_end(log), base = atomic_load(&page->active_base);
-  char name[32], path[PL_PATH_MAX];
+  char path[PL_PATH_MAX];
   pl_segment *segment;
   uint64_t log_size;
   if (pl_retire(log) != PL_OK || end != atomic_load(&page->sealed_offset)) return;
-  pl_segment_name(base, ".log", name);
-  if (pl_segment_open(log->directory, name, base, 0, true,
-                      (uint64_t)log->options.index_interval_bytes, &segment) != PL_OK)
-    return;
+  if (pl_log_map_segment(log, base, 0, true, &segment) != PL_OK) return;
   pl_view view = {end, end, &log->meta, true};
   pl_status status = pl_segment_write_index(segment, log->directory, &view, &log_size);
   if (status == PL_OK) status = pl_file_truncate(segment->fd, segment->path, log_size);
@@ -445,6 +474,10 @@ pl_status pl_log_close(pl_log *log) {
   if (state == PL_LOG_LIVE || state == PL_LOG_BROKEN) {
     int64_t end, active_base;
     status = pl_seal(log, 1000, &end, &active_base);
+    /* Moved away: whoever opens it next seals. Only what was to be on disk is worth an error. */
+    if (status < 0 && log->options.durability == PL_DURABILITY_OS &&
+        pl_log_check_place(log) != PL_OK)
+      status = PL_END;
     if (status == PL_OK && log->options.durability != PL_DURABILITY_OS)
       status = pl_flush(log, end, 10000);
     if (status >= 0 && atomic_load(&log->page->is_dirty) &&

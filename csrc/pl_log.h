@@ -61,6 +61,7 @@ typedef struct pl_log {
 
   char directory[PL_PATH_MAX];
   int lock_fd;
+  pl_file_info lock_file; /* the directory is ours while "lock" in it is this file */
   pl_meta meta;           /* as loaded at open: epochs and options never change while open */
   pl_recovered recovered;
 
@@ -99,6 +100,13 @@ static inline int64_t pl_log_end(const pl_log *log) {
   return atomic_load_explicit(&log->page->end_offset, memory_order_acquire);
 }
 int64_t pl_log_readable(const pl_log *log);
+
+/* Names are looked up anew each time: is what bears ours still what was opened? To be asked before
+ * anything is changed by name, and after a file was opened by it. */
+pl_status pl_log_check_place(const pl_log *log);
+/* Opens and maps one of the log's segments, whatever it is for. */
+pl_status pl_log_map_segment(pl_log *log, int64_t base, uint64_t map_bytes, bool writable,
+                             pl_segment **segment);
 
 /* The segment that would hold `offset`, with a reference; *next_base is where the following one
  * starts (INT64_MAX: it is the last). */

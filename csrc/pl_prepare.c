@@ -37,7 +37,9 @@ pl_status pl_maintenance_enter(pl_log *log, int wait_ms) {
     pl_lock_adopt(&log->page->maintenance_lock);
     if (atomic_load(&log->page->list_sequence) & 1) atomic_fetch_add(&log->page->list_sequence, 1);
   }
-  return PL_OK;
+  pl_status status = pl_log_check_place(log);
+  if (status != PL_OK) pl_maintenance_leave(log);
+  return status;
 }
 
 void pl_maintenance_leave(pl_log *log) { pl_lock_release(&log->page->maintenance_lock); }
@@ -108,12 +110,9 @@ static pl_status map_active(pl_log *log) {
   bool is_current = log->active && log->active->base_offset == base;
   pthread_mutex_unlock(&log->list_lock);
   if (is_current) return PL_OK;
-  char name[32];
   pl_segment *segment;
-  pl_segment_name(base, ".log", name);
   pl_status status =
-      pl_segment_open(log->directory, name, base, (uint64_t)log->options.segment_bytes, true,
-                      (uint64_t)log->options.index_interval_bytes, &segment);
+      pl_log_map_segment(log, base, (uint64_t)log->options.segment_bytes, true, &segment);
   /* Rolled and deleted by others meanwhile: the caller comes again. */
   if (status == PL_ERR_IO && atomic_load(&page->active_base) != base) return PL_BUSY;
   PL_TRY(status);
@@ -336,12 +335,9 @@ static pl_status close_segment(pl_log *log, pl_segment *segment, int64_t next_ba
 }
 
 static pl_status retire_one(pl_log *log, int64_t base, int64_t next_base) {
-  char name[32];
   pl_segment *segment;
   uint64_t log_size, size;
-  pl_segment_name(base, ".log", name);
-  PL_TRY(pl_segment_open(log->directory, name, base, 0, true,
-                         (uint64_t)log->options.index_interval_bytes, &segment));
+  PL_TRY(pl_log_map_segment(log, base, 0, true, &segment));
   pl_status status = close_segment(log, segment, next_base, &log_size);
   if (status == PL_OK) status = pl_file_size(segment->fd, segment->path, &size);
   if (status == PL_OK && size > log_size)

@@ -175,6 +175,7 @@ cdef extern from "pl_log.h" nogil:
     pl_status pl_flush(pl_log *log, int64_t target, int wait_ms)
     pl_status pl_delete_before(pl_log *log, int64_t offset)
     pl_status pl_wait_readable(pl_log *log, int64_t offset, int wait_ms)
+    pl_status pl_log_check_place(const pl_log *log)
     void pl_end_waits(pl_log *log)
 
 cdef extern from "pl_reader.h" nogil:

@@ -232,10 +232,12 @@ def must_hold(action):
     assert result
 
 
-def first_free_descriptor():
-    fd = os.open("/dev/null", os.O_RDONLY)
-    os.close(fd)
-    return fd
+def limit_that_leaves(spare):
+    """The RLIMIT_NOFILE under which just `spare` more can be opened; there may be gaps."""
+    opened = [os.open("/dev/null", os.O_RDONLY) for _ in range(spare + 1)]
+    for fd in opened:
+        os.close(fd)
+    return opened[-1]
 
 
 @pytest.mark.parametrize("mode", ["a", "r"])
@@ -244,7 +246,7 @@ def test_open_without_descriptors_is_a_resource_limit(log_path, spare, mode):
     def act():
         with pylog.Log(log_path) as log:
             log.append(b"value")
-        lower(resource.RLIMIT_NOFILE, first_free_descriptor() + spare)
+        lower(resource.RLIMIT_NOFILE, limit_that_leaves(spare))
         try:
             with pylog.Log(log_path, mode=mode) as log:
                 told = [record.value for record in log.read()] == [b"value"]
@@ -262,7 +264,7 @@ def test_log_without_descriptors_goes_on_when_it_has_some(log_path):
         number = 0
         with pylog.Log(log_path, segment_bytes=SEGMENT) as log:
             log.append(value_of(number))
-            lower(resource.RLIMIT_NOFILE, first_free_descriptor())
+            lower(resource.RLIMIT_NOFILE, limit_that_leaves(0))
             with pytest.raises(pylog.ResourceLimitError):
                 while True:
                     number += 1

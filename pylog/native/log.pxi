@@ -135,6 +135,8 @@ cdef class Log(Appender):
                 if status == PL_OK:
                     return True
                 check(status)
+                if slices >= 10:
+                    check(pl_log_check_place(self.log))
                 PyErr_CheckSignals()
                 self.check_open()
         finally:
