@@ -280,18 +280,23 @@ static pl_status wrong_end(const pl_log *log, int64_t expected) {
   return PL_ERR_WRONG_END;
 }
 
-/* Enters with room for `bytes`, preparing what is missing when the caller can wait. */
+/* Enters with room for `bytes`, preparing what is missing when the caller can wait. Who comes in
+ * after a close, from a long preparation or a caller's own code, must not write: this process no
+ * longer holds the flock, and others may have made a new page and write at the same place. */
 static inline pl_status enter_with_room(pl_log *log, uint64_t bytes, int64_t offsets,
                                         int64_t if_end, int wait_ms) {
   for (;;) {
     pl_status status = enter(log, wait_ms);
     if (status == PL_OK) {
-      status = if_end >= 0 && if_end != end_of(log->page) ? wrong_end(log, if_end)
-                                                          : room(log, bytes, offsets);
+      status = __builtin_expect(atomic_load_explicit(&log->is_closed, memory_order_relaxed), 0)
+                   ? pl_log_check(log)
+               : if_end >= 0 && if_end != end_of(log->page) ? wrong_end(log, if_end)
+                                                            : room(log, bytes, offsets);
       if (status == PL_OK) return PL_OK;
       leave(log);
     }
     if (status != PL_NOT_READY || wait_ms == 0) return status;
+    if (atomic_load(&log->is_closed)) return pl_log_check(log); /* and stays as it was left */
     PL_TRY(pl_prepare(log, bytes, offsets)); /* PL_BUSY too: the caller looks at signals */
   }
 }

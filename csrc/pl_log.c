@@ -473,6 +473,8 @@ pl_status pl_log_close(pl_log *log) {
   uint32_t state = log->is_writable ? atomic_load(&log->page->state) : PL_LOG_DELETED;
   if (state == PL_LOG_LIVE || state == PL_LOG_BROKEN) {
     int64_t end, active_base;
+    /* Whoever is inside by now is waited for; whoever enters later sees that we are closed. */
+    if (pl_writer_enter(log, 100) == PL_OK) pl_writer_leave(log);
     status = pl_seal(log, 1000, &end, &active_base);
     /* Moved away: whoever opens it next seals. Only what was to be on disk is worth an error. */
     if (status < 0 && log->options.durability == PL_DURABILITY_OS &&

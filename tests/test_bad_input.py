@@ -378,6 +378,36 @@ def test_properties_of_a_log_that_was_never_opened_are_told():
             getattr(pylog.Log.__new__(pylog.Log), name)
 
 
+class Closing(dict):
+    """Headers that close the log when they are looked at."""
+
+    def __init__(self, log):
+        super().__init__(name=b"value")
+        self.log = log
+
+    def items(self):
+        self.log.close()
+        return super().items()
+
+
+@pytest.mark.parametrize("call", [
+    lambda log, closing: log.append(b"x", headers=closing),
+    lambda log, closing: log.append_many([b"x"], headers=[closing]),
+    lambda log, closing: log.append_many([b"x"], headers=[closing], atomic=True),
+    lambda log, closing: log.append_many(b"x" for _ in closing.items()),
+], ids=["append", "runs", "atomic", "values"])
+def test_log_closed_by_its_own_argument_takes_nothing_more(log_path, call):
+    log = pylog.Log(log_path)
+    log.append(b"before")
+
+    with pytest.raises(pylog.ClosedError):
+        call(log, Closing(log))
+
+    with pylog.Log(log_path) as log:
+        assert log.recovered is None
+        assert [record.value for record in log.read()] == [b"before"]
+
+
 def test_cursor_and_batches_after_close_are_told(log):
     cursor, batches = log.cursor(), log.batches(0)
     log.close()
