@@ -10,9 +10,9 @@ import logging
 import os
 import weakref
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, SupportsIndex
 
 from pylog import _native
 from pylog.check import Report, check
@@ -30,11 +30,20 @@ logger = logging.getLogger("pylog")
 
 Durability = Literal["os", "interval", "fsync"]
 TimestampType = Literal["create", "append"]
-Start = int | Literal["earliest", "latest"] | datetime
+Start = SupportsIndex | Literal["earliest", "latest"] | datetime
 
 DURABILITIES = ("os", "interval", "fsync")
 TIMESTAMP_TYPES = ("create", "append")
 UNSET = -1
+# What numbers an option may have, as in pl_options_check: refused here, nothing is created.
+RANGES = {
+    "segment_bytes": (4096, 1 << 30),
+    "max_message_bytes": (128, 1 << 30),
+    "index_interval_bytes": (0, 1 << 30),
+    "flush_interval_ms": (1, 86_400_000),
+    "lock_timeout_ms": (0, 10**15),
+}
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 # The options that log.meta holds, in the order of `_native.Log._open`; two of them are words.
 STORED = ("durability", "segment_bytes", "max_message_bytes", "append_time",
           "index_interval_bytes", "flush_interval_ms")
@@ -77,16 +86,26 @@ def _one_of(name: str, value: str | None, choices: tuple[str, ...]) -> int:
     return choices.index(value)
 
 
-def _number(name: str, value: int | None, least: int = 0) -> int:
+def _number(name: str, value: SupportsIndex | None) -> int:
     if value is None:
         return UNSET
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"{name} must be an int, not {type(value).__name__}")
-    if value < least:
+    number, (least, most) = _native.to_int(value, name), RANGES[name]
+    if not least <= number <= most:
         raise ConfigurationError(
-            f"{name}={value} must be at least {least}", option=name, value=value
+            f"{name}={number} is impossible; use {least:,} to {most:,}", option=name, value=number
         )
-    return value
+    return number
+
+
+def _milliseconds(moment: datetime, name: str) -> int:
+    """Since the epoch, rounded down; exact, as `timestamp()` is not."""
+    if moment.utcoffset() is None:
+        raise ConfigurationError(
+            f"{name}={moment!r} without a time zone is ambiguous; use datetime(..., tzinfo=UTC)",
+            option=name,
+            value=moment,
+        )
+    return (moment - EPOCH) // timedelta(milliseconds=1)
 
 
 def _contradiction(path: Path, wanted: tuple[int, ...]) -> ConfigurationError | None:
@@ -143,15 +162,16 @@ class Log(_native.Log):
         mode: Literal["a", "r"] = "a",
         durability: Durability | None = None,
         compression: str | None = None,
-        segment_bytes: int | None = None,
-        max_message_bytes: int | None = None,
+        segment_bytes: SupportsIndex | None = None,
+        max_message_bytes: SupportsIndex | None = None,
         timestamp_type: TimestampType | None = None,
-        index_interval_bytes: int | None = None,
-        flush_interval_ms: int | None = None,
-        lock_timeout_ms: int | None = 10_000,
+        index_interval_bytes: SupportsIndex | None = None,
+        flush_interval_ms: SupportsIndex | None = None,
+        lock_timeout_ms: SupportsIndex | None = 10_000,
     ) -> None:
         if mode not in ("a", "r"):
-            raise ConfigurationError(f"mode={mode!r} is unknown; use 'a' or 'r'", option="mode")
+            raise ConfigurationError(f"mode={mode!r} is unknown; use 'a' or 'r'", option="mode",
+                                     value=mode)
         self._path = Path(os.path.abspath(path))
         options = (
             _one_of("durability", durability, DURABILITIES),
@@ -159,7 +179,7 @@ class Log(_native.Log):
             _number("max_message_bytes", max_message_bytes),
             _one_of("timestamp_type", timestamp_type, TIMESTAMP_TYPES),
             _number("index_interval_bytes", index_interval_bytes),
-            _number("flush_interval_ms", flush_interval_ms, least=1),
+            _number("flush_interval_ms", flush_interval_ms),
             _number("lock_timeout_ms", 10_000 if lock_timeout_ms is None else lock_timeout_ms),
             codec_number(compression),
         )
@@ -249,30 +269,29 @@ class Log(_native.Log):
 
     def resolve(self, start: Start) -> int:
         """The offset that `start` means: an offset, -10 (ten before the end), "earliest", "latest",
-        or an aware datetime (the first record at or after it)."""
-        if isinstance(start, bool):
-            raise TypeError("start must be an offset, 'earliest', 'latest' or a datetime")
-        if isinstance(start, int):
-            if start >= 0:
-                return start
-            return max(self.start_offset, self.readable_offset + start)
-        if isinstance(start, datetime):
-            if start.tzinfo is None:
-                raise ConfigurationError(
-                    "a datetime without a time zone is ambiguous; use datetime(..., tzinfo=UTC)",
-                    option="start",
-                )
-            offset = self.offset_for_time(int(start.timestamp() * 1000))
+        or an aware datetime: the first record at or after it, rounded down to its millisecond,
+        for timestamps have no finer ones."""
+        return self._resolve(start, "start")
+
+    def _resolve(self, where: Start, name: str) -> int:
+        """As `resolve`; `name` is what the errors call it."""
+        if isinstance(where, datetime):
+            offset = self.offset_for_time(_milliseconds(where, name))
             return self.readable_offset if offset is None else offset
-        if start == "earliest":
-            return self.start_offset
-        if start == "latest":
-            return self.readable_offset
-        raise ConfigurationError(
-            f"start={start!r} is unknown; use an offset, 'earliest', 'latest' or a datetime",
-            option="start",
-            value=start,
-        )
+        if isinstance(where, str):
+            if where == "earliest":
+                return self.start_offset
+            if where == "latest":
+                return self.readable_offset
+            raise ConfigurationError(
+                f"{name}={where!r} is unknown; use an offset, 'earliest', 'latest' or a datetime",
+                option=name,
+                value=where,
+            )
+        offset = _native.to_int(where, f"{name}, if not 'earliest', 'latest' or a datetime,")
+        if offset >= 0:
+            return self._offset(offset)
+        return max(self.start_offset, self.readable_offset + offset)
 
     def cursor(self, start: Start = "earliest") -> _native.Cursor:
         """A native reader with a position: iterate it, or `fetch` chunks from it."""
@@ -281,40 +300,48 @@ class Log(_native.Log):
     def read(
         self,
         start: Start = "earliest",
-        stop: int | None = None,
+        stop: Start | None = None,
         follow: bool = False,
         on_corruption: Literal["raise", "skip"] = "raise",
     ) -> _native.Cursor:
-        """Iterates over records from `start` (see `resolve`) up to `stop`, excluded.
+        """Iterates over records from `start` up to `stop`, excluded.
 
-        Without `stop` it ends at what can be read at the call; with `follow` it waits for more,
-        for ever, woken by whoever appends. on_corruption: "skip" steps over damaged batches and
-        counts them in `.skipped`. Raises OffsetOutOfRangeError, CorruptRecordError.
+        Both are what `resolve` takes: an offset, -10 (ten before the end), "earliest", "latest",
+        or an aware datetime, rounded down to its millisecond. Without `stop` it ends at what can
+        be read at the call; with `follow` it waits for more, for ever, woken by whoever appends.
+        on_corruption: "skip" steps over damaged batches and counts them in `.skipped`. Raises
+        OffsetOutOfRangeError, CorruptRecordError.
         """
         if on_corruption not in ("raise", "skip"):
             raise ConfigurationError(
                 f"on_corruption={on_corruption!r} is unknown; use 'raise' or 'skip'",
                 option="on_corruption",
+                value=on_corruption,
             )
         end = -1 if follow else self.readable_offset
         if stop is not None:
-            end = self.resolve(stop) if end < 0 else min(end, self.resolve(stop))
+            last = self._resolve(stop, "stop")
+            end = last if end < 0 else min(end, last)
         first = self.resolve(start)
         if first > self.end_offset:
             end = -1    # not an empty range: the first step says that there is no such offset
         return _native.Cursor(self, first, end, follow, on_corruption == "skip")
 
-    def offset_for_time(self, timestamp: int) -> int | None:
-        """Offset of the first record at or after `timestamp` (ms since the epoch); None: none is.
+    def offset_for_time(self, timestamp: SupportsIndex | datetime) -> int | None:
+        """Offset of the first record at or after `timestamp`; None: there is none.
 
+        timestamp: ms since the epoch, or an aware datetime, rounded down to its millisecond.
         Cost: a time index look-up, then a walk of batch headers and of one batch. Source: Kafka's
         ListOffsets.
         """
-        start = self._offset_for_time(int(timestamp))
+        if isinstance(timestamp, datetime):
+            timestamp = _milliseconds(timestamp, "timestamp")
+        sought = _native.to_int(timestamp, "a timestamp (ms since the epoch)")
+        start = self._offset_for_time(sought)
         if start is None:
             return None
         for record in _native.Cursor(self, start):
-            if record.timestamp >= timestamp:
+            if record.timestamp >= sought:
                 return record.offset
         return None
 

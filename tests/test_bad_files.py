@@ -125,10 +125,10 @@ def test_another_pid_namespace_may_only_read(closed):
     {"flush_interval_ms": 10**9}, {"lock_timeout_ms": -1},
 ], ids=repr)
 def test_impossible_options_create_nothing(log_path, options):
-    with pytest.raises((pylog.ConfigurationError, TypeError, OverflowError)):
+    with pytest.raises((pylog.ConfigurationError, TypeError)):
         pylog.Log(log_path, **options)
 
-    assert not list(log_path.glob("*.log"))
+    assert not log_path.exists()
     pylog.Log(log_path).close()
 
 

@@ -266,12 +266,6 @@ def test_getting_the_end_says_that_nothing_is_there_yet(log):
         log.fetch(0)[len(KEPT)]
 
 
-def test_offset_too_large_for_a_number_is_refused(log):
-    for call in (log.fetch, log.get, log.batches, log.delete_before, log.wait):
-        with pytest.raises(OverflowError):
-            call(2**70)
-
-
 @pytest.mark.parametrize("start", ["first", 1.5, True, None, b"earliest"], ids=repr)
 def test_start_that_is_none_is_refused(log, start):
     with pytest.raises((pylog.ConfigurationError, TypeError)):

@@ -40,15 +40,38 @@ cdef class Appender(Handle):
         time = pl_clock_ms() if timestamp is None or self.uses_append_time \
             else take_timestamp(timestamp)
         if if_end is not None:
-            expected = take_if_end(if_end)
+            expected = self.take_if_end(if_end)
         if durability is not None:
             check_durability(durability)
+        if not self.can_append:    # closed by code of the arguments
+            self.check_writable()
         status = pl_append(self.log, time, k, v, h, expected, 0, &offset)
         if status != PL_OK:
             self.append_slowly(time, k, v, h, expected, &offset)
         if self.waits_for_disk or durability is not None:
             self.wait_for_disk(offset + 1, durability)
         return offset
+
+    cdef int64_t take_if_end(self, object if_end) except -2:
+        """The offset at which the log must end; -1 for None."""
+        cdef int64_t expected
+        if if_end is None:
+            return -1
+        if not take_int(if_end, "if_end", &expected):
+            expected = -1 if if_end < 0 else 0x7fffffffffffffff
+        if expected < 0:
+            raise errors.ConfigurationError(
+                f"if_end={if_end} must be an offset, from 0 on; nothing was appended",
+                option="if_end", value=int(if_end))
+        if expected == 0x7fffffffffffffff:
+            raise self.wrong_end(int(if_end))
+        return expected
+
+    cdef object wrong_end(self, object expected):
+        end = pl_log_end(self.log)
+        return errors.WrongEndOffsetError(
+            f"the log ends at offset {end} and not at {expected}; read what is new, decide again, "
+            "retry", offset=expected, end_offset=end)
 
     cdef int append_slowly(self, int64_t time, pl_slice key, pl_slice value, pl_slice headers,
                            int64_t expected, int64_t *offset) except -1:
@@ -117,27 +140,27 @@ cdef class Appender(Handle):
         cdef list h = None
         if headers is not None:
             h = [encode_headers(one) for one in headers]
-            same_length(h, v, "headers")
+            same_length(h, n, "headers")
         cdef int64_t now = pl_clock_ms()
         stamps = None
         if timestamps is not None and not self.uses_append_time:
-            if PyLong_Check(timestamps):
-                now = take_timestamp(timestamps)
-            else:
-                stamps = take_timestamps(timestamps)
-                same_length(stamps, v, "timestamps")
+            stamps = take_timestamps(timestamps, n, &now)
         if durability is not None:
             check_durability(durability)
-        take_if_end(if_end)
+        cdef int64_t expected = self.take_if_end(if_end)
+        self.check_writable()
         if len(v) != n or (k is not None and len(k) != n): # by code of the later arguments
             raise list_changed(0)
         if n == 0:
-            return self.log.page.end_offset
+            end = pl_log_end(self.log)
+            if expected >= 0 and expected != end:
+                raise self.wrong_end(expected)
+            return end
         if h is not None or longest_value + longest_key + PL_BATCH_HEADER_SIZE \
                 + PL_RECORD_SIZE_MIN > self.max_message_bytes:
             self.check_sizes(v, k, h)
-        if atomic or if_end is not None or self.codec:
-            first = self.append_encoded(v, k, h, stamps, now, atomic or if_end is not None, if_end)
+        if atomic or expected >= 0 or self.codec:
+            first = self.append_encoded(v, k, h, stamps, now, atomic or expected >= 0, expected)
         else:
             first = self.append_blocks(v, k, h, stamps, now)
         if self.waits_for_disk or durability is not None:
@@ -152,7 +175,7 @@ cdef class Appender(Handle):
         cdef Py_ssize_t i, n = len(column)
         cdef pl_slice one
         if values is not None:
-            same_length(column, values, "keys")
+            same_length(column, len(values), "keys")
         longest[0] = 0
         for i in range(n):
             if i + AHEAD < n:
@@ -251,7 +274,7 @@ cdef class Appender(Handle):
             self.leave()
 
     cdef object append_encoded(self, list v, list k, list h, object stamps, int64_t now,
-                               bint is_one_batch, object if_end):
+                               bint is_one_batch, int64_t expected):
         """Batches made outside the lock: atomic, conditional or compressed ones."""
         cdef _Columns columns
         cdef pl_identity identity
@@ -275,7 +298,7 @@ cdef class Appender(Handle):
                                    None if stamps is None else stamps[at:i], now)
             try:
                 batch = compressed_batch(self.codec, &columns.c, &identity, self.decompressed_max)
-                here = self.append_batch(batch, i - at, if_end)
+                here = self.append_batch(batch, i - at, expected)
             except errors.PylogError as error:
                 error.appended = at
                 raise
@@ -284,10 +307,10 @@ cdef class Appender(Handle):
             at = i
         return first
 
-    cdef int64_t append_batch(self, bytes batch, int64_t count, object if_end) except -1:
+    cdef int64_t append_batch(self, bytes batch, int64_t count, int64_t expected) except -1:
         cdef const uint8_t *data = <const uint8_t *>PyBytes_AS_STRING(batch)
         cdef uint64_t size = PyBytes_GET_SIZE(batch)
-        cdef int64_t expected = take_if_end(if_end), first = 0
+        cdef int64_t first = 0
         cdef pl_status status = pl_append_batch(self.log, data, size, count, expected, 0, &first)
         cdef int64_t deadline = pl_monotonic_ms() + self.lock_timeout_ms
         if status == PL_OK:
@@ -324,13 +347,8 @@ cdef class Appender(Handle):
         if n < 0:
             raise errors.ConfigurationError("positions needs n + 1 entries, so at least one")
         if timestamps is not None and not self.uses_append_time:
-            if PyLong_Check(timestamps):
-                c.timestamp = take_timestamp(timestamps)
-            else:
-                stamps = take_timestamps(timestamps)
-                if len(stamps) != n:
-                    raise errors.ConfigurationError(
-                        f"there are {n} values and {len(stamps)} timestamps")
+            stamps = take_timestamps(timestamps, n, &c.timestamp)
+            if stamps is not None:
                 times = stamps
         if isinstance(payload, str):
             raise TypeError("payload must be bytes-like, not str: encode it first")
@@ -394,7 +412,8 @@ cdef object append_shortly(Appender self, PyObject **arguments, Py_ssize_t count
             name = <PyObject *>PyTuple_GET_ITEM(<object>names, i)
             if name == <PyObject *>KEY and key == NULL:
                 key = arguments[count + i]
-            elif name == <PyObject *>TIMESTAMP and timestamp == NULL:
+            elif name == <PyObject *>TIMESTAMP and timestamp == NULL \
+                    and PyLong_CheckExact(<object>arguments[count + i]):
                 timestamp = arguments[count + i]
             else:
                 is_plain = False

@@ -27,29 +27,67 @@ cdef object to_bytes(object value, str what):
         ) from None
 
 
-cdef int64_t take_timestamp(object timestamp) except -1:
-    if timestamp is None:
-        return pl_clock_ms()
-    if not PyLong_Check(timestamp):
-        raise TypeError(f"timestamp must be an int (ms), not {type(timestamp).__name__}")
+def to_int(number, what):
+    """The int that `number` is or stands for by `__index__`, as numpy's do; a bool is none."""
+    if not isinstance(number, (bool, numpy.bool_)):
+        try:
+            return PyNumber_Index(number)
+        except TypeError:
+            pass
+    raise TypeError(f"{what} must be an int, not {type(number).__name__}")
+
+
+cdef inline bint take_int(object number, str what, int64_t *out) except -1:
+    """Every int that a user passes comes through here. False: it is beyond int64."""
     cdef int overflow
-    cdef int64_t time = PyLong_AsLongLongAndOverflow(timestamp, &overflow)
-    if overflow or time < 0 or time > TIMESTAMP_MAX:
-        raise errors.InvalidTimestampError(
-            f"timestamp {timestamp} is not within [0, {TIMESTAMP_MAX}] ms since the epoch; pass "
-            "ms, not s or ns", timestamp=timestamp)
+    if not PyLong_CheckExact(number):
+        number = to_int(number, what)
+    out[0] = PyLong_AsLongLongAndOverflow(number, &overflow)
+    return not overflow
+
+
+cdef object impossible_timestamp(object timestamp, int64_t index):
+    where = "timestamp" if index < 0 else f"timestamps[{index}] ="
+    return errors.InvalidTimestampError(
+        f"{where} {timestamp} is not within [0, {TIMESTAMP_MAX}] ms since the epoch; pass ms, not "
+        "s or ns; nothing was appended", timestamp=int(timestamp),
+        index=None if index < 0 else index)
+
+
+cdef int64_t take_deadline(object timeout) except -2:
+    """When a wait of so many seconds ends, on the monotonic clock; -1: never."""
+    if timeout is None:
+        return -1
+    try:
+        seconds = timeout + 0.0
+    except OverflowError:    # an int that no float holds
+        return -1
+    except TypeError:
+        raise TypeError(
+            f"timeout must be seconds or None, not {type(timeout).__name__}") from None
+    if seconds != seconds:
+        raise errors.ConfigurationError(
+            "timeout=nan is no time; use seconds, or None to wait for ever",
+            option="timeout", value=timeout)
+    if seconds > 1e12:
+        return -1
+    return pl_monotonic_ms() + (<int64_t>(seconds * 1000) if seconds > 0 else 0)
+
+
+cdef inline int64_t take_timestamp(object timestamp, int64_t index=-1) except -1:
+    cdef int64_t time
+    if not take_int(timestamp, "a timestamp (ms since the epoch)", &time) \
+            or time < 0 or time > TIMESTAMP_MAX:
+        raise impossible_timestamp(timestamp, index)
     return time
 
 
-cdef int64_t take_if_end(object if_end) except -2:
-    """The offset at which the log must end; -1 for None."""
-    if if_end is None:
-        return -1
-    if if_end < 0:
+cdef int64_t take_at_least_1(object number, str option) except -1:
+    cdef int64_t taken
+    if not take_int(number, option, &taken) or taken < 1:
         raise errors.ConfigurationError(
-            f"if_end={if_end} must be an offset, from 0 on; nothing was appended",
-            option="if_end", value=if_end)
-    return if_end
+            f"{option}={number} must be from 1 to 2^63 - 1", option=option, value=int(number))
+    return taken
 
 
 cdef int check_durability(object durability) except -1:
@@ -109,10 +147,10 @@ cdef tuple decode_headers(const uint8_t *p, int64_t size):
     return tuple(out)
 
 
-cdef int same_length(object column, list values, str name) except -1:
-    if len(column) != len(values):
+cdef int same_length(object column, int64_t count, str name) except -1:
+    if len(column) != count:
         raise errors.ConfigurationError(
-            f"there are {len(values)} values and {len(column)} {name}: give one each; "
+            f"there are {count} values and {len(column)} {name}: give one each; "
             "nothing was appended", option=name)
     return 0
 
@@ -125,17 +163,30 @@ cdef object take_positions(object positions):
     return numpy.array(found, dtype=numpy.int64, order="C")
 
 
-cdef object take_timestamps(object timestamps):
-    """A contiguous int64 array, every entry possible."""
-    stamps = numpy.asarray(timestamps)
-    if stamps.ndim != 1 or (stamps.size and stamps.dtype.kind not in "iu"):
-        # numpy makes floats or objects of what no int64 holds.
-        if isinstance(timestamps, (list, tuple)) and all(type(one) is int for one in timestamps):
-            stamps = numpy.array([-1])
-    if stamps.ndim != 1 or (stamps.size and stamps.dtype.kind not in "iu"):
-        raise TypeError("timestamps must be ints (ms since the epoch), one for each value")
-    if stamps.size and (stamps.min() < 0 or stamps.max() > TIMESTAMP_MAX):
-        raise errors.InvalidTimestampError(
-            f"a timestamp is not within [0, {TIMESTAMP_MAX}] ms since the epoch; nothing was "
-            "appended; pass ms, not s or ns")
-    return numpy.ascontiguousarray(stamps, dtype=numpy.int64)
+cdef object take_timestamps(object timestamps, int64_t count, int64_t *for_all):
+    """An int64 array of our own, each entry possible; None: it is one timestamp, `for_all`."""
+    if isinstance(timestamps, (list, tuple)):
+        stamps = stamps_of_list(tuple(timestamps))
+    else:
+        stamps = None if PyLong_Check(timestamps) else numpy.asarray(timestamps)
+        if stamps is None or stamps.ndim == 0:
+            for_all[0] = take_timestamp(timestamps)
+            return None
+        if stamps.ndim != 1 or (stamps.size and stamps.dtype.kind not in "iu"):
+            raise TypeError("timestamps must be ints (ms since the epoch), one for each value")
+        is_impossible = (stamps < 0) | (stamps > TIMESTAMP_MAX)
+        if is_impossible.any():
+            index = int(is_impossible.argmax())
+            raise impossible_timestamp(stamps[index], index)
+        stamps = numpy.array(stamps, dtype=numpy.int64, order="C")
+    same_length(stamps, count, "timestamps")
+    return stamps
+
+
+cdef object stamps_of_list(tuple timestamps):
+    cdef Py_ssize_t i, n = len(timestamps)
+    stamps = numpy.empty(n, numpy.int64)
+    cdef int64_t[::1] out = stamps
+    for i in range(n):
+        out[i] = take_timestamp(timestamps[i], i)
+    return stamps

@@ -17,7 +17,7 @@ cdef _Columns make_columns(list values, list keys, list headers, object timestam
     """Lists of bytes or None; `headers` of encoded bytes; `timestamps` an int64 buffer or None."""
     cdef _Columns self = _Columns.__new__(_Columns)
     cdef int64_t n = len(values), i
-    cdef int64_t[::1] given
+    cdef const int64_t[::1] given
     self.held = [values, keys, headers]
     self.slices = <pl_slice *>malloc((3 * n + 1) * sizeof(pl_slice))
     if self.slices == NULL:

@@ -22,13 +22,15 @@ cdef class Cursor:
     cdef bint follows, skips_corrupt
     cdef readonly int64_t skipped  # times that damage was stepped over
 
-    def __cinit__(self, Handle log not None, int64_t offset, int64_t stop_offset=-1,
-                  bint follow=False, bint skip_corrupt=False):
+    def __cinit__(self, log=None, offset=None, int64_t stop_offset=-1, bint follow=False,
+                  bint skip_corrupt=False):
+        if not isinstance(log, Handle):
+            raise TypeError("cursors come out of a log: log.cursor(start) or log.read(start)")
         self.log = log
         self.stop_offset = stop_offset
         self.follows = follow
         self.skips_corrupt = skip_corrupt
-        pl_cursor_init(&self.c, log.log, offset)
+        pl_cursor_init(&self.c, self.log.log, self.log.offset_of(offset))
 
     def __dealloc__(self):
         pl_chunk_release(&self.chunk)
@@ -43,11 +45,12 @@ cdef class Cursor:
         return self.block[self.filled - 1].offset + 1 if self.in_chunk and self.filled \
             else self.c.offset
 
-    def seek(self, int64_t offset):
+    def seek(self, offset):
         """Moves to `offset`; that it exists is checked by the next read."""
+        cdef int64_t target = self.log.offset_of(offset)
         self.check_free()
         self.drop_block()
-        pl_cursor_seek(&self.c, offset)
+        pl_cursor_seek(&self.c, target)
 
     cdef int check_free(self) except -1:
         """Before anything is changed: another thread may be inside, without the GIL."""
@@ -83,20 +86,20 @@ cdef class Cursor:
             raise make_error(status)
         return status
 
-    def fetch(self, int64_t max_records=2**31 - 1, int64_t max_bytes=1048576):
+    def fetch(self, max_records=2**31 - 1, max_bytes=1048576):
         """The records that are there now, as a Chunk, empty at the end; moves behind them.
 
         max_bytes: whole batches up to this many bytes (at least one). Raises OffsetOutOfRangeError,
         CorruptRecordError.
         """
         cdef Chunk chunk
-        if max_records < 1 or max_bytes < 1:
-            raise errors.ConfigurationError("max_records and max_bytes must be at least 1")
+        cdef int64_t records_max = take_at_least_1(max_records, "max_records")
+        cdef int64_t bytes_max = take_at_least_1(max_bytes, "max_bytes")
         self.check_free()
         self.drop_block()
         while True:
             chunk = Chunk.__new__(Chunk)
-            if self.take(max_records, max_bytes, &chunk.c) == PL_END:
+            if self.take(records_max, bytes_max, &chunk.c) == PL_END:
                 chunk.c.from_offset = self.c.offset
                 chunk.next_offset = self.c.offset
                 return chunk
@@ -217,7 +220,7 @@ cdef class Batches:
 
     cdef Cursor cursor
 
-    def __cinit__(self, Handle log not None, int64_t offset):
+    def __cinit__(self, log, offset):
         self.cursor = Cursor(log, offset)
 
     def __iter__(self):

@@ -78,6 +78,20 @@ cdef class Handle:
                 "the log was opened with mode='r'; open it with mode='a' to append")
         return 0
 
+    cdef int64_t offset_of(self, object offset) except? -1:
+        """An offset as users pass it; whether it is one of the log's shows where it is used."""
+        cdef int64_t taken
+        if not take_int(offset, "an offset", &taken):
+            raise self.out_of_range(offset)
+        return taken
+
+    cdef object out_of_range(self, object offset):
+        self.check_open()
+        start, end = self.log.page.log_start, pl_log_readable(self.log)
+        return errors.OffsetOutOfRangeError(
+            f"offset {offset} is not within [{start}, {end}]; seek to one of those",
+            offset=int(offset), start_offset=start, end_offset=end)
+
     cdef void enter(self) noexcept:
         self.users += 1
 

@@ -18,17 +18,18 @@ cdef class Log(Appender):
         self.check_writable()
         self.flush_to(pl_log_end(self.log))
 
-    def delete_before(self, int64_t offset):
+    def delete_before(self, offset):
         """Moves the start of the log to `offset` and removes the segments wholly below it.
 
         Durable on return; views of the removed records stay valid. Raises OffsetOutOfRangeError.
         """
         cdef pl_status status
+        cdef int64_t start = self.offset_of(offset)
         self.check_writable()
         self.enter()
         try:
             with nogil:
-                status = pl_delete_before(self.log, offset)
+                status = pl_delete_before(self.log, start)
         finally:
             self.leave()
         check(status)
@@ -37,7 +38,11 @@ cdef class Log(Appender):
 
     # -- reading --
 
-    def fetch(self, int64_t offset, int64_t max_records=2**31 - 1, int64_t max_bytes=1048576):
+    def _offset(self, offset):
+        """An int that an offset can be."""
+        return self.offset_of(offset)
+
+    def fetch(self, offset, max_records=2**31 - 1, max_bytes=1048576):
         """The records from `offset` on that are there now, as a Chunk; empty at the end.
 
         max_bytes bounds the whole batches looked at (at least one). Does not wait, does not copy.
@@ -45,7 +50,7 @@ cdef class Log(Appender):
         """
         return Cursor(self, offset).fetch(max_records, max_bytes)
 
-    def get(self, int64_t offset):
+    def get(self, offset):
         """The record at `offset`. Cost: an index look-up and a walk inside one batch.
 
         Raises OffsetOutOfRangeError, RecordNotFoundError in a gap, CorruptRecordError.
@@ -53,11 +58,12 @@ cdef class Log(Appender):
         cdef pl_chunk chunk
         cdef Chunk found
         cdef pl_status status
+        cdef int64_t sought = self.offset_of(offset)
         self.check_open()
         if self.is_getting: # another thread waits for a cold page: this one looks on its own
-            found = Cursor(self, offset).fetch(1, 1)
-            return self.only_record(found.c, offset)
-        pl_cursor_seek(&self.getter, offset)
+            found = Cursor(self, sought).fetch(1, 1)
+            return self.only_record(found.c, sought)
+        pl_cursor_seek(&self.getter, sought)
         status = pl_cursor_fetch(&self.getter, 1, 1, False, &chunk)
         if status == PL_NOT_READY:
             self.is_getting = True
@@ -70,7 +76,7 @@ cdef class Log(Appender):
                 self.is_getting = False
         check(status)
         try:
-            return self.only_record(chunk, offset)
+            return self.only_record(chunk, sought)
         finally:
             pl_chunk_release(&chunk)
 
@@ -83,7 +89,7 @@ cdef class Log(Appender):
             if offset >= pl_log_readable(self.log):
                 raise errors.OffsetOutOfRangeError(
                     f"offset {offset} is the end of the log: nothing is there yet; wait({offset})",
-                    offset=offset, end_offset=offset)
+                    offset=offset, start_offset=self.log.page.log_start, end_offset=offset)
             raise not_found(offset, None)
         mapping = hold(chunk.segment, None)
         if chunk.codec:
@@ -100,26 +106,26 @@ cdef class Log(Appender):
             raise not_found(offset, record.offset)
         return new_record(mapping, &record)
 
-    def batches(self, int64_t offset):
+    def batches(self, offset):
         """Whole batches from the one that bears `offset` on, as memoryviews, for relaying.
 
         Valid Kafka bytes, not decoded and not copied but for the open tail (a finished copy).
         """
+        cdef int64_t start = self.offset_of(offset)
         self.check_open()
-        return Batches(self, offset)
+        return Batches(self, start)
 
-    def wait(self, int64_t offset, timeout=None):
+    def wait(self, offset, timeout=None):
         """Waits until the record at `offset` can be read; True, or False after `timeout` seconds.
 
         Woken by the append itself, in whatever process; Ctrl-C works. With mode="r" in a directory
         that this user cannot write it polls, every 128 ms at the slowest.
         """
         cdef pl_status status
-        cdef int64_t deadline = -1, left = SLICE_MS, slices = 0
+        cdef int64_t left = SLICE_MS, slices = 0
+        cdef int64_t awaited = self.offset_of(offset), deadline = take_deadline(timeout)
         self.check_open()
-        if timeout is not None:
-            deadline = pl_monotonic_ms() + max(0, int((timeout + 0.0) * 1000))
-        if pl_log_readable(self.log) > offset:
+        if pl_log_readable(self.log) > awaited:
             return True
         self.enter()
         try:
@@ -129,9 +135,9 @@ cdef class Log(Appender):
                 if deadline >= 0:
                     left = min(left, deadline - pl_monotonic_ms())
                     if left <= 0:
-                        return pl_log_readable(self.log) > offset
+                        return pl_log_readable(self.log) > awaited
                 with nogil:
-                    status = pl_wait_readable(self.log, offset, <int>left)
+                    status = pl_wait_readable(self.log, awaited, <int>left)
                 if status == PL_OK:
                     return True
                 check(status)
@@ -142,15 +148,19 @@ cdef class Log(Appender):
         finally:
             self.leave()
 
-    def _offset_for_time(self, int64_t timestamp):
+    def _offset_for_time(self, timestamp):
         """Where to start looking for the first record at or after `timestamp`; None: nowhere."""
         cdef pl_status status
-        cdef int64_t offset = 0
+        cdef int64_t offset = 0, sought
+        if not take_int(timestamp, "a timestamp (ms since the epoch)", &sought):
+            raise errors.InvalidTimestampError(
+                f"timestamp {timestamp} is beyond 64 bits; pass ms since the epoch",
+                timestamp=int(timestamp))
         self.check_open()
         self.enter()
         try:
             with nogil:
-                status = pl_offset_for_time(self.log, timestamp, &offset)
+                status = pl_offset_for_time(self.log, sought, &offset)
         finally:
             self.leave()
         check(status)
