@@ -395,7 +395,7 @@ pl_status pl_offset_for_time(pl_log *log, int64_t timestamp, int64_t *offset) {
   while (next_base < view.end_offset) {
     pl_segment *segment;
     int64_t here = next_base;
-    PL_TRY(pl_log_segment(log, here, &segment, &next_base));
+    if ((status = pl_log_segment(log, here, &segment, &next_base)) != PL_OK) break;
     pl_view clipped = within(&view, next_base);
     int64_t from = pl_segment_time_floor(segment, timestamp, &clipped);
     pl_segment_release(segment);

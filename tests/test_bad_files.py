@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from children import in_child
@@ -264,6 +265,21 @@ def test_damaged_middle_segment_is_told_and_the_rest_is_read(closed, damage):
     assert caught.value.path == str(segments[1])
     assert skipping[:start] == list(range(start))
     assert skipping[-(300 - end):] == list(range(end, 300))
+
+
+def test_search_by_time_that_fails_keeps_nothing_open(closed):
+    segments = sorted(closed.glob("*.log"))
+    segments[1].unlink()
+    segments[1].mkdir()
+
+    log = pylog.Log(closed)
+    with pytest.raises(pylog.LogError):
+        log.offset_for_time(2**50)
+    log.close()
+    del log
+    is_open = [path for path in map(os.path.realpath, Path("/proc/self/fd").iterdir())
+               if path == str(segments[0].resolve())]
+    assert is_open == []
 
 
 @pytest.mark.parametrize("damaged", [b"zero", b"one"], ids=["first", "middle"])
