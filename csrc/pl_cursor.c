@@ -92,8 +92,9 @@ static pl_status search(pl_cursor *cursor, const pl_view *view, pl_header *heade
       if (cursor->offset >= view->end_offset) return PL_END;
       return pl_fail_corrupt(cursor->segment->path, (int64_t)atomic_load(&cursor->segment->size),
                              cursor->offset, 0,
-                             "the segment ends before the log does (%" PRId64 ")",
-                             view->end_offset);
+                             "the segment files end here, and the log at offset %" PRId64
+                             ": the last one was cut, or one behind it is missing; restore a copy; "
+                             "`pylog check` tells more", view->end_offset);
     }
     if (cursor->offset < next_base) {
       if (!pl_meta_starts_epoch(view->meta, next_base)) return missing_segment(cursor, next_base);
@@ -358,6 +359,12 @@ pl_status pl_cursor_skip(pl_cursor *cursor) {
     cursor->position = 0; /* the walk itself failed: look from the start for what follows */
   }
   pl_segment *segment = cursor->segment;
+  if (segment->base_offset > cursor->offset && segment->base_offset < view.end_offset) {
+    cursor->offset = segment->base_offset; /* the segments before it are missing: it is whole */
+    cursor->record_position = 0;
+    pl_cursor_release(cursor);
+    return PL_OK;
+  }
   pl_segment_probe(segment, 0, 1);
   uint64_t at = cursor->position;
   do at = next_believable(segment, at, &view, &header);

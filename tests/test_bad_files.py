@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from children import in_child
 from faults import rewrite_meta
+from planted import segments
 
 import pylog
 from pylog import _native
@@ -383,3 +384,15 @@ def test_foreign_files_are_left_alone(closed):
         log.delete_before(300)
 
     assert all((closed / name).read_bytes() == b"mine" for name in strangers)
+
+
+def test_reader_that_steps_over_a_missing_first_segment_leaves_no_record_out(small):
+    first, second, *_ = segments(small)
+    first.unlink()
+
+    with pylog.Log(small, mode="r") as log:
+        reader = log.read(on_corruption="skip")
+        offsets = [record.offset for record in reader]
+
+    assert offsets == list(range(int(second.stem), 150))
+    assert reader.skipped == 1
