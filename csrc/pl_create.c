@@ -55,13 +55,22 @@ static pl_status is_new(const pl_log *log, bool *answer) {
   return PL_OK;
 }
 
+pl_status pl_fail_no_meta(const pl_log *log) {
+  bool directory_is_new;
+  PL_TRY(is_new(log, &directory_is_new));
+  if (directory_is_new)
+    return pl_fail(PL_ERR_FORMAT, log->directory,
+                   "there is no log here: no log.meta, and no records; mode=\"a\" makes one");
+  return pl_fail(PL_ERR_FORMAT, log->directory,
+                 "log.meta is missing, though segments are there: restore it from a copy (Kafka's "
+                 "own logs have none); `pylog check DIR` and `pylog dump --records DIR` read the "
+                 "segments without it");
+}
+
 pl_status pl_create(pl_log *log, const pl_options *wanted) {
   bool directory_is_new;
   PL_TRY(is_new(log, &directory_is_new));
-  if (!directory_is_new)
-    return pl_fail(PL_ERR_FORMAT, log->directory,
-                   "there are segment files but no log.meta: this is not a pylog log, or its "
-                   "log.meta is lost; restore it, or open with mode=\"r\"");
+  if (!directory_is_new) return pl_fail_no_meta(log);
   pl_meta *meta = &log->meta;
   memset(meta, 0, sizeof *meta);
   const int64_t *want = (const int64_t *)wanted, *fallback = (const int64_t *)&defaults;

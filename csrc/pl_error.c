@@ -40,6 +40,24 @@ pl_status pl_fail_corrupt(const char *path, int64_t position, int64_t offset, in
   return PL_ERR_CORRUPT;
 }
 
+/* What the caller may do about it; NULL where there is nothing to be said in general. */
+static const char *advice(int os_errno) {
+  switch (os_errno) {
+    case ENOSPC: return "free some space";
+    case EDQUOT: return "free some space, or ask for a larger quota";
+    case EFBIG: return "raise `ulimit -f`";
+    case EMFILE: return "close some files, or raise `ulimit -n`";
+    case ENFILE: return "close some files, or raise fs.file-max";
+    case ENOMEM: return "free some memory, or raise `ulimit -v` or vm.max_map_count";
+    case EROFS: return "mount it writable, or open with mode=\"r\"";
+    case EACCES:
+    case EPERM: return "look at its owner and mode, or be another user";
+    case EIO: return "the disk fails: look at the kernel's log, restore a copy elsewhere";
+    case ENOENT: return "somebody removed it: open the log again";
+    default: return NULL;
+  }
+}
+
 pl_status pl_fail_errno(int os_errno, const char *path, const char *action) {
   pl_status status;
   switch (os_errno) {
@@ -54,7 +72,9 @@ pl_status pl_fail_errno(int os_errno, const char *path, const char *action) {
     case EPERM: status = PL_ERR_READ_ONLY; break;
     default: status = PL_ERR_IO;
   }
-  pl_fail(status, path, "cannot %s: %s", action, strerror(os_errno));
+  const char *next = advice(os_errno);
+  pl_fail(status, path, "cannot %s: %s%s%s", action, strerror(os_errno), next ? "; " : "",
+          next ? next : "");
   last_error.os_errno = os_errno;
   return status;
 }

@@ -128,6 +128,8 @@ pl_status pl_options_check(const char *directory, const pl_options *options);
 #define PL_RESERVE_OFFSETS ((int64_t)16 << 20) /* the first block of offsets, and the least */
 pl_status pl_create(pl_log *log, const pl_options *wanted);
 pl_status pl_create_segment(pl_log *log, int64_t base);
+/* Fails, and says whether there is no log or only no log.meta. */
+pl_status pl_fail_no_meta(const pl_log *log);
 
 /* pl_recover.c: called with the exclusive lock held. Leaves a page that can be attached to. */
 pl_status pl_recover(pl_log *log, const pl_options *wanted);

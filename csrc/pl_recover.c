@@ -51,6 +51,12 @@ static bool is_zero(const uint8_t *p, uint64_t size) {
 
 static const char unreadable[] = "it cannot be read"; /* whose status stands in pl_error_last() */
 
+/* What a writer was filling: its length and CRC would have come with its sealing. */
+static bool is_open_batch(const uint8_t *batch, int64_t expected) {
+  return pl_load_u32(batch + PL_BATCH_LENGTH) == 0 && batch[PL_BATCH_MAGIC] == 2 &&
+         pl_load_i64(batch + PL_BATCH_BASE_OFFSET) == expected;
+}
+
 /* The acceptance rule for the batch at `position`; NULL or why not. */
 static const char *reject(pl_segment *segment, uint64_t position, int64_t expected,
                           const pl_meta *meta, pl_header *header) {
@@ -59,6 +65,7 @@ static const char *reject(pl_segment *segment, uint64_t position, int64_t expect
   int64_t unused;
   if (position + PL_BATCH_HEADER_SIZE > size) return "the file ends inside a batch header";
   const uint8_t *batch = segment->data + position;
+  if (is_open_batch(batch, expected)) return "an open batch, which was not sealed: it has no CRC";
   if (!pl_header_decode(batch, size - position, header, &why)) return why;
   if (pl_segment_probe(segment, position, header->size) != PL_OK) return unreadable;
   if (!pl_batch_crc_matches(batch, header->size)) return "a batch fails its CRC-32C";
@@ -119,7 +126,9 @@ static pl_status scan_segment(pl_log *log, pl_scan *scan, int64_t i, int64_t *ex
   scan->file_size = size;
   scan->is_torn = !*reached_end && !is_zero(segment->data + position, size - position);
   if (scan->is_torn) scan->beyond = count_valid_beyond(segment, position + 1);
-  snprintf(scan->why, sizeof scan->why, "%s", why ? why : "");
+  if (!why) why = "the segment files end: the last one was cut, or one behind it is missing";
+  else if (!scan->is_torn) why = "zeros follow";
+  snprintf(scan->why, sizeof scan->why, "%s", why);
   pl_segment_release(segment);
   return PL_OK;
 }
@@ -180,8 +189,10 @@ static pl_status refuse(const pl_log *log, const pl_scan *scan, int64_t known_en
   PL_TRY(pl_file_path(log->directory, name, path));
   return pl_fail_corrupt(path, (int64_t)scan->cut_position, scan->cut_offset, scan->beyond,
                          "%s, but the log was whole up to offset %" PRId64
-                         ": this is damage and not a torn tail; nothing was changed; read the "
-                         "rest with mode=\"r\", or restore a copy", scan->why, known_end);
+                         ": this is damage and not a torn tail; nothing was changed; restore a "
+                         "copy, or copy what is readable into a new log: `pylog read "
+                         "--skip-corrupt --json DIR | pylog append --json NEW`",
+                         scan->why, known_end);
 }
 
 static pl_status copy_aside(pl_log *log, const pl_scan *scan, int64_t stamp) {
@@ -265,7 +276,10 @@ static void report(pl_log *log, const pl_scan *scan, int64_t next, bool is_lossy
   r->cut_position = (int64_t)scan->cut_position;
   pl_segment_name(scan->bases[scan->at], ".log", name);
   pl_file_path(log->directory, name, r->path);
-  if (scan->is_torn) memcpy(r->why, scan->why, sizeof r->why); /* zeros are the normal end */
+  if (scan->is_torn) memcpy(r->why, scan->why, sizeof r->why);
+  else /* zeros and the end of the file are the normal end */
+    snprintf(r->why, sizeof r->why, "every batch is whole, and nothing was cut%s",
+             is_lossy ? "; offsets that may have been lost are skipped" : "");
 }
 
 /* The log's end after a scan, with everything on disk arranged for it. */
@@ -382,7 +396,8 @@ static pl_status put_page(pl_log *log, const pl_page *old, int64_t end, const pl
   if (first > log->meta.log_start && !pl_meta_starts_epoch(&log->meta, first))
     return pl_fail_corrupt(log->directory, -1, log->meta.log_start, -1,
                            "the segment that holds offset %" PRId64 " is missing; restore it, or "
-                           "read the rest with mode=\"r\"", log->meta.log_start);
+                           "copy the rest into a new log: `pylog read --skip-corrupt --json DIR "
+                           "| pylog append --json NEW`", log->meta.log_start);
   PL_TRY(make_file(log, "control.tmp", PL_PAGE_BYTES, path, &fd));
   pl_status status = pl_file_ask(fd, path, &info);
   if (status == PL_OK) status = pl_file_map(fd, path, PL_PAGE_BYTES, true, &data);
@@ -526,8 +541,7 @@ pl_status pl_recover_private(pl_log *log) {
   pl_scan scan;
   pl_tail tail;
   pl_status status = pl_meta_load(log->directory, &log->meta);
-  if (status == PL_NOT_READY)
-    return pl_fail(PL_ERR_FORMAT, log->directory, "there is no log here (no log.meta)");
+  if (status == PL_NOT_READY) return pl_fail_no_meta(log);
   PL_TRY(status);
   PL_TRY(pl_options_check(log->directory, &log->meta.options));
   log->options = log->meta.options;

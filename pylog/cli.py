@@ -238,11 +238,16 @@ def parse_plain(lines: list[bytes], key: bytes | None, headers: Headers,
 def tell_recovery(log: pylog.Log) -> None:
     """What opening had to repair, if records may be gone by it."""
     found = log.recovered
-    if found and found.is_lossy:
-        click.echo(
-            f"note: the log was not closed before a reboot or a copy. Whole batches end at offset "
-            f"{found.cut_offset} ({found.why}); {found.cut_bytes:,} bytes behind were set aside, "
-            f"and it goes on at offset {found.next_offset}", err=True)
+    if found is None or not found.is_lossy:
+        return
+    aside = ""
+    if found.cut_bytes:
+        aside = (f"; the {found.cut_bytes:,} bytes behind were set aside, look at them with "
+                 f"`pylog dump --records {found.path}.cut-*`")
+    click.echo(
+        f"note: the log was not closed before a reboot or a copy. Whole batches end at offset "
+        f"{found.cut_offset}: {found.why}{aside}; it goes on at offset {found.next_offset}",
+        err=True)
 
 
 def what_was_appended(intake: Intake, directory: Path) -> str:

@@ -60,7 +60,7 @@ class Recovered:
     control page). is_lossy: records may be gone, and the log goes on at `next_offset`, an offset
     never used before. cut_offset: the first that is gone or never was. cut_bytes: bytes set aside
     in a file `*.cut-<ms>`, with `batches_beyond` valid batches among them. path, position, why:
-    where the scan stopped, and on what.
+    where the scan stopped, and on what; empty after a kill, when nothing is scanned.
     """
 
     reason: str
