@@ -43,8 +43,6 @@ cdef class Appender(Handle):
             expected = self.take_if_end(if_end)
         if durability is not None:
             check_durability(durability)
-        if not self.can_append:    # closed by code of the arguments
-            self.check_writable()
         status = pl_append(self.log, time, k, v, h, expected, 0, &offset)
         if status != PL_OK:
             self.append_slowly(time, k, v, h, expected, &offset)
@@ -139,7 +137,7 @@ cdef class Appender(Handle):
         cdef list k = None if keys is None else self.column(keys, "a key", v, &longest_key)
         cdef list h = None
         if headers is not None:
-            h = [encode_headers(one) for one in headers]
+            h = encode_all_headers(headers)
             same_length(h, n, "headers")
         cdef int64_t now = pl_clock_ms()
         stamps = None
@@ -148,7 +146,6 @@ cdef class Appender(Handle):
         if durability is not None:
             check_durability(durability)
         cdef int64_t expected = self.take_if_end(if_end)
-        self.check_writable()
         if len(v) != n or (k is not None and len(k) != n): # by code of the later arguments
             raise list_changed(0)
         if n == 0:
@@ -169,7 +166,8 @@ cdef class Appender(Handle):
 
     cdef list column(self, object items, str what, list values, int64_t *longest):
         """A list of bytes or None, copied only if it must be, and its longest entry's size."""
-        if isinstance(items, (bytes, str)):
+        if isinstance(items, (bytes, str)) or not (type(items) is list or hasattr(items, "__iter__")
+                                                   or hasattr(items, "__getitem__")):
             raise TypeError(f"expected a list with {what} each, not {type(items).__name__}")
         cdef list column = items if type(items) is list else list(items)
         cdef Py_ssize_t i, n = len(column)
@@ -350,9 +348,7 @@ cdef class Appender(Handle):
             stamps = take_timestamps(timestamps, n, &c.timestamp)
             if stamps is not None:
                 times = stamps
-        if isinstance(payload, str):
-            raise TypeError("payload must be bytes-like, not str: encode it first")
-        PyObject_GetBuffer(payload, &buffer, PyBUF_SIMPLE)
+        take_buffer(payload, "payload", "bytes-like", &buffer)
         try:
             for i in range(n):
                 if at[i] < 0 or at[i + 1] < at[i] or at[i + 1] > buffer.len:

@@ -15,16 +15,49 @@ cdef inline bint take_bytes(object value, pl_slice *out) noexcept:
 
 cdef object to_bytes(object value, str what):
     """A bytes object with the contents of anything bytes-like; None stays None."""
+    cdef Py_buffer buffer
     if value is None or PyBytes_Check(value):
         return value
-    if isinstance(value, str):
-        raise TypeError(f"{what} must be bytes-like or None, not str: encode it first")
+    take_buffer(value, what, "bytes-like or None", &buffer)
     try:
-        return bytes(memoryview(value).cast("B") if not isinstance(value, bytearray) else value)
-    except TypeError:
+        return PyBytes_FromStringAndSize(<const char *>buffer.buf, buffer.len)
+    finally:
+        PyBuffer_Release(&buffer)
+
+
+cdef int take_buffer(object value, str what, str wanted, Py_buffer *buffer) except -1:
+    """Borrows the bytes of anything bytes-like, to be released; TypeError for all else."""
+    if isinstance(value, str):
+        raise TypeError(f"{what} must be {wanted}, not str: encode it first")
+    if not PyObject_CheckBuffer(value):
+        raise TypeError(f"{what} must be {wanted}, not {type(value).__name__}")
+    try:
+        PyObject_GetBuffer(value, buffer, PyBUF_FULL_RO)
+    except (BufferError, ValueError) as error:    # as numpy's of times
+        raise TypeError(f"{what} cannot be read as bytes: {error}; pass .tobytes()") from None
+    cdef bint is_contiguous = PyBuffer_IsContiguous(buffer, b"C")
+    cdef bint has_objects = buffer.format != NULL and points_to_objects(buffer.format)
+    if is_contiguous and not has_objects:
+        return 0
+    PyBuffer_Release(buffer)
+    if has_objects:
         raise TypeError(
-            f"{what} must be bytes-like or None, not {type(value).__name__}"
-        ) from None
+            f"{what} must be {wanted}, and this {type(value).__name__} holds Python objects: what "
+            "lies in it are addresses; encode the objects one by one")
+    raise TypeError(
+        f"{what} must be contiguous, and this {type(value).__name__} is not; pass .tobytes()")
+
+
+cdef bint points_to_objects(const char *format) noexcept:
+    """Does a buffer's format hold an O? The names of fields stand between two colons."""
+    cdef bint is_name = False
+    while format[0]:
+        if format[0] == b":":
+            is_name = not is_name
+        elif format[0] == b"O" and not is_name:
+            return True
+        format += 1
+    return False
 
 
 def to_int(number, what):
@@ -98,11 +131,30 @@ cdef int check_durability(object durability) except -1:
     return 0
 
 
+cdef list encode_all_headers(object headers):
+    """One entry for each record."""
+    if hasattr(headers, "items") or isinstance(headers, (str, bytes)):
+        raise TypeError(
+            "headers must be a list with a mapping, pairs or None for each value, not one "
+            f"{type(headers).__name__} for all: [headers] * len(values) repeats it")
+    try:
+        entries = iter(headers)
+    except TypeError:
+        raise TypeError("headers must be a list with a mapping, pairs or None for each value, not "
+                        f"{type(headers).__name__}") from None
+    return [encode_headers(one) for one in entries]
+
+
 cdef bytes encode_headers(object headers):
     """Kafka's bytes of a record's headers, the count first; b"" for none."""
     if headers is None:
         return b""
-    items = list(headers.items() if hasattr(headers, "items") else headers)
+    try:
+        items = iter(headers.items() if hasattr(headers, "items") else headers)
+    except TypeError:
+        raise TypeError("headers must be a mapping or pairs (str, bytes), not "
+                        f"{type(headers).__name__}") from None
+    items = list(items)
     if not items:
         return b""
     cdef uint8_t number[10]
