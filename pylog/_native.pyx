@@ -1,5 +1,5 @@
 # cython: language_level=3, binding=False, boundscheck=False, wraparound=False, cdivision=True
-# cython: autotestdict=False
+# cython: autotestdict=False, auto_pickle=False
 """The native objects in the user's hand: Log, Cursor, Chunk, Record.
 
 Arguments, lifetimes, the GIL and errors are here; bytes are C's business, policy is log.py's.

@@ -61,6 +61,20 @@ def test_headers_that_are_not_pairs_of_str_and_bytes_are_refused(log, headers):
         log.append_many([b"", b""], headers=[None, headers])
 
 
+@pytest.mark.parametrize("headers", [{"name": b"x"}, {}, "name", b"name", 5], ids=repr)
+def test_headers_of_many_that_are_not_one_for_each_are_told_so(log, headers):
+    with pytest.raises(TypeError, match="for each value, not"):
+        log.append_many([b""], headers=headers)
+
+
+@pytest.mark.parametrize("headers", [5, 1.5, object, pylog], ids=repr)
+def test_headers_that_are_no_list_are_named(log, headers):
+    with pytest.raises(TypeError, match=rf"pairs.*, not {type(headers).__name__}"):
+        log.append(b"", headers=headers)
+    with pytest.raises(TypeError, match=rf"pairs.*, not {type(headers).__name__}"):
+        log.append_many([b""], headers=[headers])
+
+
 @pytest.mark.parametrize("size", [99_940, 100_000, 100_001, 5_000_000])
 def test_too_large_a_record_is_refused(log, size):
     value = bytes(size)
@@ -108,7 +122,7 @@ def test_lists_of_other_lengths_are_refused(log):
 
 @pytest.mark.parametrize("values", [b"bytes", "text", 5, None], ids=repr)
 def test_values_that_are_no_list_are_refused(log, values):
-    with pytest.raises(TypeError):
+    with pytest.raises(TypeError, match=rf"a list with a value each, not {type(values).__name__}"):
         log.append_many(values)
 
 
@@ -312,9 +326,11 @@ def test_one_cursor_in_two_threads_is_refused(log):
     assert [type(error) for error in caught] == [pylog.IllegalStateError, pylog.ClosedError]
 
 
-def test_records_cannot_be_made_by_hand():
-    with pytest.raises(TypeError):
-        pylog.Record()
+@pytest.mark.parametrize("arguments", [(), (5,), ("log", 0), (None,)], ids=repr)
+@pytest.mark.parametrize("kind", [pylog.Record, pylog.Chunk, pylog.Cursor])
+def test_what_comes_out_of_a_log_is_not_made_by_hand(kind, arguments):
+    with pytest.raises(TypeError, match="come out of a log"):
+        kind(*arguments)
 
 
 # ---- the object's state -------------------------------------------------------------------------
@@ -418,8 +434,16 @@ def test_logs_are_not_pickled_or_copied(log):
     for act in (pickle.dumps, copy.copy, copy.deepcopy):
         with pytest.raises(TypeError, match="path"):
             act(log)
-    with pytest.raises(TypeError):
-        pickle.dumps(log.cursor())
+
+
+@pytest.mark.parametrize("act", [pickle.dumps, copy.copy, copy.deepcopy])
+def test_chunks_and_cursors_are_not_pickled_or_copied(log, act):
+    with pytest.raises(TypeError, match=r"values\(\)"):
+        act(log.fetch(0))
+    with pytest.raises(TypeError, match="offset"):
+        act(log.cursor())
+
+    assert pickle.loads(pickle.dumps(list(log.fetch(0)))) == list(log.read())
 
 
 @pytest.mark.parametrize("name", WRITING)

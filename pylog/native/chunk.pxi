@@ -17,6 +17,13 @@ cdef int decompressed(const pl_chunk *chunk, Mapping mapping, int64_t limit,
     return 0
 
 
+cdef tuple read_only(tuple arrays):
+    """The arrays, of a chunk that others may hold, too."""
+    for array in arrays:
+        array.setflags(write=False)
+    return arrays
+
+
 cdef object broken_record(const pl_chunk *chunk):
     return errors.CorruptRecordError(
         f"a record of the batch at offset {chunk.from_offset} does not parse; run `pylog check`",
@@ -29,9 +36,9 @@ cdef class Chunk:
     """Consecutive records as they lie in the log: a sequence of Record, or columns, or one view.
 
     `len`, index, slice, iterate. `.values()` and `.keys()` are lists of bytes; `.offsets`,
-    `.timestamps` int64 arrays; `.payload` one read-only view over all the records' bytes, into
-    which `.value_positions` (int64) and `.value_sizes` (int32, -1 null) point, as do
-    `.key_positions` and `.key_sizes`. `.next_offset` is where to fetch on.
+    `.timestamps` int64 arrays; `.payload` one view over all the records' bytes, into which
+    `.value_positions` (int64) and `.value_sizes` (int32, -1 null) point, as do `.key_positions`
+    and `.key_sizes`. Arrays and views are read-only. `.next_offset` is where to fetch on.
 
     Cost: nothing is decoded before it is asked for; each way out is one pass. A chunk never
     crosses a segment. Holds the segment's mapping as long as it or a view of it lives.
@@ -43,6 +50,13 @@ cdef class Chunk:
     cdef list records
     cdef object columns_cache
     cdef readonly int64_t next_offset
+
+    def __init__(self, *arguments, **keywords):
+        raise TypeError("chunks come out of a log: log.fetch(offset), or a cursor's fetch()")
+
+    def __reduce__(self):
+        raise TypeError("a chunk cannot be pickled or copied; take .values(), or list(chunk): "
+                        "records can")
 
     def __dealloc__(self):
         pl_chunk_release(&self.c)
@@ -151,7 +165,7 @@ cdef class Chunk:
             a.origin = self.origin()
             self.start(&reader)
             self.fill(&reader, &a)
-        self.columns_cache = arrays
+        self.columns_cache = read_only(arrays)
         return arrays
 
     cdef int fill(self, pl_reader *reader, pl_column_arrays *a) except -1:
@@ -170,12 +184,12 @@ cdef class Chunk:
 
     @property
     def offsets(self):
-        """int64 array."""
+        """int64 array, read-only."""
         return self.column_arrays()[0]
 
     @property
     def timestamps(self):
-        """int64 array, ms since the epoch."""
+        """int64 array, read-only: ms since the epoch."""
         return self.column_arrays()[1]
 
     @property
@@ -203,7 +217,7 @@ cdef class Chunk:
             a.origin = self.origin()
             self.start(&reader)
             self.fill(&reader, &a)
-        return arrays
+        return read_only(arrays)
 
     @property
     def key_positions(self):

@@ -32,6 +32,9 @@ cdef class Cursor:
         self.skips_corrupt = skip_corrupt
         pl_cursor_init(&self.c, self.log.log, self.log.offset_of(offset))
 
+    def __reduce__(self):
+        raise TypeError("a cursor cannot be pickled or copied; pass the log's path and `offset`")
+
     def __dealloc__(self):
         pl_chunk_release(&self.chunk)
         pl_cursor_release(&self.c)

@@ -71,7 +71,7 @@ cdef class Record:
 
     __match_args__ = ("topic", "partition", "offset", "timestamp", "key", "value")
 
-    def __init__(self):
+    def __init__(self, *arguments, **keywords):
         raise TypeError("records come out of a log")
 
     cdef int split(self, pl_record_fields *fields) except -1:
