@@ -19,6 +19,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "pl_clock.h"
+
 #ifndef MADV_POPULATE_READ
 #define MADV_POPULATE_READ 22
 #define MADV_POPULATE_WRITE 23
@@ -301,26 +303,6 @@ bool pl_futex_wait(_Atomic uint32_t *word, uint32_t expected, int timeout_ms) {
 
 void pl_futex_wake_all(_Atomic uint32_t *word) {
   syscall(SYS_futex, word, FUTEX_WAKE, INT32_MAX, NULL, NULL, 0);
-}
-
-static int64_t read_ms(clockid_t clock) {
-  struct timespec now;
-  clock_gettime(clock, &now);
-  return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
-}
-
-int64_t pl_clock_ms(void) { return read_ms(CLOCK_REALTIME_COARSE); }
-int64_t pl_monotonic_ms(void) { return read_ms(CLOCK_MONOTONIC_COARSE); }
-
-uint64_t pl_monotonic_ns(void) {
-  struct timespec now;
-  clock_gettime(CLOCK_MONOTONIC, &now);
-  return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
-}
-
-void pl_sleep_ms(int ms) {
-  struct timespec pause = {ms / 1000, (long)(ms % 1000) * 1000000};
-  nanosleep(&pause, NULL);
 }
 
 static struct {

@@ -70,11 +70,6 @@ pl_status pl_file_lock(int fd, const char *path, bool exclusive, int wait_ms);
 bool pl_futex_wait(_Atomic uint32_t *word, uint32_t expected, int timeout_ms);
 void pl_futex_wake_all(_Atomic uint32_t *word);
 
-int64_t pl_clock_ms(void);      /* wall clock, coarse: up to one kernel tick (4 ms) late */
-int64_t pl_monotonic_ms(void);  /* coarse too; survives clock changes */
-uint64_t pl_monotonic_ns(void); /* precise */
-void pl_sleep_ms(int ms);
-
 /* What the page must be compared with (reliability.md findings 13 to 15 and W19): to be learnt
  * before the other two are asked. An answer that failed would look like another boot, in which
  * what a kill left is not believed. */

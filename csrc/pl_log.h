@@ -20,6 +20,7 @@
 #ifndef PL_LOG_H
 #define PL_LOG_H
 
+#include "pl_clock.h"
 #include "pl_page.h"
 #include "pl_segment.h"
 

@@ -83,10 +83,12 @@ cdef extern from "pl_batch.h" nogil:
     const char *pl_records_verify(const uint8_t *payload, uint64_t size, const pl_header *header,
                                   int64_t *max_timestamp)
 
-cdef extern from "pl_file.h" nogil:
+cdef extern from "pl_clock.h" nogil:
     int64_t pl_clock_ms()
     int64_t pl_monotonic_ms()
     void pl_sleep_ms(int ms)
+
+cdef extern from "pl_file.h" nogil:
     void pl_describe_thread(int tid, char *out, size_t size)
 
 cdef extern from "pl_meta.h" nogil:

@@ -3,6 +3,7 @@
 import copy
 import pickle
 import threading
+import time
 from datetime import UTC, datetime
 
 import numpy as np
@@ -550,3 +551,12 @@ def test_log_in_a_log_of_one_process_is_shared(log_path):
         second.append(b"b")
 
         assert values_of(first.read()) == values_of(second.read()) == [b"a", b"b"]
+
+
+def test_record_is_never_stamped_before_the_call(log_path):
+    """Who takes the time, appends and then asks for that time must find the record."""
+    with pylog.Log(log_path) as log:
+        for _ in range(20_000):
+            before = time.time_ns() // 1_000_000
+            offset = log.append(b"value")
+            assert before <= log.get(offset).timestamp <= time.time_ns() // 1_000_000

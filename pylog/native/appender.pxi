@@ -13,9 +13,9 @@ cdef class Appender(Handle):
         """Appends one record and returns its offset; it is visible to all processes on return.
 
         value, key: bytes-like, or None for null. headers: a mapping or pairs of (str, bytes or
-        None). timestamp: ms since the epoch, now if None (the kernel's coarse clock, up to 4 ms
-        late). if_end: append only if the log ends at this offset. durability: None as the log's;
-        "fsync" makes this call wait until the record is on disk.
+        None). timestamp: ms since the epoch, now if None. if_end: append only if
+        the log ends at this offset. durability: None as the log's; "fsync" makes this call wait
+        until the record is on disk.
 
         Cost: about three times `list.append` for 100 bytes; one copy, no system call.
         Raises TypeError, InvalidTimestampError, MessageSizeTooLargeError, WrongEndOffsetError,
