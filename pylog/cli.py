@@ -20,10 +20,10 @@ from typing import Any
 import click
 
 import pylog
-from pylog import envelope
+from pylog import _native, envelope
 from pylog.dump import dump_items, instant, line_of
 from pylog.envelope import BadLine, Columns, Headers
-from pylog.errors import CorruptRecordError, PylogError
+from pylog.errors import CorruptRecordError, PylogError, RecordNotFoundError
 from pylog.exits import Exit
 from pylog.log import DURABILITIES, TIMESTAMP_TYPES, Start
 from pylog.names import is_log_file
@@ -349,13 +349,59 @@ def figures_of(log: pylog.Log) -> dict[str, Any]:
     options["durability"] = DURABILITIES[options["durability"]]
     options["timestamp_type"] = TIMESTAMP_TYPES[options.pop("append_time")]
     start, end = figures["start_offset"], figures["readable_offset"]
+    try:
+        gaps = gaps_of(log, start, end)
+    except PylogError:
+        gaps = None    # damage hides them
+    first, last = start, end - 1
+    if gaps and gaps[0][0] == start:
+        first = gaps[0][1]
+    if gaps and gaps[-1][1] == end:    # nothing was appended since
+        last = gaps[-1][0] - 1
     return {
         **figures,
+        "gaps": gaps,
         "segments": sum(1 for _ in log.path.glob("[0-9]" * 20 + ".log")),
-        "first_timestamp": timestamp_at(log, start),
-        "last_timestamp": timestamp_at(log, end - 1) if end > start else None,
+        "first_timestamp": timestamp_at(log, first) if first <= last else None,
+        "last_timestamp": timestamp_at(log, last) if first <= last else None,
         "options": options,
     }
+
+
+def gaps_of(log: pylog.Log, start: int, end: int) -> list[tuple[int, int]] | None:
+    """The ranges of offsets between `start` and `end` that recoveries skipped.
+
+    Cost: for each recovery a look-up, and about 30 more where it left a gap.
+    """
+    meta = _native.load_meta(os.fsencode(log.path))
+    if meta is None:
+        return None
+    gaps, floor = [], start
+    for _, base in meta["epochs"]:
+        if start < base <= end and (missing := first_missing(log, floor, base)) < base:
+            gaps.append((missing, base))
+        floor = max(floor, base)
+    return gaps
+
+
+def first_missing(log: pylog.Log, low: int, base: int) -> int:
+    """The first from `low` on that bears no record; all from there to `base` are missing."""
+    high = base
+    while low < high:
+        middle = high - 1 if high == base else (low + high) // 2    # mostly nothing is missing
+        if is_there(log, middle):
+            low = middle + 1
+        else:
+            high = middle
+    return low
+
+
+def is_there(log: pylog.Log, offset: int) -> bool:
+    try:
+        log.get(offset)
+    except RecordNotFoundError:
+        return False
+    return True
 
 
 def timestamp_at(log: pylog.Log, offset: int) -> int | None:
@@ -371,7 +417,10 @@ def summary(figures: dict[str, Any]) -> Iterator[tuple[str, str]]:
     """(Name, text) of each line of `pylog stat`."""
     options, start, end = figures["options"], figures["start_offset"], figures["end_offset"]
     yield "path", figures["path"]
-    yield "offsets", f"[{start}, {end}), {end - start:,} of them"
+    yield "offsets", f"[{start}, {end})"
+    yield from (("skipped", f"[{first}, {after}) by a recovery, which uses no offset twice")
+                for first, after in figures["gaps"] or ())
+    yield "records", records_text(figures)
     if figures["first_timestamp"] is not None:
         yield "first", instant(figures["first_timestamp"])
     if figures["last_timestamp"] is not None:
@@ -386,6 +435,15 @@ def summary(figures: dict[str, Any]) -> Iterator[tuple[str, str]]:
     yield "epoch", str(figures["leader_epoch"])
     if figures["is_poisoned"]:
         yield "POISONED", "a flush to disk failed; the log takes no appends until it is reopened"
+
+
+def records_text(figures: dict[str, Any]) -> str:
+    """How many there are, where no damage at the ends hides it."""
+    start, end, gaps = figures["start_offset"], figures["end_offset"], figures["gaps"]
+    count = end - start - sum(after - first for first, after in gaps or ())
+    if gaps is None or (count and None in (figures["first_timestamp"], figures["last_timestamp"])):
+        return "unknown: something is damaged, see `pylog check`"
+    return f"{count:,}, going by their offsets"
 
 
 # ---- check --------------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 from children import killed
+from faults import forget_boot
 from planted import HEADER, batches, flip, segments
 from shell import READERS, lines, run
 
@@ -135,7 +136,9 @@ def test_read_passes_over_a_gap_that_a_recovery_left(log_path):
 def test_stat_says_what_a_log_is(small):
     text = run("stat", small).stdout
 
-    assert "[0, 150), 150 of them" in text
+    assert "offsets     [0, 150)\n" in text
+    assert "records     150, " in text
+    assert "skipped" not in text
     assert "2023-11-14T22:13:20.000Z" in text
     assert "durability  os" in text
     assert str(small) in text
@@ -168,6 +171,48 @@ def test_stat_of_a_damaged_log_still_says_the_rest(small):
 
     assert json.loads(run("stat", small, "--json").stdout)["first_timestamp"] is None
     assert "[0, 150)" in run("stat", small).stdout
+    assert "records     unknown: something is damaged" in run("stat", small).stdout
+
+
+def test_stat_of_a_log_that_lost_its_end_claims_no_count(small):
+    os.remove(segments(small)[-1])
+
+    assert "records     unknown: something is damaged" in run("stat", small).stdout
+
+
+@pytest.mark.parametrize("given", [b"", b"new\n"])
+def test_stat_counts_no_offset_that_a_recovery_skipped(log_path, given):
+    killed(lambda: [log := pylog.Log(log_path), log.append_many([b"old"] * 700), log.flush()])
+    forget_boot(log_path)
+    run("append", log_path, given=given)
+
+    text = run("stat", log_path).stdout
+    figures = json.loads(run("stat", log_path, "--json").stdout)
+
+    assert f"offsets     [0, {16_777_216 + len(given) // 4})\n" in text
+    assert "skipped     [700, 16777216) by a recovery" in text
+    assert f"records     {700 + len(given) // 4}, " in text
+    assert figures["gaps"] == [[700, 16_777_216]]
+    assert None not in (figures["first_timestamp"], figures["last_timestamp"])
+
+
+@pytest.mark.parametrize("has_appended", [False, True])
+def test_stat_of_a_log_that_a_recovery_left_empty(log_path, has_appended):
+    def live():
+        log = pylog.Log(log_path)
+        log.append_many([b"never on disk"])
+        return log
+
+    killed(live)
+    os.truncate(segments(log_path)[0], 0)
+    os.remove(log_path / "control")
+    forget_boot(log_path)
+    run("append", log_path, given=b"new\n" * has_appended)
+
+    text = run("stat", log_path).stdout
+
+    assert f"records     {int(has_appended)}, " in text
+    assert ("last " in text) == has_appended
 
 
 def test_check_of_a_whole_log_is_fine(small):
