@@ -4,7 +4,7 @@ An item is a dict with `kind` and `file`, made of plain types:
 
     file      size                   begins each file
     batch     position, size, and the fields of its header by our names
-    record    the envelope of one record, of the batch before it
+    record    the envelope of one record, of the batch before it or of the open one
     damage    position, size, what   bytes that are no batch
     tail      position, size, what   not finished: the open batch, preallocated zeros
     offset    position, offset, batch_position      an entry of .index
@@ -24,10 +24,19 @@ from pylog import _native
 from pylog.check import is_open_header
 from pylog.compression import NAMES
 from pylog.envelope import to_json
-from pylog.errors import UnsupportedFormatError
+from pylog.errors import LogError, UnsupportedFormatError
 from pylog.indexes import ENTRIES, entries
-from pylog.names import is_segment
-from pylog.walk import OPEN_BATCH_BYTES, Walker, Window, open_batch, raw_header, read_small
+from pylog.names import CUT_NAME, is_segment
+from pylog.walk import (
+    HEADER_BYTES,
+    OPEN_BATCH_BYTES,
+    Walker,
+    Window,
+    open_batch,
+    raw_header,
+    read_small,
+    sealed,
+)
 
 Item = dict[str, Any]
 
@@ -123,12 +132,17 @@ def _segment_items(path: Path, base: int, with_records: bool) -> Iterator[Item]:
     try:
         yield {"kind": "file", "size": window.size}
         walker, expected = Walker(window), base
+        # What a recovery cut begins with any offset of its segment.
+        if CUT_NAME.fullmatch(path.name) and window.size >= HEADER_BYTES:
+            expected = max(base, raw_header(window.view(0, HEADER_BYTES))["baseOffset"])
         while (found := walker.step()) is not None:
             if found["fault"]:
                 start = walker.position
                 item = _broken(walker, expected, found["fault"])
                 if item:
                     yield item
+                    if with_records and item.get("records"):
+                        yield from _open_records(window, item)
                     if walker.position == start:
                         return
                 continue
@@ -180,9 +194,9 @@ def _broken(walker: Walker, expected: int, fault: str) -> Item | None:
     view = window.view(start, OPEN_BATCH_BYTES)
     is_open = is_open_header(view, expected)
     count, size = open_batch(view, 1 << 31) if is_open else (0, 0)
+    open_text = f"an open batch of {count} record{'s' * (count != 1)}, not sealed and without a CRC"
     if is_open and window.is_zero(start + size):
-        return item | {"records": count, "what": f"an open batch of {count} records, not sealed "
-                       f"yet: {size} bytes; zeros follow"}
+        return item | {"records": count, "what": f"{open_text}: {size} bytes; zeros follow"}
     if walker.resync(expected):
         behind, walker.position = walker.position, start
         window.forget()
@@ -194,9 +208,23 @@ def _broken(walker: Walker, expected: int, fault: str) -> Item | None:
         return item | {"kind": "damage", "size": behind - start,
                        "what": f"{fault}; whole batches follow"}
     if is_open:
-        return item | {"records": count, "what": f"an open batch of {count} records, not sealed "
-                       "yet; what follows is a writer's at work, or of one that died"}
+        return item | {"records": count, "what": f"{open_text}; what follows is a writer's at "
+                       "work, or of one that died"}
     return item | {"kind": "damage", "what": f"{fault}; no whole batch follows in this file"}
+
+
+def _open_records(window: Window, item: Item) -> Iterator[Item]:
+    """The records of an open batch, which nothing proves."""
+    position = item["position"]
+    batch = sealed(window.view(position, OPEN_BATCH_BYTES), item["records"])
+    try:
+        records = list(_native.decode_records(batch))
+    except LogError as error:
+        yield {"kind": "damage", "position": position, "size": len(batch),
+               "what": f"the records of the open batch do not parse: {error}"}
+        return
+    for record in records:
+        yield {"kind": "record", "record": json.loads(to_json(record))}
 
 
 # ---- indexes ------------------------------------------------------------------------------------

@@ -248,6 +248,31 @@ def open_batch(view: memoryview, goal: int) -> tuple[int, int]:
     return count, position
 
 
+def sealed(view: memoryview, count: int) -> bytes:
+    """A copy of the open batch at the start of `view`, as if its first `count` records were sealed.
+
+    Its CRC proves nothing: it is taken from the very bytes.
+    """
+    position, greatest = HEADER_BYTES, 0
+    for _ in range(count):
+        size, at = _varint(view, position)
+        greatest = max(greatest, _varint(view, at + 1)[0])
+        position = at + size
+    batch = bytearray(view[:position])
+    header = raw_header(view)
+    for name, size, value in (
+        ("batchLength", 4, position - LENGTH_END),
+        ("lastOffsetDelta", 4, count - 1),
+        ("recordsCount", 4, count),
+        ("maxTimestamp", 8, header["baseTimestamp"] + greatest),
+    ):
+        number = value & (1 << 8 * size) - 1    # a hostile timestamp may be over 64 bits
+        batch[LAYOUT[name] : LAYOUT[name] + size] = number.to_bytes(size, "big")
+    crc = _native.crc32c(bytes(batch[LAYOUT["attributes"] :]))
+    batch[LAYOUT["crc"] : LAYOUT["crc"] + 4] = crc.to_bytes(4, "big")
+    return bytes(batch)
+
+
 def _open_record(view: memoryview, position: int, number: int) -> int | None:
     size, at = _varint(view, position)
     end = at + size

@@ -6,6 +6,7 @@ import struct
 
 import pytest
 from children import killed
+from faults import forget_boot
 from handmade import NOW, golden, make_batch, make_record, with_crc
 from planted import HEADER, batches, flip, patch, segments
 from shell import lines, run
@@ -280,6 +281,45 @@ def test_bytes_that_a_recovery_set_aside_can_be_looked_at(log_path):
 
     assert only_item("damage", found)
     assert only_item("record", found)["record"]["value"] == "c"
+
+
+@pytest.mark.parametrize("count", [0, 3])
+def test_open_batch_that_a_recovery_set_aside_is_shown_with_its_records(log_path, count):
+    def live():
+        log = pylog.Log(log_path)
+        if count:
+            log.append_many([b"sealed"] * count)
+        log.flush()
+        for number in range(5):
+            log.append(b"open %d" % number, key=b"k", headers=[("h", b"v")],
+                       timestamp=NOW + number % 3)
+        return log
+
+    killed(live)
+    seen = lines("read", log_path, "--json", "--from", str(count))
+    forget_boot(log_path)
+    pylog.Log(log_path).close()
+    (aside,) = log_path.glob("*.cut-*")
+
+    found = items(aside, "--records")
+
+    tail = only_item("tail", found)
+    assert tail["records"] == 5
+    assert "open batch of 5 records, not sealed and without a CRC" in tail["what"]
+    assert [one["record"] for one in of_kind("record", found)] == [json.loads(x) for x in seen]
+    assert "open batch of 5 records" in run("dump", aside).stdout
+
+
+def test_open_batch_that_does_not_parse_is_damage(log_path):
+    killed(lambda: [log := pylog.Log(log_path), log.append(b"x", key=b"k")])
+    (segment,) = segments(log_path)
+    patch(segment, HEADER + 4, b"\x7f")    # the length of the key
+
+    found = items(segment, "--records", ends=Exit.DAMAGE)
+
+    assert only_item("tail", found)["records"] == 1
+    assert "do not parse" in only_item("damage", found)["what"]
+    assert of_kind("record", found) == []
 
 
 @pytest.mark.parametrize("name", [
