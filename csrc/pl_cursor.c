@@ -321,7 +321,7 @@ static bool is_believable(pl_segment *segment, uint64_t at, const pl_view *view,
   const char *why;
   return at + PL_BATCH_HEADER_SIZE <= size && batch[PL_BATCH_MAGIC] == 2 &&
          pl_header_decode(batch, size - at, header, &why) &&
-         header->base_offset < view->end_offset &&
+         header->last_offset < view->end_offset &&
          pl_meta_allows(view->meta, header->leader_epoch, header->base_offset,
                         header->last_offset) &&
          pl_segment_see(segment, at, header->size, true) == PL_OK &&
@@ -366,8 +366,9 @@ pl_status pl_cursor_skip(pl_cursor *cursor) {
     return PL_OK;
   }
   pl_segment_probe(segment, 0, 1);
+  pl_view here = within(&view, cursor->segment_end); /* what is beyond belongs to another file */
   uint64_t at = cursor->position;
-  do at = next_believable(segment, at, &view, &header);
+  do at = next_believable(segment, at, &here, &header);
   while (at != UINT64_MAX && header.base_offset <= cursor->offset);
   if (at != UINT64_MAX) {
     cursor->position = at;
@@ -387,6 +388,40 @@ pl_status pl_cursor_skip(pl_cursor *cursor) {
 pl_slice pl_chunk_payload(const pl_chunk *chunk) {
   const uint8_t *start = chunk->segment->data + chunk->position + PL_BATCH_HEADER_SIZE;
   return (pl_slice){start, chunk->segment->data + chunk->end_position - start};
+}
+
+/* ---- from the end ----------------------------------------------------------------------- */
+
+/* Where the records below `end` end: below a gap, if an epoch begins at `end`. */
+static int64_t records_end(pl_log *log, pl_segment *segment, int64_t end, const pl_view *view) {
+  pl_view here = within(view, end);
+  int64_t last;
+  if (!pl_meta_starts_epoch(&log->meta, end)) return end;
+  return pl_segment_last(segment, &here, &last) == PL_OK ? last : end; /* its readers are told */
+}
+
+pl_status pl_offset_before_end(pl_log *log, int64_t count, int64_t *offset) {
+  pl_view view;
+  pl_log_view(log, &view);
+  view.may_block = true;
+  int64_t start = atomic_load(&log->page->log_start), end = view.end_offset;
+  while (end > start) {
+    pl_segment *segment;
+    int64_t unused;
+    PL_TRY(pl_log_segment(log, end - 1, &segment, &unused));
+    int64_t base = segment->base_offset > start ? segment->base_offset : start;
+    int64_t last = records_end(log, segment, end, &view);
+    pl_segment_release(segment);
+    if (last - base >= count) {
+      *offset = last - count;
+      return PL_OK;
+    }
+    if (last > base) count -= last - base;
+    if (base >= end) break; /* a listing that changed under us: the start will do */
+    end = base;
+  }
+  *offset = start;
+  return PL_OK;
 }
 
 /* ---- by time ---------------------------------------------------------------------------- */

@@ -45,6 +45,10 @@ pl_status pl_cursor_skip(pl_cursor *cursor);
 /* Payload of a compressed chunk, to be decompressed by the caller. */
 pl_slice pl_chunk_payload(const pl_chunk *chunk);
 
+/* Offset of the record with `count` - 1 others behind it, or the start: what recoveries skipped is
+ * not counted. */
+pl_status pl_offset_before_end(pl_log *log, int64_t count, int64_t *offset);
+
 /* Offset of the first record at or after `timestamp`; PL_END: there is none. */
 pl_status pl_offset_for_time(pl_log *log, int64_t timestamp, int64_t *offset);
 

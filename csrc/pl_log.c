@@ -461,8 +461,8 @@ static void tidy(pl_log *log) {
   atomic_store(&page->prepared, 0);
   if (status != PL_OK) return;
   PL_POINT("before-clean-mark");
-  bool sync = log->options.durability != PL_DURABILITY_OS;
-  if (pl_log_change_meta(log, set_clean, &end, sync) == PL_OK) atomic_store(&page->is_dirty, 0);
+  /* Synced whatever the durability: a log.meta that a power cut left empty would end the log. */
+  if (pl_log_change_meta(log, set_clean, &end, true) == PL_OK) atomic_store(&page->is_dirty, 0);
 }
 
 pl_status pl_log_close(pl_log *log) {

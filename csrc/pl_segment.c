@@ -371,6 +371,20 @@ static pl_status walk_open(pl_segment *segment, const pl_header *header, const p
   return PL_OK;
 }
 
+pl_status pl_segment_last(pl_segment *segment, const pl_view *view, int64_t *end_offset) {
+  int64_t expected;
+  pl_header header;
+  pl_status status;
+  uint64_t position = start_of_walk(segment, INT64_MAX - 1, view, &expected);
+  *end_offset = segment->base_offset;
+  while ((status = pl_segment_batch(segment, position, expected, view, &header)) == PL_OK &&
+         header.size) {
+    *end_offset = expected = header.last_offset + 1;
+    position += header.size;
+  }
+  return status == PL_END ? PL_OK : status;
+}
+
 pl_status pl_segment_walk_to_end(pl_segment *segment, uint64_t position, int64_t expected,
                                  const pl_view *view, pl_tail *tail) {
   memset(tail, 0, sizeof *tail);

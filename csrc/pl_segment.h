@@ -98,6 +98,9 @@ uint64_t pl_segment_verified_bytes(pl_segment *segment);
 pl_status pl_segment_find(pl_segment *segment, int64_t offset, const pl_view *view,
                           uint64_t *position, pl_header *header);
 
+/* One past the last record that is there. Cost: as pl_segment_find. */
+pl_status pl_segment_last(pl_segment *segment, const pl_view *view, int64_t *end_offset);
+
 /* Walks from the batch at *position to the record at view->end_offset. Returns where the next
  * batch or record would go; *open gets the open batch's header position or UINT64_MAX, *count
  * its records, *max_timestamp theirs. PL_ERR_CORRUPT when the end is not met exactly. */

@@ -218,4 +218,5 @@ cdef extern from "pl_cursor.h" nogil:
     pl_status pl_chunk_finish(const pl_chunk *chunk, uint8_t *out)
     void pl_chunk_release(pl_chunk *chunk)
     pl_slice pl_chunk_payload(const pl_chunk *chunk)
+    pl_status pl_offset_before_end(pl_log *log, int64_t count, int64_t *offset)
     pl_status pl_offset_for_time(pl_log *log, int64_t timestamp, int64_t *offset)

@@ -268,8 +268,8 @@ class Log(_native.Log):
         return Recovered(**found)
 
     def resolve(self, start: Start) -> int:
-        """The offset that `start` means: an offset, -10 (ten before the end), "earliest", "latest",
-        or an aware datetime: the first record at or after it, rounded down to its millisecond,
+        """The offset that `start` means: an offset, -10 (the last ten records), "earliest",
+        "latest", or an aware datetime: the first record at or after it, rounded down to its millisecond,
         for timestamps have no finer ones."""
         return self._resolve(start, "start")
 
@@ -291,7 +291,7 @@ class Log(_native.Log):
         offset = _native.to_int(where, f"{name}, if not 'earliest', 'latest' or a datetime,")
         if offset >= 0:
             return self._offset(offset)
-        return max(self.start_offset, self.readable_offset + offset)
+        return self._offset_before_end(min(-offset, 1 << 62))
 
     def cursor(self, start: Start = "earliest") -> _native.Cursor:
         """A native reader with a position: iterate it, or `fetch` chunks from it."""

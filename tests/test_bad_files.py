@@ -396,3 +396,14 @@ def test_reader_that_steps_over_a_missing_first_segment_leaves_no_record_out(sma
 
     assert offsets == list(range(int(second.stem), 150))
     assert reader.skipped == 1
+
+
+def test_segment_that_was_overwritten_by_another_hides_no_good_record(closed):
+    segments = sorted(closed.glob("*.log"))
+    start, end = int(segments[1].stem), int(segments[2].stem)
+    segments[1].write_bytes(segments[-1].read_bytes())
+
+    with pylog.Log(closed, mode="r") as log:
+        offsets = [record.offset for record in log.read(on_corruption="skip")]
+
+    assert offsets == [*range(start), *range(end, 300)]

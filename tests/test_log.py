@@ -326,6 +326,16 @@ def test_batches_are_whole_and_end_with_a_finished_copy(log):
     assert log.append(b"the tail is still open") == 7
 
 
+def test_batches_repeat_nothing_when_the_open_one_grows(log):
+    log.append(b"first")
+    records = []
+    for batch in log.batches(0):
+        records += [record.offset for record in _native.decode_records(batch)]
+        log.append(b"one more")
+
+    assert records == [0]
+
+
 def test_batches_begin_with_the_one_that_bears_the_offset(log):
     log.append_many([b"a"] * 3)
     log.append_many([b"b"] * 3)

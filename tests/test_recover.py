@@ -287,3 +287,31 @@ def test_index_that_a_power_cut_tore_is_written_anew(log_path, suffix, damage):
     assert pylog.check(log_path).findings == []
     assert [index.read_bytes() for index in indexes] == wholes
     assert len(indexes) > 2
+
+
+@pytest.mark.parametrize("more", [0, 1, 3, 20])
+def test_last_records_are_found_across_skipped_offsets(log_path, more):
+    append_and_die(log_path, [b"%d" % i for i in range(700)], flush_after=690)
+    forget_boot(log_path)
+
+    with pylog.Log(log_path) as log:
+        assert log.recovered.next_offset == 1 << 24
+        log.append_many([b"new %d" % i for i in range(more)])
+        everything = values_of(log)
+        for count in (1, 2, 10, 100, len(everything), len(everything) + 1, 1 << 70):
+            last = [record.value for record in log.read(-count)]
+            assert last == everything[-min(count, len(everything)):]
+
+
+def test_last_records_of_an_empty_log_are_none(log_path):
+    with pylog.Log(log_path) as log:
+        assert list(log.read(-10)) == []
+        assert log.resolve(-10) == 0
+
+
+def test_last_records_end_at_the_start(log_path):
+    with pylog.Log(log_path) as log:
+        log.append_many([b"a", b"b", b"c"])
+        log.delete_before(1)
+
+        assert log.resolve(-10) == 1

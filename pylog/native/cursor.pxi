@@ -218,10 +218,12 @@ cdef class Batches:
     """Whole batches from the one that bears an offset on, as read-only memoryviews.
 
     For relaying without decoding: each is a valid Kafka batch, CRC checked on first touch. The
-    open tail comes as a private, finished copy. Stops at the end.
+    open tail comes as a private, finished copy, and is the last: what is appended to it later would
+    come again with all before it. Stops at the end.
     """
 
     cdef Cursor cursor
+    cdef bint is_done
 
     def __cinit__(self, log, offset):
         self.cursor = Cursor(log, offset)
@@ -235,6 +237,8 @@ cdef class Batches:
         cdef pl_status status
         cdef bytes copy
         cdef Cursor cursor = self.cursor
+        if self.is_done:
+            raise StopIteration
         cursor.log.check_open()
         cursor.check_free()
         status = pl_cursor_batch(&cursor.c, False, &chunk, &header)
@@ -254,11 +258,9 @@ cdef class Batches:
             if header.size:
                 return make_view(hold(chunk.segment, None), chunk.segment.data + chunk.position,
                                  chunk.end_position - chunk.position)
+            self.is_done = True
             copy = PyBytes_FromStringAndSize(NULL, chunk.end_position - chunk.position)
             check(pl_chunk_finish(&chunk, <uint8_t *>PyBytes_AS_STRING(copy)))
             return memoryview(copy)
         finally:
             pl_chunk_release(&chunk)
-
-
-# ---- the log ----------------------------------------------------------------------------------

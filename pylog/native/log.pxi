@@ -148,6 +148,20 @@ cdef class Log(Appender):
         finally:
             self.leave()
 
+    def _offset_before_end(self, int64_t count):
+        """Of the record with `count` - 1 others behind it, or the start."""
+        cdef pl_status status
+        cdef int64_t offset = 0
+        self.check_open()
+        self.enter()
+        try:
+            with nogil:
+                status = pl_offset_before_end(self.log, count, &offset)
+        finally:
+            self.leave()
+        check(status)
+        return offset
+
     def _offset_for_time(self, timestamp):
         """Where to start looking for the first record at or after `timestamp`; None: nowhere."""
         cdef pl_status status
