@@ -269,8 +269,8 @@ class Log(_native.Log):
 
     def resolve(self, start: Start) -> int:
         """The offset that `start` means: an offset, -10 (the last ten records), "earliest",
-        "latest", or an aware datetime: the first record at or after it, rounded down to its millisecond,
-        for timestamps have no finer ones."""
+        "latest", or an aware datetime: the first record at or after it, rounded down to its
+        millisecond, for timestamps have no finer ones."""
         return self._resolve(start, "start")
 
     def _resolve(self, where: Start, name: str) -> int:
