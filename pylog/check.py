@@ -34,6 +34,7 @@ from pylog.report import (
     Report,
     SegmentFigures,
     Severity,
+    offsets_text,
 )
 from pylog.walk import (
     HEADER_BYTES,
@@ -53,6 +54,7 @@ FINDINGS_MAX = 100    # told of one file; the rest are counted
 SEGMENT_BYTES_MAX = (1 << 31) - 1
 PAGE_BYTES, BELLS_BYTES = 8192, 4096
 POISONED = 1
+INDEX_ADVICE = "; no record is lost by it: delete the file, readers build their own index"
 
 
 def check(
@@ -238,7 +240,7 @@ class _Check:
                 size = os.lstat(self.directory / name).st_size
                 self.leave(SET_ASIDE, size)
                 self.tell(name, 0, None, f"a recovery set these {size} bytes aside; look with "
-                          "`pylog dump`, delete the file when it is no longer wanted", "notice")
+                          "`pylog dump --records`, delete the file when nobody wants it", "notice")
             elif name.endswith(".log") and not is_segment(name):
                 self.tell(name, 0, None, "this is no segment's name (twenty digits, at most "
                           "9223372036854775807), so nobody reads the file", "anomaly")
@@ -270,7 +272,7 @@ class _Check:
     def _check_first(self, base: int) -> None:
         start = self.meta["log_start"] if self.meta else base
         self.report.start_offset = max(start, base)
-        if base > start and not self._is_epoch_start(base):
+        if base > start and not self.is_epoch_start(base):
             self.tell(segment_name(base), 0, start, f"the segments with offsets {start} to "
                       f"{base - 1} are missing; restore them")
 
@@ -280,7 +282,7 @@ class _Check:
         if base < expected:
             self.tell(segment_name(base), 0, base, f"the segment before it reaches offset "
                       f"{expected - 1}: offsets {base} on are there twice")
-        elif self._is_epoch_start(base):
+        elif self.is_epoch_start(base):
             self.report.gaps.append((expected, base))
         elif base == self.bases[-1] and self._size_of(base) == 0:
             self.tell(segment_name(base), 0, base, "an empty segment after a gap: a recovery "
@@ -289,7 +291,7 @@ class _Check:
             self.tell(segment_name(before), size, expected, f"offsets {expected} to {base - 1} "
                       "are missing: the file was cut, or a segment removed")
 
-    def _is_epoch_start(self, offset: int) -> bool:
+    def is_epoch_start(self, offset: int) -> bool:
         return any(start == offset for _, start in self.epochs)
 
     def _check_segment(self, at: int) -> int | None:
@@ -388,8 +390,9 @@ class _SegmentCheck:
         is_known = self._walk()
         is_final = check.meta is not None and (check.is_clean or self.next_base is not None)
         for fault in self.index.faults(is_final, self.is_whole):
+            advice = "" if fault.is_harmless else INDEX_ADVICE
             check.tell(self.name.removesuffix(".log") + fault.suffix, fault.position, fault.offset,
-                       fault.what, "notice" if fault.is_harmless else "anomaly")
+                       fault.what + advice, "notice" if fault.is_harmless else "anomaly")
         figures.end_offset = self.expected
         check.report.segments.append(figures)
         return self.expected if is_known else None
@@ -429,7 +432,8 @@ class _SegmentCheck:
         self.check.progress(walker.position - before)
         if self.next_base is None and self.expected < self.check.reach:
             self.check.tell(self.name, self.window.size, self.expected, "the file ends here, and "
-                            f"the log reached offset {self.check.reach}: it was cut")
+                            f"the log reached offset {self.check.reach}: it was cut, or a segment "
+                            f"behind it removed{self._gone()}")
         return True
 
     def _count(self, position: int, batch: dict[str, Any]) -> None:
@@ -451,6 +455,8 @@ class _SegmentCheck:
             return
         figures.batches += 1
         figures.records += batch["records_count"]
+        if base < (start := self.check.report.start_offset):
+            self.check.report.records_below_start += min(last + 1, start) - base
         if batch["unread"]:
             self.check.leave(UNKNOWN_CODEC, batch["size"] - HEADER_BYTES)
             figures.unverified += batch["size"] - HEADER_BYTES
@@ -480,14 +486,22 @@ class _SegmentCheck:
         if walker.resync(self.expected):
             self.figures.damaged += walker.position - start
             self.expected = self._base_at(walker.position)
-            range_lost = (f"offsets {lost} to {self.expected - 1}" if self.expected > lost
-                          else "no offset")
-            self.check.tell(self.name, start, lost, f"{fault}; {walker.position - start} bytes "
-                            f"with {range_lost} are lost, whole batches follow")
+            range_lost = offsets_text(lost, self.expected) if self.expected > lost else "none is"
+            self.check.tell(self.name, start, lost, f"{fault}; {range_lost} lost with "
+                            f"{walker.position - start} bytes, whole batches follow")
             return True
         self.figures.damaged += self.window.size - start
-        self.check.tell(self.name, start, lost, f"{fault}; no whole batch follows in this file")
+        self.check.tell(self.name, start, lost, f"{fault}; no whole batch follows in this file"
+                        f"{self._gone()}")
         return False
+
+    def _gone(self) -> str:
+        """Which offsets are, where nothing whole follows in the file, if something tells."""
+        after = self.check.reach if self.next_base is None else self.next_base
+        is_known = self.next_base is None or not self.check.is_epoch_start(after)
+        if after <= self.expected or not is_known:
+            return ""
+        return f"; {offsets_text(self.expected, after)} gone: restore the file from a copy"
 
     def _take_tail(self, position: int) -> bool:
         """Whether what is no batch here is the end of the log; if so counts it as not verified."""

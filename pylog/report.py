@@ -20,6 +20,16 @@ UNKNOWN_CODEC = "records in a codec that this version cannot read; their CRC is 
 UNREADABLE = "not readable"
 
 
+def counted(count: int, noun: str, plural: str = "s") -> str:
+    """As in "1 batch" or "2,000 batches"."""
+    return f"{count:,} {noun}{plural * (count != 1)}"
+
+
+def offsets_text(first: int, after: int) -> str:
+    """A range that is not empty, as a sentence begins with it."""
+    return f"offset {first} is" if after == first + 1 else f"offsets {first} to {after - 1} are"
+
+
 @dataclass(frozen=True, slots=True)
 class Finding:
     """One thing that is not as it should be.
@@ -61,7 +71,8 @@ class Report:
     """What `check` found: `ok`, `findings` worst first, and how much was proved.
 
     start_offset, end_offset: the log as its files tell it, the open batch included. gaps: ranges
-    (start, end) of offsets that recoveries skipped. unverified: bytes that could not be verified,
+    (start, end) of offsets that recoveries skipped. records_below_start: those of `records` that
+    were deleted, and whose segment is still needed. unverified: bytes that could not be verified,
     by reason. batches, records, bytes_verified, bytes_damaged: sums over `segments`. `str(report)`
     is the text that `pylog check` prints, `to_dict()` its JSON.
     """
@@ -72,6 +83,7 @@ class Report:
     start_offset: int = 0
     end_offset: int = 0
     gaps: list[tuple[int, int]] = field(default_factory=list)
+    records_below_start: int = 0
     unverified: dict[str, int] = field(default_factory=dict)
 
     @property
@@ -108,10 +120,14 @@ class Report:
         faults = sum(finding.severity != "notice" for finding in self.findings)
         lines = [
             f"{self.path}: ok" if self.ok else f"{self.path}: NOT ok, faults found: {faults}",
-            f"  offsets [{self.start_offset}, {self.end_offset}), {len(self.segments)} segments, "
-            f"{self.batches:,} batches, {self.records:,} records",
+            f"  offsets [{self.start_offset}, {self.end_offset}), "
+            f"{counted(len(self.segments), 'segment')}, {counted(self.batches, 'batch', 'es')}, "
+            f"{counted(self.records - self.records_below_start, 'record')}",
             f"  {self.bytes_verified:,} bytes verified: CRC-32C, header and every record",
         ]
+        if below := self.records_below_start:
+            lines.insert(2, f"  {counted(below, 'more record')} below the start: deleted, and gone "
+                            "with their segment")
         lines += [f"  {count:,} bytes not verified: {why}"
                   for why, count in self.unverified.items() if count]
         if self.bytes_damaged:

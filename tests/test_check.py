@@ -12,6 +12,8 @@ import sys
 import time
 
 import pytest
+from children import killed
+from faults import forget_boot
 from planted import (
     HEADER,
     batches,
@@ -194,6 +196,26 @@ def test_report_is_plain_data_and_readable(small):
     assert f"{report.bytes_verified:,} bytes verified" in str(report)
 
 
+def test_report_counts_one_in_the_singular(log_path):
+    with pylog.Log(log_path) as log:
+        log.append(b"x")
+
+    assert "offsets [0, 1), 1 segment, 1 batch, 1 record\n" in str(pylog.check(log_path))
+
+
+def test_records_below_the_start_are_told_apart(small):
+    start = int(segments(small)[1].stem) + 4
+    with pylog.Log(small) as log:
+        log.delete_before(start)
+
+    report = pylog.check(small)
+
+    assert f"offsets [{start}, 150), 2 segments, " in str(report)
+    assert f"batches, {150 - start} records\n" in str(report)
+    assert "  4 more records below the start: deleted" in str(report)
+    assert (report.records, report.records_below_start) == (154 - start, 4)
+
+
 def test_worst_findings_come_first(small):
     (small / "readme.txt").write_text("stray")
     flip(segments(small)[0].with_suffix(".index"), 3)
@@ -336,6 +358,42 @@ def test_cut_segment_is_told_where_it_ends(small, which):
 
     assert [(f.path, f.position, f.offset) for f in damage] == [
         (str(segment), position, batch["base_offset"])]
+
+
+@pytest.mark.parametrize("is_whole_batch", [False, True])
+def test_cut_last_segment_is_told_with_the_offsets_that_are_gone(small, is_whole_batch):
+    last = segments(small)[-1]
+    position, fields = batches(last)[-1]
+    os.truncate(last, position + 10 * (not is_whole_batch))
+
+    finding = next(one for one in pylog.check(small).findings if one.severity == "damage")
+
+    first = fields["base_offset"]
+    gone = "offset 149 is gone" if first == 149 else f"offsets {first} to 149 are gone"
+    assert f"; {gone}: restore the file from a copy" in finding.what
+
+
+def test_removed_last_segment_is_told_with_the_offsets_that_are_gone(small):
+    *_, last = segments(small)
+    os.remove(last)
+
+    finding = next(one for one in pylog.check(small).findings if one.severity == "damage")
+
+    assert "it was cut, or a segment behind it removed" in finding.what
+    assert f"; offsets {int(last.stem)} to 149 are gone" in finding.what
+
+
+def test_cut_segment_before_a_gap_claims_no_offsets(log_path):
+    killed(lambda: [log := pylog.Log(log_path), log.append_many([b"old"] * 7), log.flush()])
+    forget_boot(log_path)
+    with pylog.Log(log_path) as log:
+        log.append(b"new")
+    os.truncate(segments(log_path)[0], 70)
+
+    damage = [one for one in pylog.check(log_path).findings if one.severity == "damage"]
+
+    assert len(damage) == 1
+    assert "gone" not in damage[0].what
 
 
 def test_log_cut_at_any_byte_is_told(small):

@@ -47,6 +47,18 @@ def test_bytes_behind_the_last_index_entry_are_told(small, suffix, extra):
     assert (finding.path, finding.position) == (str(index), size)
 
 
+def test_broken_index_may_be_deleted_as_the_finding_says(small):
+    index = segments(small)[0].with_suffix(".index")
+    flip(index, 3)
+    advice = only(pylog.check(small), "anomaly").what
+    index.unlink()
+
+    assert "no record is lost by it: delete the file, readers build their own" in advice
+    assert pylog.check(small).ok
+    with pylog.Log(small, mode="r") as log:
+        assert [record.offset for record in log.read()] == list(range(150))
+
+
 @pytest.mark.parametrize("suffix", [".index", ".timeindex"])
 def test_missing_index_is_noticed(small, suffix):
     index = segments(small)[0].with_suffix(suffix)
