@@ -58,7 +58,7 @@ INDEX_ADVICE = "; no record is lost by it: delete the file, readers build their 
 
 
 def check(
-    path: str | os.PathLike[str],
+    path: str | bytes | os.PathLike[str] | os.PathLike[bytes],
     end_offset: int | None = None,
     *,
     on_progress: Progress | None = None,
@@ -78,7 +78,7 @@ def check(
     Cost: reads every byte once, over 1 GB/s when the files are in memory, in a few MiB of its own.
     Raises UnsupportedFormatError when there is no directory or nothing of a log in it.
     """
-    directory = Path(os.path.abspath(path))
+    directory = Path(os.path.abspath(os.fsdecode(path)))
     if not directory.is_dir():
         raise UnsupportedFormatError(
             f"{directory} is not a directory, so there is no log to check; "

@@ -25,7 +25,7 @@ from pylog.dump import dump_items, instant, line_of
 from pylog.envelope import BadLine, Columns, Headers
 from pylog.errors import CorruptRecordError, PylogError, RecordNotFoundError
 from pylog.exits import Exit
-from pylog.log import DURABILITIES, TIMESTAMP_TYPES, Start
+from pylog.log import DURABILITIES, Start
 from pylog.names import is_log_file
 from pylog.report import UNKNOWN_CODEC
 from pylog.streams import Intake, Outlet, Rows
@@ -343,11 +343,9 @@ def stat(directory: Path, as_json: bool) -> None:
 
 
 def figures_of(log: pylog.Log) -> dict[str, Any]:
-    """`Log.stats` with words for numbers, and the time of the first and the last record."""
+    """`Log.stats`, and the time of the first and the last record."""
     figures = log.stats()
     options = figures.pop("options")
-    options["durability"] = DURABILITIES[options["durability"]]
-    options["timestamp_type"] = TIMESTAMP_TYPES[options.pop("append_time")]
     start, end = figures["start_offset"], figures["readable_offset"]
     try:
         gaps = gaps_of(log, start, end)

@@ -5,12 +5,15 @@ starts, what is said about a recovery.
 """
 
 import atexit
+import contextlib
 import errno
 import logging
 import os
+import stat
 import weakref
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, Literal, Self, SupportsIndex
 
@@ -18,10 +21,11 @@ from pylog import _native
 from pylog.check import Report, check
 from pylog.compression import codec_number
 from pylog.errors import (
+    ClosedError,
     ConfigurationError,
     DiskFullError,
-    IllegalStateError,
     LogError,
+    PylogError,
     UnsupportedEnvironmentError,
     UnsupportedFormatError,
 )
@@ -72,6 +76,44 @@ class Recovered:
     path: str
     position: int
     why: str
+
+
+def _directory(path: str | bytes | os.PathLike[str] | os.PathLike[bytes]) -> Path:
+    given = os.fsdecode(path)
+    if not given or "\0" in given:
+        raise ConfigurationError(
+            f"path={given!r} names no directory; use '.' for the current one",
+            option="path",
+            value=given,
+        )
+    return Path(os.path.abspath(given))
+
+
+def _make_directory(path: Path) -> list[Path]:
+    """Returns it and those of its parents that were not there, innermost first."""
+    missing = list(takewhile(lambda one: not os.path.lexists(one), (path, *path.parents)))
+    try:
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        _remove_if_empty(missing)
+        raise _failure("create", path, error) from error
+    return missing
+
+
+def _remove_if_empty(directories: list[Path]) -> None:
+    """What was made for a log that is not to be."""
+    for directory in directories:
+        with contextlib.suppress(OSError):
+            directory.rmdir()
+
+
+def _failure(action: str, path: Path, error: OSError) -> LogError:
+    is_full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+    kind, advice = (DiskFullError, "free some space") if is_full \
+        else (LogError, "choose another path")
+    return kind(
+        f"cannot {action} {path}: {error.strerror}; {advice}", path=str(path), errno=error.errno
+    )
 
 
 def _one_of(name: str, value: str | None, choices: tuple[str, ...]) -> int:
@@ -132,10 +174,11 @@ class Log(_native.Log):
     reads, and works on a read-only directory; of a log that no writer has opened since a reboot
     or a copy it shows what is there, and sees no more until it is opened again. durability: "os"
     (survives kill -9 of any process), "interval" (also on disk within flush_interval_ms), "fsync"
-    (on disk when append returns, and read only then). compression: None or "lz4", for
-    append_many. segment_bytes: size at which a new file is begun, from 4,096 to 2^30.
-    max_message_bytes: greatest batch, as in Kafka. timestamp_type: "create" (the caller's) or
-    "append". lock_timeout_ms: how long an append waits for a lock that a stopped process holds.
+    (on disk when append returns, and read only then). compression: None or "lz4", of what
+    append_many writes; append and append_buffer compress nothing. segment_bytes: size at which a
+    new file is begun, from 4,096 to 2^30. max_message_bytes: greatest batch, as in Kafka.
+    timestamp_type: "create" (the caller's) or "append". lock_timeout_ms: how long an append waits
+    for a lock that a stopped process holds.
 
     durability, segment_bytes, max_message_bytes, timestamp_type, index_interval_bytes and
     flush_interval_ms are properties of the log, stored when it is created; None takes the stored
@@ -158,7 +201,7 @@ class Log(_native.Log):
 
     def __init__(
         self,
-        path: str | os.PathLike[str],
+        path: str | bytes | os.PathLike[str] | os.PathLike[bytes],
         mode: Literal["a", "r"] = "a",
         durability: Durability | None = None,
         compression: str | None = None,
@@ -172,7 +215,7 @@ class Log(_native.Log):
         if mode not in ("a", "r"):
             raise ConfigurationError(f"mode={mode!r} is unknown; use 'a' or 'r'", option="mode",
                                      value=mode)
-        self._path = Path(os.path.abspath(path))
+        self._path = _directory(path)
         options = (
             _one_of("durability", durability, DURABILITIES),
             _number("segment_bytes", segment_bytes),
@@ -183,39 +226,42 @@ class Log(_native.Log):
             _number("lock_timeout_ms", 10_000 if lock_timeout_ms is None else lock_timeout_ms),
             codec_number(compression),
         )
-        self._prepare_directory(mode)
+        made = self._prepare_directory(mode)
         try:
             self._open(os.fsencode(self._path), mode == "a", *options)
-        except ConfigurationError as error:
-            raise _contradiction(self._path, options) or error from None
+        except PylogError as error:
+            _remove_if_empty(made)
+            if isinstance(error, ConfigurationError):
+                raise _contradiction(self._path, options) or error from None
+            raise
         _open_logs.add(self)
         if recovered := self.recovered:
             level = logging.WARNING if recovered.is_lossy else logging.INFO
             logger.log(level, "%s: recovered, %s", self._path, recovered)
 
-    def _prepare_directory(self, mode: str) -> None:
-        if self._path.exists() and not self._path.is_dir():
-            raise UnsupportedFormatError(
-                f"{self._path} is a file; a log is a directory: choose another path",
-                path=str(self._path),
-            )
-        if mode == "a":
-            try:
-                self._path.mkdir(mode=0o700, parents=True, exist_ok=True)
-            except OSError as error:
-                is_full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-                kind, advice = (DiskFullError, "free some space") if is_full \
-                    else (LogError, "choose another path")
-                raise kind(
-                    f"cannot create {self._path}: {error.strerror}; {advice}",
+    def _prepare_directory(self, mode: str) -> list[Path]:
+        """Sees that there is one; returns what had to be made for it, innermost first."""
+        try:
+            is_there = stat.S_ISDIR(self._path.stat().st_mode)
+        except (FileNotFoundError, NotADirectoryError):
+            is_there = False
+        except OSError as error:
+            raise _failure("look at", self._path, error) from error
+        else:
+            if not is_there:
+                raise UnsupportedFormatError(
+                    f"{self._path} is a file; a log is a directory: choose another path",
                     path=str(self._path),
-                    errno=error.errno,
-                ) from error
-            self._check_owner()
-        elif not self._path.exists():
+                )
+        if mode == "r":
+            if is_there:
+                return []
             raise UnsupportedFormatError(
                 f"there is no log at {self._path}; create it with mode='a'", path=str(self._path)
             )
+        made = [] if is_there else _make_directory(self._path)
+        self._check_owner()
+        return made
 
     def _check_owner(self) -> None:
         """Whoever can write the directory is trusted (the mutexes in it bear pointers): only us."""
@@ -346,19 +392,25 @@ class Log(_native.Log):
         return None
 
     def stats(self) -> dict[str, Any]:
-        """Offsets, sizes and counters as a plain dict. Cost: a directory listing."""
+        """Offsets, sizes and counters as a plain dict; `options` as the constructor takes them.
+
+        Cost: a directory listing.
+        """
+        options: dict[str, Any] = self._options()
+        options["durability"] = DURABILITIES[options["durability"]]
+        options["timestamp_type"] = TIMESTAMP_TYPES[options.pop("append_time")]
         return self._page() | {
             "path": str(self._path),
             "readable_offset": self.readable_offset,
             "size_bytes": self.size_bytes,
             "crc_kernel": _native.CRC_KERNEL,
-            "options": self._options(),
+            "options": options,
         }
 
     def check(self) -> Report:
         """Proves the structure of the files as they are now; see `pylog.check`."""
         if self.closed:
-            raise IllegalStateError("the log is closed; use pylog.check(path)")
+            raise ClosedError("the log is closed; open it again, or use pylog.check(path)")
         return check(self._path, end_offset=self.end_offset)
 
 

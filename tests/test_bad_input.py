@@ -364,7 +364,7 @@ each_call = pytest.mark.parametrize("call", EVERY_CALL.values(), ids=EVERY_CALL)
 def test_use_after_close_is_told(log, call):
     log.close()
 
-    with pytest.raises(pylog.IllegalStateError):
+    with pytest.raises(pylog.ClosedError):
         call(log)
 
 
