@@ -250,6 +250,20 @@ static pl_status roll(pl_log *log) {
   return PL_OK;
 }
 
+static pl_status set_too_large(const pl_log *log, uint64_t bytes) {
+  pl_error_last()->extra = (int64_t)bytes;
+  pl_error_last()->bound = log->options.max_message_bytes;
+  return PL_ERR_TOO_LARGE;
+}
+
+static pl_status fits_no_segment(const pl_log *log, uint64_t bytes) {
+  pl_fail(PL_ERR_TOO_LARGE, log->directory,
+          "a batch of %llu bytes fits no segment of %lld (segment_bytes, as the log was created "
+          "with); split it, or make a log with a larger one and copy the records there",
+          (unsigned long long)bytes, (long long)log->options.segment_bytes);
+  return set_too_large(log, bytes);
+}
+
 /* Makes sure that `bytes` and `offsets` more fit the active segment, rolling it if they do not. */
 static inline pl_status room(pl_log *log, uint64_t bytes, int64_t offsets) {
   pl_page *page = log->page;
@@ -257,10 +271,7 @@ static inline pl_status room(pl_log *log, uint64_t bytes, int64_t offsets) {
   uint64_t capacity = (uint64_t)log->options.segment_bytes;
   if (__builtin_expect(page->position + bytes > capacity ||
                            end + offsets - log->active->base_offset > INT32_MAX, 0)) {
-    if (bytes > capacity)
-      return pl_fail(PL_ERR_TOO_LARGE, log->directory,
-                     "a batch of %llu bytes does not fit a segment of %llu (segment_bytes)",
-                     (unsigned long long)bytes, (unsigned long long)capacity);
+    if (bytes > capacity) return fits_no_segment(log, bytes);
     PL_TRY(roll(log));
   }
   if (__builtin_expect(
@@ -276,6 +287,7 @@ static pl_status wrong_end(const pl_log *log, int64_t expected) {
   pl_fail(PL_ERR_WRONG_END, log->directory,
           "the log ends at offset %lld and not at %lld; read what is new, decide again, retry",
           (long long)end, (long long)expected);
+  pl_error_last()->offset = expected;
   pl_error_last()->extra = end;
   return PL_ERR_WRONG_END;
 }
@@ -339,10 +351,11 @@ static pl_status append_large(pl_log *log, int64_t timestamp, pl_slice key, pl_s
 }
 
 static pl_status too_large(const pl_log *log, uint64_t bytes) {
-  return pl_fail(PL_ERR_TOO_LARGE, log->directory,
-                 "a batch of %llu bytes is over max_message_bytes (%lld); split it, or open the "
-                 "log with a larger limit", (unsigned long long)bytes,
-                 (long long)log->options.max_message_bytes);
+  pl_fail(PL_ERR_TOO_LARGE, log->directory,
+          "a batch of %llu bytes is over max_message_bytes (%lld, as the log was created with); "
+          "split it, or make a log with a larger limit and copy the records there",
+          (unsigned long long)bytes, (long long)log->options.max_message_bytes);
+  return set_too_large(log, bytes);
 }
 
 static void open_batch(pl_log *log, int64_t end, int64_t timestamp) {
@@ -362,9 +375,8 @@ pl_status pl_append(pl_log *log, int64_t timestamp, pl_slice key, pl_slice value
                     pl_slice headers, int64_t if_end, int wait_ms, int64_t *offset) {
   uint64_t bytes = pl_record_size_bound(key.size, value.size, headers.size);
   if (__builtin_expect(bytes > log->record_bytes_max, 0)) {
-    if (bytes - PL_RECORD_OVERHEAD_MAX + PL_BATCH_HEADER_SIZE + PL_RECORD_SIZE_MIN >
-        (uint64_t)log->options.max_message_bytes)
-      return too_large(log, bytes - PL_RECORD_OVERHEAD_MAX + PL_BATCH_HEADER_SIZE);
+    int64_t size = pl_alone_size(key.size, value.size, headers.size);
+    if (size > log->options.max_message_bytes) return too_large(log, (uint64_t)size);
     return append_large(log, timestamp, key, value, headers, if_end, wait_ms, offset);
   }
   PL_TRY(enter_with_room(log, bytes + PL_BATCH_HEADER_SIZE, 1, if_end, wait_ms));

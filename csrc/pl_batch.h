@@ -152,6 +152,14 @@ static inline unsigned pl_length_guess(int64_t contents) {
   return contents < 58 ? 1 : contents < 8186 ? 2 : pl_varint_size(pl_zigzag(contents + 6));
 }
 
+/* Bytes of the batch that this record alone makes. */
+static inline int64_t pl_alone_size(int64_t key, int64_t value, int64_t headers) {
+  int64_t body = 3 + (int64_t)pl_varint_size(pl_zigzag(key)) + (key > 0 ? key : 0) +
+                 (int64_t)pl_varint_size(pl_zigzag(value)) + (value > 0 ? value : 0) +
+                 (headers > 0 ? headers : 1);
+  return PL_BATCH_HEADER_SIZE + (int64_t)pl_varint_size(pl_zigzag(body)) + body;
+}
+
 /* Encodes one record at p, which has pl_record_size_bound() bytes. `headers.size` <= 0: none.
  * Returns the byte after it. The body is written first and its length measured: cheaper than to
  * size six varints before. */

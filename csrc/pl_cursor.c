@@ -28,6 +28,8 @@ static pl_status out_of_range(const pl_cursor *cursor, int64_t start, int64_t en
           "offset %" PRId64 " is not within [%" PRId64 ", %" PRId64 "]; seek to one of those",
           cursor->offset, start, end);
   pl_error_last()->offset = cursor->offset;
+  pl_error_last()->bound = start;
+  pl_error_last()->extra = end;
   return PL_ERR_OUT_OF_RANGE;
 }
 

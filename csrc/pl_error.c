@@ -16,6 +16,7 @@ static void set(pl_status status, const char *path, const char *format, va_list 
   last_error.position = -1;
   last_error.offset = -1;
   last_error.extra = -1;
+  last_error.bound = -1;
   snprintf(last_error.path, sizeof last_error.path, "%s", path ? path : "");
   vsnprintf(last_error.text, sizeof last_error.text, format, arguments);
 }

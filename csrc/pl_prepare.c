@@ -397,10 +397,16 @@ static pl_status remove_below(pl_log *log, int64_t offset) {
 pl_status pl_delete_before(pl_log *log, int64_t offset) {
   pl_page *page = log->page;
   int64_t end = pl_log_readable(log); /* the start must not be where a power cut ends the log */
-  if (offset < 0 || offset > end)
-    return pl_fail(PL_ERR_OUT_OF_RANGE, log->directory,
-                   "offset %" PRId64 " is not within [0, %" PRId64 "], so nothing was deleted",
-                   offset, end);
+  if (offset < 0 || offset > end) {
+    int64_t start = atomic_load(&page->log_start);
+    pl_fail(PL_ERR_OUT_OF_RANGE, log->directory,
+            "offset %" PRId64 " is not within [%" PRId64 ", %" PRId64 "], so nothing was deleted; "
+            "pass the first offset to keep", offset, start, end);
+    pl_error_last()->offset = offset;
+    pl_error_last()->bound = start;
+    pl_error_last()->extra = end;
+    return PL_ERR_OUT_OF_RANGE;
+  }
   if (offset <= atomic_load(&page->log_start)) return PL_OK;
   PL_TRY(make_dirty(log));
   PL_TRY(pl_maintenance_enter(log, 10000));

@@ -13,7 +13,7 @@ cdef extern from "pl_error.h" nogil:
     ctypedef struct pl_error:
         pl_status status
         int os_errno
-        int64_t position, offset, extra
+        int64_t position, offset, extra, bound
         char path[1024]
         char text[512]
     pl_error *pl_error_last()
@@ -69,6 +69,7 @@ cdef extern from "pl_batch.h" nogil:
         pl_slice key, value
         const uint8_t *headers
         int64_t headers_size
+    int64_t pl_alone_size(int64_t key, int64_t value, int64_t headers)
     uint64_t pl_record_size_bound(int64_t key, int64_t value, int64_t headers)
     uint64_t pl_batch_size_bound(const pl_columns *columns)
     uint64_t pl_batch_encode(uint8_t *batch, const pl_columns *columns, const pl_identity *identity)

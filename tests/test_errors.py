@@ -9,6 +9,7 @@ import re
 
 import pytest
 
+import pylog
 from pylog import errors
 from pylog.errors import PylogError
 
@@ -154,6 +155,109 @@ def test_error_crosses_a_process():
 
 class UsersError(errors.LogError):
     """What an application may derive."""
+
+
+# ---- what the classes promise is there -----------------------------------------------------------
+
+OUT_OF_RANGE = {
+    "fetch": lambda log, offset: log.fetch(offset),
+    "get": lambda log, offset: log.get(offset),
+    "batches": lambda log, offset: next(log.batches(offset)),
+    "cursor": lambda log, offset: next(seek(log, offset)),
+    "fetch of a cursor": lambda log, offset: seek(log, offset).fetch(),
+    "delete_before": lambda log, offset: log.delete_before(offset),
+}
+
+
+def seek(log, offset):
+    cursor = log.cursor()
+    cursor.seek(offset)
+    return cursor
+
+
+@pytest.fixture
+def log(log_path):
+    """Offsets 20 to 50 are kept of what was."""
+    with pylog.Log(log_path) as log:
+        log.append_many([b"x"] * 51)
+        log.delete_before(20)
+        yield log
+
+
+@pytest.mark.parametrize("name", OUT_OF_RANGE)
+@pytest.mark.parametrize("offset", [-1, 0, 19, 52, 2**63 - 1, 2**63])
+def test_offset_out_of_range_tells_the_range(log, name, offset):
+    if name == "delete_before" and 0 <= offset < 20:
+        return    # it is done already
+    with pytest.raises(pylog.OffsetOutOfRangeError, match=r"\[20, 51\]") as caught:
+        OUT_OF_RANGE[name](log, offset)
+
+    error = caught.value
+    assert (error.offset, error.start_offset, error.end_offset) == (offset, 20, 51)
+
+
+def test_getting_the_end_tells_the_range(log):
+    with pytest.raises(pylog.OffsetOutOfRangeError) as caught:
+        log.get(51)
+
+    assert (caught.value.start_offset, caught.value.end_offset) == (20, 51)
+
+
+def test_reader_that_fell_behind_goes_on_at_the_start(log):
+    cursor = log.cursor(0)
+    with pytest.raises(pylog.OffsetOutOfRangeError) as caught:
+        next(cursor)
+    cursor.seek(caught.value.start_offset)
+
+    assert next(cursor).offset == 20
+
+
+@pytest.mark.parametrize("append", [
+    lambda log: log.append(b"", if_end=7),
+    lambda log: log.append_many([b""], if_end=7),
+    lambda log: log.append_many([], if_end=7),
+    lambda log: log.append_many([b""], if_end=7, atomic=True),
+])
+def test_wrong_end_tells_both_ends(log, append):
+    with pytest.raises(pylog.WrongEndOffsetError) as caught:
+        append(log)
+
+    assert (caught.value.offset, caught.value.end_offset) == (7, 51)
+
+
+@pytest.mark.parametrize(("option", "value", "call"), [
+    ("mode", "w", lambda log: pylog.Log(log.path, mode="w")),
+    ("durability", "disk", lambda log: pylog.Log(log.path, durability="disk")),
+    ("durability", "disk", lambda log: log.append(b"", durability="disk")),
+    ("compression", "rar", lambda log: pylog.Log(log.path, compression="rar")),
+    ("start", "first", lambda log: log.read("first")),
+    ("stop", "last", lambda log: log.read(stop="last")),
+    ("start", "first", lambda log: log.cursor("first")),
+    ("on_corruption", "stop", lambda log: log.read(on_corruption="stop")),
+    ("if_end", -7, lambda log: log.append(b"", if_end=-7)),
+    ("if_end", -(2**70), lambda log: log.append_many([b""], if_end=-(2**70))),
+    ("path", "", lambda log: pylog.Log("")),
+])
+def test_impossible_option_is_named_with_its_value(log, option, value, call):
+    with pytest.raises(pylog.ConfigurationError, match=option) as caught:
+        call(log)
+
+    assert (caught.value.option, caught.value.value) == (option, value)
+
+
+@pytest.mark.parametrize(("option", "call"), [
+    ("keys", lambda log: log.append_many([b""], keys=[])),
+    ("headers", lambda log: log.append_many([b""], headers=[])),
+    ("timestamps", lambda log: log.append_many([b""], timestamps=[])),
+    ("timestamps", lambda log: log.append_buffer(b"", [0, 0], timestamps=[])),
+    ("positions", lambda log: log.append_buffer(b"", [])),
+    ("positions", lambda log: log.append_buffer(b"", [0, 1])),
+])
+def test_list_of_another_length_is_named(log, option, call):
+    with pytest.raises(pylog.ConfigurationError, match=option) as caught:
+        call(log)
+
+    assert caught.value.option == option
 
 
 def error_attributes(kind):

@@ -13,9 +13,9 @@ cdef class Appender(Handle):
         """Appends one record and returns its offset; it is visible to all processes on return.
 
         value, key: bytes-like, or None for null. headers: a mapping or pairs of (str, bytes or
-        None). timestamp: ms since the epoch, now if None. if_end: append only if
-        the log ends at this offset. durability: None as the log's; "fsync" makes this call wait
-        until the record is on disk.
+        None). timestamp: ms since the epoch, now if None. if_end: append only if the log ends at
+        this offset. durability: None as the log's; "fsync" makes this call wait until the record
+        is on disk; "os" and "interval" spare no wait on a log that was created with "fsync".
 
         Cost: about three times `list.append` for 100 bytes; one copy, no system call.
         Raises TypeError, InvalidTimestampError, MessageSizeTooLargeError, WrongEndOffsetError,
@@ -124,7 +124,8 @@ cdef class Appender(Handle):
         int64 array. All arguments are checked before anything is appended. With `atomic` or
         `if_end` they are one batch, appended whole or not at all, of at most max_message_bytes;
         without, they go in runs of at most 64 KiB, between which other writers' records may stand.
-        No values: nothing is appended, and the end offset is returned.
+        No values: nothing is appended, and the end offset is returned, if it is `if_end`. With
+        compression="lz4" each batch is compressed where that makes it smaller.
 
         Cost: one copy and a CRC, about 20 ns a record of 100 bytes; the lock is held for 64 KiB at
         a time. Raises as `append`; after DiskFullError or PylogTimeoutError in a non-atomic call
@@ -154,7 +155,7 @@ cdef class Appender(Handle):
                 raise self.wrong_end(expected)
             return end
         if h is not None or longest_value + longest_key + PL_BATCH_HEADER_SIZE \
-                + PL_RECORD_SIZE_MIN > self.max_message_bytes:
+                + PL_RECORD_OVERHEAD_MAX > self.max_message_bytes:
             self.check_sizes(v, k, h)
         if atomic or expected >= 0 or self.codec:
             first = self.append_encoded(v, k, h, stamps, now, atomic or expected >= 0, expected)
@@ -187,14 +188,23 @@ cdef class Appender(Handle):
     cdef int check_sizes(self, list v, list k, list h) except -1:
         """Names the record that is too large; called when the longest entries could be."""
         cdef Py_ssize_t i
+        cdef pl_slice value, key, headers
+        key.size, headers.size = -1, 0
         for i in range(len(v)):
-            size = (len(v[i] or b"") + (len(k[i] or b"") if k is not None else 0)
-                    + (len(h[i]) if h is not None else 0))
-            if size + PL_BATCH_HEADER_SIZE + PL_RECORD_SIZE_MIN > self.max_message_bytes:
-                raise errors.MessageSizeTooLargeError(
-                    f"record {i} of the list has {size} bytes, over max_message_bytes "
-                    f"({self.max_message_bytes}); nothing was appended; split it",
-                    index=i, size=size, max_message_bytes=self.max_message_bytes)
+            if not take_bytes(v[i], &value) or k is not None and not take_bytes(k[i], &key):
+                raise list_changed(0)
+            if h is not None:
+                take_bytes(h[i], &headers)
+            self.check_size(i, pl_alone_size(key.size, value.size, headers.size))
+        return 0
+
+    cdef int check_size(self, int64_t index, int64_t size) except -1:
+        if size > self.max_message_bytes:
+            raise errors.MessageSizeTooLargeError(
+                f"record {index} of the list makes a batch of {size} bytes, over max_message_bytes "
+                f"({self.max_message_bytes}, as the log was created with); nothing was appended; "
+                "split it, or make a log with a larger limit and copy the records there",
+                index=index, size=size, max_message_bytes=self.max_message_bytes)
         return 0
 
     cdef object append_blocks(self, list v, list k, list h, object stamps, int64_t now):
@@ -299,6 +309,8 @@ cdef class Appender(Handle):
                 here = self.append_batch(batch, i - at, expected)
             except errors.PylogError as error:
                 error.appended = at
+                if isinstance(error, errors.MessageSizeTooLargeError):
+                    error.max_message_bytes = self.max_message_bytes
                 raise
             if first < 0:
                 first = here
@@ -329,7 +341,8 @@ cdef class Appender(Handle):
         """Appends the n values payload[positions[i]:positions[i + 1]]; returns the first offset.
 
         payload: one contiguous buffer (numpy, Arrow, bytes). positions: n + 1 rising int64.
-        timestamps: None, one int, or n int64. Cost: as append_many, without the objects.
+        timestamps: None, one int, or n int64. Nothing is compressed. Cost: as
+        append_many, without the objects.
         """
         self.check_writable()
         cdef Py_buffer buffer
@@ -343,7 +356,8 @@ cdef class Appender(Handle):
         c.values = values
         c.timestamp = pl_clock_ms()
         if n < 0:
-            raise errors.ConfigurationError("positions needs n + 1 entries, so at least one")
+            raise errors.ConfigurationError("positions needs n + 1 entries, so at least one",
+                                            option="positions")
         if timestamps is not None and not self.uses_append_time:
             stamps = take_timestamps(timestamps, n, &c.timestamp)
             if stamps is not None:
@@ -354,11 +368,10 @@ cdef class Appender(Handle):
                 if at[i] < 0 or at[i + 1] < at[i] or at[i + 1] > buffer.len:
                     raise errors.ConfigurationError(
                         f"positions must rise within the payload's {buffer.len} bytes, and entry "
-                        f"{i + 1} does not; nothing was appended")
-                if at[i + 1] - at[i] + PL_BATCH_HEADER_SIZE + PL_RECORD_SIZE_MIN \
+                        f"{i + 1} does not; nothing was appended", option="positions")
+                if at[i + 1] - at[i] + PL_BATCH_HEADER_SIZE + PL_RECORD_OVERHEAD_MAX \
                         > self.max_message_bytes:
-                    raise errors.MessageSizeTooLargeError(
-                        f"value {i} is over max_message_bytes; nothing was appended", index=i)
+                    self.check_size(i, pl_alone_size(-1, at[i + 1] - at[i], 0))
             if n == 0:
                 return self.log.page.end_offset
             while done < n:

@@ -22,12 +22,18 @@ cdef object _errors = {
     PL_ERR_NO_MEMORY: errors.ResourceLimitError,
 }
 
-# What pl_error.extra is, and which limit an errno names, in the words of `ulimit -a`.
+# What pl_error.extra and .bound are, and which limit an errno names, in the words of `ulimit -a`.
 cdef object _extras = {
     PL_ERR_CORRUPT: "valid_batches",
     PL_ERR_WRONG_END: "end_offset",
     PL_ERR_DISK_FULL: "needed_bytes",
     PL_ERR_DURABILITY: "durable_offset",
+    PL_ERR_OUT_OF_RANGE: "end_offset",
+    PL_ERR_TOO_LARGE: "size",
+}
+cdef object _bounds = {
+    PL_ERR_OUT_OF_RANGE: "start_offset",
+    PL_ERR_TOO_LARGE: "max_message_bytes",
 }
 cdef object _limits = {
     ENOMEM: "virtual memory", EMFILE: "open files", EAGAIN: "max user processes",
@@ -50,7 +56,7 @@ cdef object make_error(pl_status status):
         context["errno"] = e.os_errno
     if e.position >= 0:
         context["position"] = e.position
-    if e.offset >= 0:
+    if e.offset >= 0 or status == PL_ERR_OUT_OF_RANGE:
         context["offset"] = e.offset
     if status == PL_ERR_NO_MEMORY:
         context["errno"] = ENOMEM
@@ -60,6 +66,8 @@ cdef object make_error(pl_status status):
         context["filesystem"] = _name_filesystem(<uint32_t>e.extra)
     elif e.extra >= 0:
         context[_extras[status]] = e.extra
+    if e.bound >= 0:
+        context[_bounds[status]] = e.bound
     text = (<bytes>e.text).decode("utf-8", "replace")
     where = context.get("path", "")
     if "position" in context:
