@@ -352,7 +352,7 @@ class Log(_native.Log):
     ) -> _native.Cursor:
         """Iterates over records from `start` up to `stop`, excluded.
 
-        Both are what `resolve` takes: an offset, -10 (ten before the end), "earliest", "latest",
+        Both are what `resolve` takes: an offset, -10 (the last ten records), "earliest", "latest",
         or an aware datetime, rounded down to its millisecond. Without `stop` it ends at what can
         be read at the call; with `follow` it waits for more, for ever, woken by whoever appends.
         on_corruption: "skip" steps over damaged batches and counts them in `.skipped`. Raises

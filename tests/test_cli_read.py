@@ -127,7 +127,8 @@ def test_read_passes_over_a_gap_that_a_recovery_left(log_path):
     assert "goes on at offset 16777216" in appended.stderr
     assert lines("read", log_path) == [b"old", b"new"]
     assert lines("read", log_path, "--to", "1000") == [b"old"]
-    assert lines("read", log_path, "--from", "-1000", "--max", "1") == [b"new"]
+    assert lines("read", log_path, "--from", "-1") == [b"new"]
+    assert lines("read", log_path, "--from", "-1000", "--max", "1") == [b"old"]
 
 
 # ---- stat and check -----------------------------------------------------------------------------
