@@ -208,6 +208,17 @@ def test_timestamp_beyond_64_bits_is_impossible(log, timestamp):
         assert caught.value.timestamp == timestamp
 
 
+@pytest.mark.parametrize("stamps", [
+    [1, 2, 3], (1, 2, 3), range(1, 4), iter([1, 2, 3]), (n for n in (1, 2, 3)),
+    np.array([1, 2, 3], np.uint8), np.array([3, 2, 1])[::-1], memoryview(np.array([1, 2, 3])),
+], ids=lambda stamps: type(stamps).__name__)
+def test_timestamps_may_be_any_row_of_ints(log_path, stamps):
+    with pylog.Log(log_path) as log:
+        log.append_many([b""] * 3, timestamps=stamps)
+
+        assert [record.timestamp for record in log.read()] == [1, 2, 3]
+
+
 def test_impossible_timestamp_in_a_list_or_an_array_is_named_by_its_place(log):
     for stamps in ([5, NOON, -1], (5, NOON, -1), np.array([5, NOON, -1]), [5, NOON, np.int8(-1)]):
         with pytest.raises(pylog.InvalidTimestampError, match=r"timestamps\[2\]") as caught:

@@ -217,7 +217,7 @@ cdef object take_positions(object positions):
 
 cdef object take_timestamps(object timestamps, int64_t count, int64_t *for_all):
     """An int64 array of our own, each entry possible; None: it is one timestamp, `for_all`."""
-    if isinstance(timestamps, (list, tuple)):
+    if isinstance(timestamps, (list, tuple, range)) or hasattr(timestamps, "__next__"):
         stamps = stamps_of_list(tuple(timestamps))
     else:
         stamps = None if PyLong_Check(timestamps) else numpy.asarray(timestamps)
