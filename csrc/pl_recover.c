@@ -381,6 +381,23 @@ static pl_status make_file(const pl_log *log, const char *name, size_t size, cha
   return status;
 }
 
+/* The first segment behind which all are to be retired (once more): everyone after a death, else
+ * those from the first one on that lacks an index. */
+static int64_t first_to_retire(const pl_log *log, const int64_t *bases, int64_t count,
+                               bool is_dirty) {
+  static const char *const suffixes[] = {".index", ".timeindex"};
+  char name[32], path[PL_PATH_MAX];
+  for (int64_t i = 0; i < count - 1; i++) {
+    if (is_dirty) return bases[i];
+    for (int j = 0; j < 2; j++) {
+      pl_segment_name(bases[i], suffixes[j], name);
+      if (pl_file_path(log->directory, name, path) != PL_OK || !pl_file_exists(path))
+        return bases[i];
+    }
+  }
+  return bases[count - 1];
+}
+
 static pl_status put_page(pl_log *log, const pl_page *old, int64_t end, const pl_tail *tail,
                           bool is_dirty, int64_t durable) {
   char path[PL_PATH_MAX], final[PL_PATH_MAX];
@@ -392,6 +409,7 @@ static pl_status put_page(pl_log *log, const pl_page *old, int64_t end, const pl
   pl_file_close(fd);
   PL_TRY(pl_list_segments(log->directory, &bases, &count));
   int64_t active = bases[count - 1], first = bases[0];
+  int64_t retired = first_to_retire(log, bases, count, is_dirty);
   free(bases);
   if (first > log->meta.log_start && !pl_meta_starts_epoch(&log->meta, first))
     return pl_fail_corrupt(log->directory, -1, log->meta.log_start, -1,
@@ -418,7 +436,7 @@ static pl_status put_page(pl_log *log, const pl_page *old, int64_t end, const pl
   atomic_store(&page->log_start, log->meta.log_start > first ? log->meta.log_start : first);
   atomic_store(&page->reserved_end, log->meta.reserved_end);
   atomic_store(&page->active_base, active);
-  atomic_store(&page->retired_base, is_dirty ? first : active);
+  atomic_store(&page->retired_base, retired);
   page->position = tail->position;
   page->batch_position = tail->batch_position;
   page->batch_timestamp = tail->batch_timestamp;

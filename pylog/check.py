@@ -54,7 +54,8 @@ FINDINGS_MAX = 100    # told of one file; the rest are counted
 SEGMENT_BYTES_MAX = (1 << 31) - 1
 PAGE_BYTES, BELLS_BYTES = 8192, 4096
 POISONED = 1
-INDEX_ADVICE = "; no record is lost by it: delete the file, readers build their own index"
+MADE_ANEW = "the next writer makes it anew"
+INDEX_ADVICE = f"; no record is lost by it: delete the file, {MADE_ANEW}"
 
 
 def check(
@@ -404,8 +405,7 @@ class _SegmentCheck:
             data = read_small(self.check.directory / name, size_max + 1)
         except FileNotFoundError:
             if self.check.is_clean and self.window.size:
-                self.check.tell(name, 0, None, "the index is missing; readers build their own",
-                                "notice")
+                self.check.tell(name, 0, None, f"the index is missing; {MADE_ANEW}", "notice")
             return None
         except OSError as error:
             self.check.tell(name, 0, None, f"it cannot be read: {error.strerror or error}",
@@ -413,7 +413,7 @@ class _SegmentCheck:
             return None
         if len(data) > size_max:
             self.check.tell(name, size_max, None, "the index is larger than its segment: it is "
-                            "foreign or broken; delete it, readers build their own", "anomaly")
+                            f"foreign or broken; delete it, {MADE_ANEW}", "anomaly")
             return None
         return data
 

@@ -53,7 +53,7 @@ def test_broken_index_may_be_deleted_as_the_finding_says(small):
     advice = only(pylog.check(small), "anomaly").what
     index.unlink()
 
-    assert "no record is lost by it: delete the file, readers build their own" in advice
+    assert "no record is lost by it: delete the file, the next writer makes it anew" in advice
     assert pylog.check(small).ok
     with pylog.Log(small, mode="r") as log:
         assert [record.offset for record in log.read()] == list(range(150))

@@ -315,3 +315,19 @@ def test_last_records_end_at_the_start(log_path):
         log.delete_before(1)
 
         assert log.resolve(-10) == 1
+
+
+@pytest.mark.parametrize("suffix", ["index", "timeindex"])
+def test_index_that_was_deleted_is_made_anew_by_the_next_writer(log_path, suffix):
+    with pylog.Log(log_path, segment_bytes=65_536) as log:
+        for _ in range(600):
+            log.append(bytes(500), timestamp=1)
+    indexes = sorted(log_path.glob(f"*.{suffix}"))
+    wholes = [index.read_bytes() for index in indexes]
+    indexes[1].unlink()
+
+    with pylog.Log(log_path) as log:
+        log.append(b"value", timestamp=1)
+
+    assert [index.read_bytes() for index in indexes[:-1]] == wholes[:-1]
+    assert pylog.check(log_path).findings == []
