@@ -5,7 +5,7 @@ PYTHON ?= python3
 VENV := .venv
 PY := $(VENV)/bin/python
 PIP := $(PY) -m pip --disable-pip-version-check --quiet
-PYTEST := $(PY) -m pytest $(ARGS)
+PYTEST := $(PY) -m pytest -n 2 --dist loadfile $(ARGS)
 
 FLAVOUR := $(if $(filter 1,$(PYLOG_DEBUG)),debug,release)
 CYTHON := $(wildcard pylog/*.pyx pylog/*.pxd pylog/native/*.pxi)

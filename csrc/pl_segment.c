@@ -286,14 +286,6 @@ static void load_index(pl_segment *segment, const pl_view *view) {
     drop_index(segment);
 }
 
-bool pl_segment_has_index(pl_segment *segment, const pl_view *view) {
-  pthread_mutex_lock(&segment->index_lock);
-  if (segment->index.position == 0) load_index(segment, view);
-  bool has = segment->index.position != 0;
-  pthread_mutex_unlock(&segment->index_lock);
-  return has;
-}
-
 /* Walks sealed batches into the private index until it covers `offset`. With index_lock held. */
 static pl_status extend_index(pl_segment *segment, int64_t offset, const pl_view *view) {
   pl_index *index = &segment->index;
@@ -306,6 +298,20 @@ static pl_status extend_index(pl_segment *segment, int64_t offset, const pl_view
     PL_TRY(pl_index_add(index, &header));
   }
   return PL_OK;
+}
+
+bool pl_segment_has_index(pl_segment *segment, const pl_view *view) {
+  pthread_mutex_lock(&segment->index_lock);
+  pl_index *index = &segment->index;
+  if (index->position == 0) load_index(segment, view);
+  uint64_t offsets = index->offsets.size, times = index->times.size;
+  /* Of an older age, or of two: then something is to be added. */
+  bool has = index->position != 0 && !index->is_timeless &&
+             extend_index(segment, INT64_MAX - 1, view) == PL_OK &&
+             pl_index_finish(index) == PL_OK && index->offsets.size == offsets &&
+             index->times.size == times;
+  pthread_mutex_unlock(&segment->index_lock);
+  return has;
 }
 
 /* Where to start walking for `offset`: an index answer that agrees with the batch it names. */

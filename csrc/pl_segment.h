@@ -119,7 +119,7 @@ int64_t pl_segment_time_floor(pl_segment *segment, int64_t timestamp, const pl_v
 pl_status pl_segment_write_index(pl_segment *segment, const char *directory, const pl_view *view,
                                  uint64_t *log_size);
 
-/* Are .index and .timeindex there, and whole as far as can be told without the log? */
+/* Are .index and .timeindex there, and do they reach the end of the segment? */
 bool pl_segment_has_index(pl_segment *segment, const pl_view *view);
 
 /* Removes them: before a segment that was closed once is written again, or is cut. */

@@ -30,7 +30,10 @@ def pytest_addoption(parser):
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure(config):
     if config.option.seed is None:
-        config.option.seed = random.SystemRandom().randrange(1 << 32)
+        # Workers of pytest-xdist inherit the environment, and must draw what the others draw.
+        drawn = os.environ.setdefault("PYLOG_TEST_SEED",
+                                      str(random.SystemRandom().randrange(1 << 32)))
+        config.option.seed = int(drawn)
     if config.getoption("--hypothesis-seed") is None:
         config.option.hypothesis_seed = str(config.option.seed)
     if "PYTEST_DEBUG_TEMPROOT" not in os.environ:

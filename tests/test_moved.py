@@ -26,7 +26,9 @@ def moved(path):
 
 
 def removed(path):
-    shutil.rmtree(path)
+    """The housekeeper may be making a file meanwhile, so once is not always enough."""
+    while path.exists():
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def start_anew(path):

@@ -17,6 +17,9 @@ class Named:
     def __fspath__(self):
         return self.path
 
+    def __repr__(self):
+        return f"Named({self.path!r})"
+
 
 @pytest.fixture
 def empty(tmp_path, monkeypatch):

@@ -269,7 +269,9 @@ def test_offset_lost_twice_is_still_never_reused(log_path):
 @pytest.mark.parametrize("damage", [
     lambda data: data + bytes(4), lambda data: data + bytes(24), lambda data: bytes(len(data)),
     lambda data: data[:-5], lambda data: data[:24] + bytes(24) + data[48:],
-], ids=["half an entry", "zeros behind", "all zeros", "cut short", "zeros within"])
+    lambda data: data[:24], lambda data: b"",
+], ids=["half an entry", "zeros behind", "all zeros", "cut short", "zeros within", "older",
+        "empty"])
 def test_index_that_a_power_cut_tore_is_written_anew(log_path, suffix, damage):
     with pylog.Log(log_path, segment_bytes=65_536, index_interval_bytes=0) as log:
         for time in range(600):
