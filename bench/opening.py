@@ -58,9 +58,10 @@ def measure_reopen(workspace: Workspace, rounds: int) -> list[Figure]:
     clean: list[float] = []
     killed: list[float] = []
     little: list[float] = []
-    for _ in range(rounds):
+    for _ in range(rounds):    # the two alone: what a kill leaves to write would slow the next open
         clean.append(open_once(large))
         little.append(open_once(small))
+    for _ in range(rounds):
         kill_a_writer(large)
         killed.append(open_once(large))
     size = f"{log_bytes(large) / 1e9:.2g} GB"

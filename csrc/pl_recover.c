@@ -330,15 +330,19 @@ static pl_status read_old_page(const pl_log *log, pl_page *old, pl_trust *trust)
 static pl_status walk_tail(pl_segment *segment, const pl_view *view, uint64_t hint,
                            pl_tail *tail) {
   pl_header header;
-  uint64_t position;
-  int64_t end = view->end_offset, base = segment->base_offset;
+  int64_t end = view->end_offset, base = segment->base_offset, expected;
   memset(tail, 0, sizeof *tail);
   if (end == base) return PL_OK;
   if (hint < segment->mapped &&
       pl_segment_batch(segment, hint, -1, view, &header) == PL_OK && header.base_offset >= base &&
       pl_segment_walk_to_end(segment, hint, header.base_offset, view, tail) == PL_OK)
     return PL_OK;
-  PL_TRY(pl_segment_find(segment, end - 1, view, &position, &header));
+  uint64_t position = pl_segment_last_indexed(segment, view, &expected);
+  PL_TRY(pl_segment_batch(segment, position, expected, view, &header));
+  while (header.size && header.last_offset < end - 1) {
+    position += header.size;
+    PL_TRY(pl_segment_batch(segment, position, header.last_offset + 1, view, &header));
+  }
   if (header.size) PL_TRY(pl_segment_verify(segment, position, &header, view));
   return pl_segment_walk_to_end(segment, position, header.base_offset, view, tail);
 }

@@ -286,6 +286,30 @@ static void load_index(pl_segment *segment, const pl_view *view) {
     drop_index(segment);
 }
 
+uint64_t pl_segment_last_indexed(pl_segment *segment, const pl_view *view, int64_t *base_offset) {
+  size_t stem = strlen(segment->path) - strlen(".log");
+  char path[PL_PATH_MAX + 16];
+  uint64_t size, position = 0;
+  uint8_t *bytes;
+  pl_header header;
+  int fd;
+  *base_offset = segment->base_offset;
+  snprintf(path, sizeof path, "%.*s.index", (int)stem, segment->path);
+  if (pl_file_open(path, O_RDONLY, &fd) != PL_OK) return 0;
+  if (pl_file_size(fd, path, &size) == PL_OK && size && size % PL_OFFSET_ENTRY_SIZE == 0 &&
+      pl_file_map(fd, path, size, false, &bytes) == PL_OK) {
+    position = pl_load_u32(bytes + size - PL_OFFSET_ENTRY_SIZE + 4);
+    int64_t last = segment->base_offset + pl_load_i32(bytes + size - PL_OFFSET_ENTRY_SIZE);
+    pl_file_unmap(bytes, size);
+    if (pl_segment_batch(segment, position, -1, view, &header) != PL_OK || header.size == 0 ||
+        header.last_offset != last || header.base_offset < segment->base_offset)
+      position = 0;
+  }
+  pl_file_close(fd);
+  if (position) *base_offset = header.base_offset;
+  return position;
+}
+
 /* Walks sealed batches into the private index until it covers `offset`. With index_lock held. */
 static pl_status extend_index(pl_segment *segment, int64_t offset, const pl_view *view) {
   pl_index *index = &segment->index;

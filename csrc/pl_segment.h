@@ -98,6 +98,10 @@ uint64_t pl_segment_verified_bytes(pl_segment *segment);
 pl_status pl_segment_find(pl_segment *segment, int64_t offset, const pl_view *view,
                           uint64_t *position, pl_header *header);
 
+/* Position of the batch that the last entry of .index names, if it is there; else 0. Reads that
+ * entry alone: an opener who wants the end of a large segment need not read all of its index. */
+uint64_t pl_segment_last_indexed(pl_segment *segment, const pl_view *view, int64_t *base_offset);
+
 /* One past the last record that is there. Cost: as pl_segment_find. */
 pl_status pl_segment_last(pl_segment *segment, const pl_view *view, int64_t *end_offset);
 
