@@ -127,7 +127,7 @@ cdef class Appender(Handle):
         No values: nothing is appended, and the end offset is returned, if it is `if_end`. With
         compression="lz4" each batch is compressed where that makes it smaller.
 
-        Cost: one copy and a CRC, about 20 ns a record of 100 bytes; the lock is held for 64 KiB at
+        Cost: one copy and a CRC, some 30 ns a record of 100 bytes; the lock is held for 64 KiB at
         a time. Raises as `append`; after DiskFullError or PylogTimeoutError in a non-atomic call
         the exception's `appended` tells how many records are in.
         """
