@@ -289,6 +289,22 @@ def test_writer_stopped_inside_is_named_and_goes_on_when_it_may(log_path, holder
         assert log.stats()["owner_deaths"] == 0
 
 
+def test_flush_does_not_wait_for_ever_for_a_writer_stopped_inside(log_path, holder):
+    with pylog.Log(log_path, lock_timeout_ms=50) as log:
+        stopped = holder(log_path, "after-publish", signal.SIGSTOP)
+        os.waitid(os.P_PID, stopped.pid, os.WSTOPPED)
+
+        with pytest.raises(pylog.PylogTimeoutError, match="append lock") as caught:
+            log.flush()
+        assert caught.value.holder_pid == stopped.pid
+        assert log.durable_offset == 0
+
+        stopped.send_signal(signal.SIGCONT)
+        assert stopped.wait(10) == 0
+        log.flush()
+        assert log.durable_offset == log.end_offset == 3
+
+
 @pytest.mark.parametrize("keeps_open", [True, False])
 @pytest.mark.parametrize("point", INSIDE)
 def test_writer_killed_inside_leaves_whole_records_only(log_path, holder, point, keeps_open):

@@ -94,7 +94,6 @@ cdef class Appender(Handle):
 
     cdef int flush_to(self, int64_t target) except -1:
         cdef pl_status status = PL_BUSY
-        cdef int owner
         cdef int64_t deadline = pl_monotonic_ms() + self.lock_timeout_ms
         self.enter()
         try:
@@ -106,15 +105,23 @@ cdef class Appender(Handle):
                 check(status)
                 PyErr_CheckSignals()
                 self.check_open()
-                # A slow disk is waited for; a stopped process is not.
-                owner = pl_lock_owner(&self.log.page.flush_lock)
-                if pl_monotonic_ms() >= deadline and "state T" in describe(owner):
-                    raise errors.PylogTimeoutError(
-                        f"the flush lock is held by {describe(owner)}; continue or kill that "
-                        "process, then flush again: what was appended is not known durable",
-                        timeout_ms=self.lock_timeout_ms, holder_pid=process_of(owner))
+                if pl_monotonic_ms() >= deadline:
+                    self.look_for_stopped()
         finally:
             self.leave()
+
+    cdef int look_for_stopped(self) except -1:
+        """A slow disk is waited for; a stopped process is not, and a flush takes three locks."""
+        cdef pl_page *page = self.log.page
+        for what, owner in (("flush", pl_lock_owner(&page.flush_lock)),
+                            ("append", pl_slot_owner(&page.append_lock)),
+                            ("maintenance", pl_lock_owner(&page.maintenance_lock))):
+            if "state T" in describe(owner):
+                raise errors.PylogTimeoutError(
+                    f"the {what} lock is held by {describe(owner)}; continue or kill that "
+                    "process, then flush again: what was appended is not known durable",
+                    timeout_ms=self.lock_timeout_ms, holder_pid=process_of(owner))
+        return 0
 
     def append_many(self, values, keys=None, headers=None, timestamps=None, atomic=False,
                     if_end=None, durability=None):

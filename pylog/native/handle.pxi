@@ -117,16 +117,17 @@ cdef class Handle:
             status = pl_log_close(self.log)
         check(status)
 
-    cdef int after_slice(self, pl_status status, int64_t deadline) except -1:
+    cdef int after_slice(self, pl_status status, int64_t deadline,
+                         str advice="append again: nothing was appended") except -1:
         """Between two waits: errors, signals, a close, the time-out."""
         check(status)
         PyErr_CheckSignals()
         self.check_open()
         if pl_monotonic_ms() >= deadline:
-            raise self.lock_timeout()
+            raise self.lock_timeout(advice)
         return 0
 
-    cdef object lock_timeout(self):
+    cdef object lock_timeout(self, str advice):
         cdef int owner = pl_slot_owner(&self.log.page.append_lock)
         what = "append"
         if owner == 0:
@@ -134,5 +135,5 @@ cdef class Handle:
             what = "maintenance"
         return errors.PylogTimeoutError(
             f"the {what} lock has been held by {describe(owner)} for {self.lock_timeout_ms} ms; "
-            "continue or kill that process, then append again: nothing was appended",
+            f"continue or kill that process, then {advice}",
             timeout_ms=self.lock_timeout_ms, holder_pid=process_of(owner))
