@@ -170,7 +170,7 @@ void pl_writer_leave(pl_log *log);
 pl_status pl_prepare(pl_log *log, uint64_t need_bytes, int64_t need_offsets);
 void pl_prepare_ahead(pl_log *log);  /* the housekeeper's share; failures are counted */
 pl_status pl_retire(pl_log *log);    /* trims and indexes rolled segments */
-pl_status pl_delete_before(pl_log *log, int64_t offset);
+pl_status pl_delete_before(pl_log *log, int64_t offset); /* PL_BUSY: look at signals, come again */
 pl_status pl_maintenance_enter(pl_log *log, int wait_ms);
 void pl_maintenance_leave(pl_log *log);
 

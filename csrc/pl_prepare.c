@@ -409,7 +409,7 @@ pl_status pl_delete_before(pl_log *log, int64_t offset) {
   }
   if (offset <= atomic_load(&page->log_start)) return PL_OK;
   PL_TRY(make_dirty(log));
-  PL_TRY(pl_maintenance_enter(log, 10000));
+  PL_TRY(pl_maintenance_enter(log, WAIT_MS));
   /* The start is durable before a byte goes: a crash between leaves only files to remove. */
   pl_status status = pl_log_change_meta(log, set_log_start, &offset, true);
   if (status == PL_OK) {

@@ -248,9 +248,9 @@ def holder(drivers):
     """Starts holder.c: a writer that gets a signal inside an append, at a named point."""
     started = []
 
-    def start(path, point, signal_number):
-        process = subprocess.Popen([drivers / "holder", path, point, str(int(signal_number))],
-                                   stdout=subprocess.PIPE, text=True)
+    def start(path, point, signal_number, *more):
+        command = [drivers / "holder", path, point, str(int(signal_number)), *more]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         started.append(process)
         assert process.stdout.readline() == "ready\n"
         return process
@@ -303,6 +303,25 @@ def test_flush_does_not_wait_for_ever_for_a_writer_stopped_inside(log_path, hold
         assert stopped.wait(10) == 0
         log.flush()
         assert log.durable_offset == log.end_offset == 3
+
+
+def test_deleting_does_not_wait_beyond_its_time_for_a_stopped_one(log_path, holder):
+    pylog.Log(log_path, segment_bytes=4096).close()
+    with pylog.Log(log_path, lock_timeout_ms=50) as log:
+        stopped = holder(log_path, "remove-segment", signal.SIGSTOP, "delete")
+        os.waitid(os.P_PID, stopped.pid, os.WSTOPPED)
+
+        log.append(b"last")
+        start = time.monotonic()
+        with pytest.raises(pylog.PylogTimeoutError, match="maintenance lock") as caught:
+            log.delete_before(log.end_offset)
+        assert time.monotonic() - start < 5
+        assert caught.value.holder_pid == stopped.pid
+
+        stopped.send_signal(signal.SIGCONT)
+        assert stopped.wait(10) == 0
+        log.delete_before(log.end_offset)
+        assert log.start_offset == log.end_offset
 
 
 @pytest.mark.parametrize("keeps_open", [True, False])

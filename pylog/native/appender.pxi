@@ -111,16 +111,9 @@ cdef class Appender(Handle):
             self.leave()
 
     cdef int look_for_stopped(self) except -1:
-        """A slow disk is waited for; a stopped process is not, and a flush takes three locks."""
-        cdef pl_page *page = self.log.page
-        for what, owner in (("flush", pl_lock_owner(&page.flush_lock)),
-                            ("append", pl_slot_owner(&page.append_lock)),
-                            ("maintenance", pl_lock_owner(&page.maintenance_lock))):
-            if "state T" in describe(owner):
-                raise errors.PylogTimeoutError(
-                    f"the {what} lock is held by {describe(owner)}; continue or kill that "
-                    "process, then flush again: what was appended is not known durable",
-                    timeout_ms=self.lock_timeout_ms, holder_pid=process_of(owner))
+        """A slow disk is waited for; a stopped process is not."""
+        if "state T" in describe(self.holder()[1]):
+            raise self.lock_timeout("flush again: what was appended is not known durable")
         return 0
 
     def append_many(self, values, keys=None, headers=None, timestamps=None, atomic=False,

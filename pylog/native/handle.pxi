@@ -127,12 +127,19 @@ cdef class Handle:
             raise self.lock_timeout(advice)
         return 0
 
+    cdef tuple holder(self):
+        """The lock that is held and its owner, a stopped one first: others are on their way."""
+        cdef pl_page *page = self.log.page
+        held = [("flush", pl_lock_owner(&page.flush_lock)),
+                ("append", pl_slot_owner(&page.append_lock)),
+                ("maintenance", pl_lock_owner(&page.maintenance_lock))]
+        for what, owner in held:
+            if "state T" in describe(owner):
+                return what, owner
+        return held[1] if held[1][1] else held[2]
+
     cdef object lock_timeout(self, str advice):
-        cdef int owner = pl_slot_owner(&self.log.page.append_lock)
-        what = "append"
-        if owner == 0:
-            owner = pl_lock_owner(&self.log.page.maintenance_lock)
-            what = "maintenance"
+        what, owner = self.holder()
         return errors.PylogTimeoutError(
             f"the {what} lock has been held by {describe(owner)} for {self.lock_timeout_ms} ms; "
             f"continue or kill that process, then {advice}",

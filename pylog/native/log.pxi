@@ -21,20 +21,24 @@ cdef class Log(Appender):
     def delete_before(self, offset):
         """Moves the start of the log to `offset` and removes the segments wholly below it.
 
-        Durable on return; views of the removed records stay valid. Raises OffsetOutOfRangeError.
+        Durable on return; views of the removed records stay valid. Cost: a listing, two syncs.
+        Raises OffsetOutOfRangeError, ReadOnlyLogError, PylogTimeoutError (a stopped process holds
+        the lock; nothing was deleted).
         """
         cdef pl_status status
         cdef int64_t start = self.offset_of(offset)
+        cdef int64_t deadline = pl_monotonic_ms() + self.lock_timeout_ms
         self.check_writable()
         self.enter()
         try:
-            with nogil:
-                status = pl_delete_before(self.log, start)
+            while True:
+                with nogil:
+                    status = pl_delete_before(self.log, start)
+                if status == PL_OK:
+                    return
+                self.after_slice(status, deadline, "delete again: nothing was deleted")
         finally:
             self.leave()
-        check(status)
-        if status == PL_BUSY:
-            raise errors.PylogTimeoutError("maintenance is busy elsewhere; delete again later")
 
     # -- reading --
 

@@ -184,7 +184,10 @@ static pl_status look_up_time(void) {
 
 static pl_status delete_some(void) {
   int64_t start = atomic_load(&the_log->page->log_start), end = pl_log_readable(the_log);
-  return pl_delete_before(the_log, start + (end - start) * 3 / 4);
+  pl_status status;
+  do status = pl_delete_before(the_log, start + (end - start) * 3 / 4);
+  while (status == PL_BUSY);
+  return status;
 }
 
 static pl_status open_as(bool writable, pl_log **log) {

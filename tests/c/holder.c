@@ -1,9 +1,10 @@
 /* A writer that stops, or dies, at a named point of the core: for tests that need one there.
  *
- *     holder DIRECTORY POINT SIGNAL
+ *     holder DIRECTORY POINT SIGNAL [delete]
  *
  * Appends "before", says "ready", appends "held" with SIGNAL sent to itself at POINT, and if it
- * comes back from there, appends "after" and closes.
+ * comes back from there, appends "after" and closes. With "delete" it fills some segments before
+ * it says "ready", and deletes them instead of appending "held".
  */
 #define _GNU_SOURCE
 #include <signal.h>
@@ -35,16 +36,20 @@ static void append(pl_log *log, const char *text) {
 }
 
 int main(int argc, char **argv) {
-  if (argc != 4) die("usage: holder DIRECTORY POINT SIGNAL");
+  if (argc < 4) die("usage: holder DIRECTORY POINT SIGNAL [delete]");
+  bool deletes = argc > 4;
   pl_options options = options_unset();
+  if (deletes) options.segment_bytes = 4096;
   pl_log *log;
   must(pl_log_open(argv[1], true, &options, 10000, &log), "open");
   append(log, "before");
+  while (deletes && atomic_load(&log->page->active_base) == 0) append(log, "more");
   puts("ready");
   fflush(stdout);
   signal_to_send = atoi(argv[3]);
   armed = argv[2];
-  append(log, "held");
+  if (deletes) must(pl_delete_before(log, pl_log_end(log)), "delete");
+  else append(log, "held");
   append(log, "after");
   must(pl_log_close(log), "close");
   pl_log_free(log);
