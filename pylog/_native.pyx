@@ -37,6 +37,7 @@ from posix.stdlib cimport posix_memalign
 
 from pylog.csrc cimport *
 
+import os
 import sys
 
 import numpy

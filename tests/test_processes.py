@@ -3,6 +3,7 @@
 The children are real processes that import what they run from this file.
 """
 
+import fcntl
 import multiprocessing
 import os
 import signal
@@ -370,6 +371,24 @@ def test_lock_of_a_stopped_process_is_waited_for_and_named(log_path, follower):
         assert log.stats()["owner_deaths"] >= 1
         assert [r.offset for r in log.read()] == list(range(log.end_offset))
         patient.close()
+
+
+def test_opening_beside_a_recovery_can_be_interrupted_and_names_it(log_path):
+    pylog.Log(log_path).close()
+    with open(log_path / "lock") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        with pytest.raises(pylog.PylogTimeoutError, match="open again") as caught:
+            pylog.Log(log_path, lock_timeout_ms=20)
+        assert caught.value.timeout_ms == 20
+        assert caught.value.holder_pid in (os.getpid(), None)   # None: /proc/locks hides it
+
+        main = threading.main_thread().ident
+        threading.Timer(0.2, signal.pthread_kill, (main, signal.SIGINT)).start()
+        start = time.monotonic()
+        with pytest.raises(KeyboardInterrupt):
+            pylog.Log(log_path, lock_timeout_ms=60_000)
+        assert time.monotonic() - start < 10
+    pylog.Log(log_path).close()
 
 
 # ---- forked and killed --------------------------------------------------------------------------

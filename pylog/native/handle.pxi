@@ -13,6 +13,30 @@ cdef object process_of(int thread):
     return int(text.split()[1]) if text.startswith("pid ") else thread or None
 
 
+cdef object open_timeout(bytes directory, int64_t timeout_ms):
+    cdef object pid = flock_owner(directory + b"/lock")
+    who = f"pid {pid}" if pid else "another process"
+    return errors.PylogTimeoutError(
+        f"{who} has been recovering or closing the log for {timeout_ms} ms; continue or kill that "
+        f"process, then open again [{os.fsdecode(directory)}]",
+        path=os.fsdecode(directory), timeout_ms=timeout_ms, holder_pid=pid)
+
+
+cdef object flock_owner(bytes path):
+    """The process that holds the exclusive flock, as /proc/locks says; None: it does not."""
+    try:
+        info = os.stat(path)
+        with open("/proc/locks") as file:
+            lines = file.read().splitlines()
+    except OSError:
+        return None
+    inode = f"{os.major(info.st_dev):02x}:{os.minor(info.st_dev):02x}:{info.st_ino}"
+    for words in map(str.split, lines):
+        if words[1] == "FLOCK" and words[3] == "WRITE" and words[5] == inode:
+            return int(words[4]) or None
+    return None
+
+
 cdef class Handle:
     """An open log, without ways in or out."""
 
@@ -45,8 +69,15 @@ cdef class Handle:
         wanted.append_time = append_time
         wanted.index_interval_bytes = index_interval_bytes
         wanted.flush_interval_ms = flush_interval_ms
-        with nogil:
-            status = pl_log_open(directory, writable, &wanted, wait_ms, &log)
+        deadline = pl_monotonic_ms() + wait_ms
+        while True:
+            with nogil:
+                status = pl_log_open(directory, writable, &wanted, 0, &log)
+            if status != PL_ERR_TIMEOUT:
+                break
+            PyErr_CheckSignals()
+            if pl_monotonic_ms() >= deadline:
+                raise open_timeout(path, lock_timeout_ms)
         check(status)
         self.log = log
         self.can_append = writable
