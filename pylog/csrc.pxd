@@ -86,6 +86,7 @@ cdef extern from "pl_batch.h" nogil:
 
 cdef extern from "pl_clock.h" nogil:
     int64_t pl_clock_ms()
+    uint64_t pl_monotonic_ns()
     int64_t pl_monotonic_ms()
     void pl_sleep_ms(int ms)
 
@@ -221,3 +222,69 @@ cdef extern from "pl_cursor.h" nogil:
     pl_slice pl_chunk_payload(const pl_chunk *chunk)
     pl_status pl_offset_before_end(pl_log *log, int64_t count, int64_t *offset)
     pl_status pl_offset_for_time(pl_log *log, int64_t timestamp, int64_t *offset)
+
+cdef extern from "pl_stamp.h" nogil:
+    enum:
+        PL_STAMP_SIZE
+    ctypedef enum pl_stamp_found:
+        PL_STAMP_GOOD, PL_STAMP_ABSENT, PL_STAMP_BAD
+    ctypedef struct pl_stamp:
+        uint64_t run, sequence, sent_ns
+        uint32_t producer, transaction
+        uint16_t incarnation, flags, index, count
+    void pl_stamp_write(const pl_stamp *stamp, uint8_t *key, uint8_t *value, int64_t size)
+    pl_stamp_found pl_stamp_read(pl_slice key, pl_slice value, pl_stamp *stamp, uint32_t *crc)
+
+cdef extern from "pl_ledger.h" nogil:
+    ctypedef struct pl_word "_Atomic uint64_t":
+        pass
+    ctypedef struct pl_word32 "_Atomic uint32_t":
+        pass
+    ctypedef enum pl_span_kind:
+        PL_SPAN_FAILED, PL_SPAN_INDETERMINATE
+    ctypedef struct pl_span:
+        uint64_t start, end, kind
+    ctypedef struct pl_ledger:
+        uint32_t producer
+        uint64_t run
+        pl_word32 incarnation, pid, span_count
+        pl_word sent, settled, next, records, rounds
+        pl_span *spans
+    pl_status pl_ledger_open(const char *path, uint64_t run, uint32_t producer, pl_ledger **out)
+    void pl_ledger_close(pl_ledger *ledger)
+    pl_status pl_ledger_enter(pl_ledger *ledger, uint32_t *incarnation)
+    uint64_t pl_ledger_begin(pl_ledger *ledger, uint64_t count)
+    void pl_ledger_acknowledge(pl_ledger *ledger)
+    pl_status pl_ledger_doubt(pl_ledger *ledger, pl_span_kind kind)
+    uint64_t pl_load_word "atomic_load" (pl_word *word)
+    uint32_t pl_load_word32 "atomic_load" (pl_word32 *word)
+    void pl_store_word "atomic_store" (pl_word *word, uint64_t value)
+
+cdef extern from "pl_checker.h" nogil:
+    enum:
+        PL_FOUND_KINDS
+    ctypedef struct pl_checker:
+        pass
+    ctypedef struct pl_finding:
+        int64_t offset, expected, sequence, producer
+        uint32_t kind, incarnation
+    ctypedef struct pl_seen:
+        uint64_t start, end
+        int64_t offset
+    ctypedef struct pl_checker_figures:
+        int64_t next_offset, records, batches, bytes, cuts
+        uint64_t run, last_sent_ns, memory_bytes
+        int32_t epoch
+        uint32_t producers
+        int64_t *found
+    pl_checker *pl_checker_new(uint64_t run, int64_t next_offset)
+    void pl_checker_free(pl_checker *checker)
+    void pl_checker_share(pl_checker *checker, pl_word *folds, int64_t count)
+    void pl_checker_seek(pl_checker *checker, int64_t offset)
+    pl_status pl_checker_take_batch(pl_checker *checker, pl_slice batch, const pl_slice *records,
+                                    bint is_resumed)
+    pl_status pl_checker_take_record(pl_checker *checker, int64_t offset, pl_slice key,
+                                     pl_slice value)
+    void pl_checker_ask(const pl_checker *checker, pl_checker_figures *figures)
+    int64_t pl_checker_findings(const pl_checker *checker, int kind, const pl_finding **out)
+    int64_t pl_checker_seen(const pl_checker *checker, uint32_t producer, const pl_seen **out)

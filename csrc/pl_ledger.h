@@ -1,0 +1,70 @@
+/* The ledger of one producer or reader: what it did, in a mapping that outlives its SIGKILL.
+ *
+ * A producer says how far it is *before* a call (`sent`) and *after* it (`settled`), so a death in
+ * between leaves records that may be in the log or not: indeterminate, never falsely acknowledged.
+ * Everything below `settled` was acknowledged, but for the noted spans: those of calls that raised
+ * or that a death cut off. A reader keeps in `next` the offset that it wants to see next.
+ *
+ * One writer at a time (the living incarnation), any number of readers; each word is stored with
+ * release order. The file does not outlive a reboot usefully: it is never synced.
+ */
+#ifndef PL_LEDGER_H
+#define PL_LEDGER_H
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "pl_error.h"
+
+enum { PL_LEDGER_SPANS = 32768 };
+
+typedef enum pl_span_kind {
+  PL_SPAN_FAILED = 1,        /* the call raised, and promises that nothing was appended */
+  PL_SPAN_INDETERMINATE = 2, /* the call raised without such a promise, or its caller died */
+} pl_span_kind;
+
+typedef struct pl_span {
+  uint64_t start, end; /* sequences [start, end) */
+  uint64_t kind;
+} pl_span;
+
+typedef struct pl_ledger {
+  char magic[8];
+  uint32_t layout, producer;
+  uint64_t run;
+  _Atomic uint32_t incarnation, pid;
+  _Alignas(64) _Atomic uint64_t sent;
+  _Alignas(64) _Atomic uint64_t settled;
+  _Alignas(64) _Atomic uint64_t next;
+  _Atomic uint64_t records, rounds; /* a reader's: records seen, whole turns (polls, seeks) */
+  _Alignas(64) _Atomic uint32_t span_count;
+  pl_span spans[PL_LEDGER_SPANS];
+} pl_ledger;
+
+/* Makes or opens the ledger at `path` and maps it. `producer` and `run` must be those of a ledger
+ * that is there (PL_ERR_CONFIG); with `run` 0 it is opened as it is, to be read, and must exist. */
+pl_status pl_ledger_open(const char *path, uint64_t run, uint32_t producer, pl_ledger **out);
+void pl_ledger_close(pl_ledger *self);
+
+/* Begins a new incarnation: what the dead one had in flight becomes a span. Returns its number.
+ * PL_ERR_LIMIT when all spans are used. */
+pl_status pl_ledger_enter(pl_ledger *self, uint32_t *incarnation);
+
+/* Before a call with `count` records; the first of their sequences. */
+static inline uint64_t pl_ledger_begin(pl_ledger *self, uint64_t count) {
+  uint64_t first = atomic_load_explicit(&self->sent, memory_order_relaxed);
+  atomic_store_explicit(&self->sent, first + count, memory_order_release);
+  return first;
+}
+
+/* After a call that returned. */
+static inline void pl_ledger_acknowledge(pl_ledger *self) {
+  uint64_t sent = atomic_load_explicit(&self->sent, memory_order_relaxed);
+  atomic_store_explicit(&self->settled, sent, memory_order_release);
+}
+
+/* After a call that raised. PL_ERR_LIMIT when all spans are used. */
+pl_status pl_ledger_doubt(pl_ledger *self, pl_span_kind kind);
+
+#endif
