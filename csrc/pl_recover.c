@@ -80,24 +80,6 @@ static const char *reject(pl_segment *segment, uint64_t position, int64_t expect
   return NULL;
 }
 
-static int64_t count_valid_beyond(pl_segment *segment, uint64_t position) {
-  uint64_t size = atomic_load(&segment->size);
-  int64_t count = 0;
-  while (position + PL_BATCH_HEADER_SIZE <= size) {
-    pl_header header;
-    const char *why;
-    const uint8_t *batch = segment->data + position;
-    if (batch[PL_BATCH_MAGIC] == 2 && pl_header_decode(batch, size - position, &header, &why) &&
-        pl_batch_crc_matches(batch, header.size)) {
-      count++;
-      position += header.size;
-    } else {
-      position++;
-    }
-  }
-  return count;
-}
-
 /* Walks one segment from its start. Fills the cut when it fails before the end of the file. */
 static pl_status scan_segment(pl_log *log, pl_scan *scan, int64_t i, int64_t *expected,
                               bool *reached_end) {
@@ -125,7 +107,7 @@ static pl_status scan_segment(pl_log *log, pl_scan *scan, int64_t i, int64_t *ex
   scan->cut_position = position;
   scan->file_size = size;
   scan->is_torn = !*reached_end && !is_zero(segment->data + position, size - position);
-  if (scan->is_torn) scan->beyond = count_valid_beyond(segment, position + 1);
+  if (scan->is_torn) scan->beyond = pl_segment_count_valid(segment, position + 1);
   if (!why) why = "the segment files end: the last one was cut, or one behind it is missing";
   else if (!scan->is_torn) why = "zeros follow";
   snprintf(scan->why, sizeof scan->why, "%s", why);
@@ -139,8 +121,8 @@ static pl_status count_later(pl_log *log, pl_scan *scan) {
     pl_segment *segment;
     PL_TRY(open_segment(log, scan->bases[i], false, &segment));
     uint64_t size = atomic_load(&segment->size);
-    if (size && pl_segment_probe(segment, 0, size) == PL_OK)
-      scan->beyond += count_valid_beyond(segment, 0);
+    int64_t valid = pl_segment_count_valid(segment, 0);
+    if (valid > 0) scan->beyond += valid;
     scan->cut_bytes += (int64_t)size;
     scan->is_torn = true;
     pl_segment_release(segment);

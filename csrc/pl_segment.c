@@ -507,3 +507,22 @@ pl_status pl_segment_populate(pl_segment *segment, uint64_t target) {
   }
   return PL_OK;
 }
+
+int64_t pl_segment_count_valid(pl_segment *segment, uint64_t position) {
+  uint64_t size = atomic_load(&segment->size);
+  int64_t count = 0;
+  if (size && pl_segment_probe(segment, 0, size) != PL_OK) return -1;
+  while (position + PL_BATCH_HEADER_SIZE <= size) {
+    pl_header header;
+    const char *why;
+    const uint8_t *batch = segment->data + position;
+    if (batch[PL_BATCH_MAGIC] == 2 && pl_header_decode(batch, size - position, &header, &why) &&
+        pl_batch_crc_matches(batch, header.size)) {
+      count++;
+      position += header.size;
+    } else {
+      position++;
+    }
+  }
+  return count;
+}

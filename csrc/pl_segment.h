@@ -102,6 +102,10 @@ pl_status pl_segment_find(pl_segment *segment, int64_t offset, const pl_view *vi
  * entry alone: an opener who wants the end of a large segment need not read all of its index. */
 uint64_t pl_segment_last_indexed(pl_segment *segment, const pl_view *view, int64_t *base_offset);
 
+/* How many whole batches with a right CRC lie at or after `position`, wherever they begin; -1 where
+ * the file cannot be read. Cost: a pass over the rest of the file. */
+int64_t pl_segment_count_valid(pl_segment *segment, uint64_t position);
+
 /* One past the last record that is there. Cost: as pl_segment_find. */
 pl_status pl_segment_last(pl_segment *segment, const pl_view *view, int64_t *end_offset);
 

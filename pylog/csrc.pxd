@@ -141,6 +141,10 @@ cdef extern from "pl_segment.h" nogil:
         char *path
     void pl_segment_acquire(pl_segment *segment)
     void pl_segment_release(pl_segment *segment)
+    pl_status pl_segment_open(const char *directory, const char *name, int64_t base_offset,
+                              uint64_t map_bytes, bint writable, uint64_t index_interval_bytes,
+                              pl_segment **segment)
+    int64_t pl_segment_count_valid(pl_segment *segment, uint64_t position)
     void pl_segment_forget_verified(pl_segment *segment)
     uint64_t pl_segment_verified_bytes(pl_segment *segment)
 

@@ -268,6 +268,26 @@ def test_damaged_middle_segment_is_told_and_the_rest_is_read(closed, damage):
     assert skipping[-(300 - end):] == list(range(end, 300))
 
 
+def test_damage_is_told_with_how_many_whole_batches_follow_it(log_path):
+    with pylog.Log(log_path) as log:
+        for number in range(5):
+            log.append_many([b"%d" % number] * 3, atomic=True)
+        second = bytes(next(log.batches(3)))
+    segment, = log_path.glob("*.log")
+    whole = segment.read_bytes()
+    segment.write_bytes(whole.replace(second, second[:-1] + b"?"))
+
+    with pylog.Log(log_path) as log:
+        for read in (log.get, log.fetch, lambda at: next(log.batches(at)),
+                     lambda at: next(log.read(at))):
+            with pytest.raises(pylog.CorruptRecordError) as caught:
+                read(3)
+            assert caught.value.path == str(segment)
+            assert caught.value.position == whole.index(second)
+            assert caught.value.offset == 3
+            assert caught.value.valid_batches == 3
+
+
 def test_search_by_time_that_fails_keeps_nothing_open(closed):
     segments = sorted(closed.glob("*.log"))
     segments[1].unlink()

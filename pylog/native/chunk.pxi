@@ -28,7 +28,8 @@ cdef object broken_record(const pl_chunk *chunk):
     return errors.CorruptRecordError(
         f"a record of the batch at offset {chunk.from_offset} does not parse; run `pylog check`",
         path=(<bytes>chunk.segment.path).decode(), position=chunk.position,
-        offset=chunk.from_offset)
+        offset=chunk.from_offset,
+        valid_batches=valid_beyond(chunk.segment.path, chunk.position))
 
 
 @cython.final

@@ -86,7 +86,7 @@ cdef class Cursor:
                 self.log.leave()
                 self.is_busy = False
         if status < 0:
-            raise make_error(status)
+            raise make_error(status, not self.skips_corrupt)
         return status
 
     def fetch(self, max_records=2**31 - 1, max_bytes=1048576):
@@ -118,8 +118,10 @@ cdef class Cursor:
         """Decompresses; who fails stands before the batch, as with any other damage."""
         try:
             return decompressed(chunk, mapping, self.log.decompressed_max, payload)
-        except errors.PylogError:
+        except errors.PylogError as error:
             pl_cursor_seek(&self.c, chunk.from_offset)
+            if isinstance(error, errors.CorruptRecordError) and not self.skips_corrupt:
+                error.valid_batches = valid_beyond(chunk.segment.path, error.position)
             raise
 
     def wait(self, timeout=None):

@@ -45,8 +45,23 @@ cdef object _name_filesystem(uint32_t magic):
     return hex(magic) if name is NULL else (<bytes>name).decode()
 
 
-cdef object make_error(pl_status status):
-    """The exception for this thread's latest failure."""
+cdef object valid_beyond(bytes path, int64_t position):
+    """How many whole batches follow the damage at `position`; None: the file cannot be read."""
+    cdef pl_segment *segment
+    cdef int64_t count = -1
+    cdef bytes directory, name
+    directory, name = os.path.split(path)
+    cdef const char *in_directory = directory
+    cdef const char *of_name = name
+    with nogil:
+        if pl_segment_open(in_directory, of_name, 0, 0, False, 0, &segment) == PL_OK:
+            count = pl_segment_count_valid(segment, position + 1)
+            pl_segment_release(segment)
+    return None if count < 0 else count
+
+
+cdef object make_error(pl_status status, bint counts=True):
+    """The exception for this thread's latest failure; `counts`: damage with what follows it."""
     cdef pl_error *e = pl_error_last()
     cdef bytes path = e.path
     context = {}
@@ -72,6 +87,9 @@ cdef object make_error(pl_status status):
     where = context.get("path", "")
     if "position" in context:
         where += f", byte {e.position}"
+    if status == PL_ERR_CORRUPT and e.extra < 0 and e.position >= 0 and path.endswith(b".log") \
+            and counts:
+        context["valid_batches"] = valid_beyond(path, e.position)
     return _errors[status](f"{text} [{where}]" if where else text, **context)
 
 
