@@ -4,6 +4,7 @@ Data goes to stdout, all else to stderr. Nothing but `append` ever creates or ch
 ends is told by the exit codes of pylog/exits.py; an error is one line that says what to do next.
 """
 
+import importlib
 import json
 import logging
 import os
@@ -39,6 +40,7 @@ Examples:
   pylog read data/numbers --json | pylog append data/copy --json
   pylog stat data/numbers; pylog check data/numbers
   pylog dump data/numbers | head
+  pylog bench --size 1000
 """
 
 EXIT_CODES = """\b
@@ -50,8 +52,22 @@ PROGRESS_AFTER_SECONDS = 1
 UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
 
+# Commands with a package of their own: imported when they are called, and not by `pylog append`.
+LAZY = {"bench": "pylog.benchmark.command:bench"}
+
+
 class Commands(click.Group):
     """A group whose commands end as pylog/exits.py says."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted([*super().list_commands(ctx), *LAZY])
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if place := LAZY.get(cmd_name):
+            module, _, attribute = place.partition(":")
+            command: click.Command = getattr(importlib.import_module(module), attribute)
+            return command
+        return super().get_command(ctx, cmd_name)
 
     def invoke(self, ctx: click.Context) -> Any:
         try:

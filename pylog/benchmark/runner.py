@@ -1,0 +1,48 @@
+"""One run of the bench: workload after workload, each in a directory that goes when it is done."""
+
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pylog.benchmark.hardware import Machine
+from pylog.benchmark.pings import measure_latency
+from pylog.benchmark.rows import Row
+from pylog.benchmark.settings import WORKLOADS, Settings
+from pylog.benchmark.syncs import measure_fsync
+from pylog.benchmark.throughput import MEASURES, measure_loop
+
+KIND = "pylog bench"
+FORMAT = 1
+
+ALL_MEASURES: dict[str, Callable[[Settings, Path], list[Row]]] = {
+    **MEASURES, "latency": measure_latency, "fsync": measure_fsync,
+}
+
+
+@dataclass(slots=True)
+class Run:
+    """What was measured, where, and how it was asked for."""
+
+    machine: Machine
+    settings: Settings
+    rows: list[Row] = field(default_factory=list)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain types only, for JSON."""
+        return {"kind": KIND, "format": FORMAT, "machine": self.machine,
+                "settings": self.settings.to_dict(), "rows": [row.to_dict() for row in self.rows]}
+
+
+def measure(
+    run: Run, place: Path, on_progress: Callable[[str], None] = lambda name: None,
+) -> None:
+    """Fills `run.rows`. place: an empty directory. on_progress: told each workload before it."""
+    on_progress("the loop")
+    run.rows.append(measure_loop())
+    for name in (name for name in WORKLOADS if name in run.settings.only):
+        on_progress(name)
+        path = place / name
+        run.rows += ALL_MEASURES[name](run.settings, path)
+        shutil.rmtree(path)
