@@ -266,7 +266,7 @@ cdef extern from "pl_ledger.h" nogil:
 
 cdef extern from "pl_checker.h" nogil:
     enum:
-        PL_FOUND_KINDS
+        PL_FOUND_KINDS, PL_FOLD_RECORDS
     ctypedef struct pl_checker:
         pass
     ctypedef struct pl_finding:
@@ -280,7 +280,7 @@ cdef extern from "pl_checker.h" nogil:
         uint64_t run, last_sent_ns, memory_bytes
         int32_t epoch
         uint32_t producers
-        int64_t *found
+        int64_t found[11]
     pl_checker *pl_checker_new(uint64_t run, int64_t next_offset)
     void pl_checker_free(pl_checker *checker)
     void pl_checker_share(pl_checker *checker, pl_word *folds, int64_t count)

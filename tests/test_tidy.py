@@ -42,6 +42,8 @@ FLOORS = {
     "benchmark.timing": 11, "benchmark.rows": 12, "benchmark.throughput": 13,
     "benchmark.pings": 14, "benchmark.syncs": 14, "benchmark.runner": 15,
     "benchmark.comparison": 16, "benchmark.table": 17, "benchmark.command": 18,
+    "stress": 10, "stress.anomalies": 10, "stress.sightings": 11, "stress.passage": 12,
+    "stress.settlement": 12, "stress.examination": 13,
     "cli": 20,
     "__main__": 21,
 }

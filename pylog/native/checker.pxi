@@ -4,6 +4,7 @@ FINDINGS = (
     "torn-batch", "corrupt-record", "foreign-record", "other-run", "zombie-write", "duplicate",
     "reordered", "offset-gap", "offset-backwards", "stale-epoch", "inconsistent-offset",
 )
+FOLD_RECORDS = PL_FOLD_RECORDS
 
 
 @cython.final
@@ -95,6 +96,31 @@ cdef class Checker:
         take_bytes(key, &k)
         take_bytes(value, &v)
         check(pl_checker_take_record(self.c, offset, k, v))
+
+    cdef pl_checker_figures ask(self) noexcept:
+        cdef pl_checker_figures figures
+        pl_checker_ask(self.c, &figures)
+        return figures
+
+    @property
+    def next_offset(self):
+        """The offset to come; -1: any."""
+        return self.ask().next_offset
+
+    @property
+    def records(self):
+        """Records taken."""
+        return self.ask().records
+
+    @property
+    def found_total(self):
+        """Findings of all kinds."""
+        cdef pl_checker_figures f = self.ask()
+        cdef int64_t total = 0
+        cdef int i
+        for i in range(PL_FOUND_KINDS):
+            total += f.found[i]
+        return total
 
     def figures(self):
         """What was seen so far, as a dict; "found" maps each of FINDINGS to its count."""

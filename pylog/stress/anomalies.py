@@ -1,0 +1,94 @@
+"""The catalogue: every way in which a log can be wrong, by name, and when it may be.
+
+An anomaly that the run's own fault explains is counted and reported, and does not fail the run.
+Rows of groups and transactions join with these; the order is that of reports, worst first.
+
+Sources: Jepsen's Kafka workload and Redpanda's kgo-verifier, whose catalogues these rows follow.
+"""
+
+from dataclasses import dataclass
+from enum import Enum
+
+
+class Severity(Enum):
+    """What an anomaly means in a run with a given setting."""
+
+    NEVER = "never allowed"
+    COUNTED = "allowed by this setting, counted"
+    DOCUMENTED = "allowed, documented"
+
+
+@dataclass(frozen=True, slots=True)
+class Anomaly:
+    """One row: its name, what it is, who sees it, and what makes it legal.
+
+    `excused_by`: kinds of events (see plan.py, and "cut" for a recovery that lost a tail) after
+    which it may be seen at the offsets, or in the process, that the event names.
+    """
+
+    name: str
+    meaning: str
+    seen_by: str = "checker"
+    excused_by: tuple[str, ...] = ()
+    is_documented: bool = False
+
+    def severity(self, excuse: str | None = None) -> Severity:
+        """What one sighting of it means; `excuse`: the kind of event that explains it, if any."""
+        if self.is_documented:
+            return Severity.DOCUMENTED
+        return Severity.COUNTED if excuse in self.excused_by else Severity.NEVER
+
+
+DAMAGE = ("flip", "truncate")
+
+ROWS = (
+    Anomaly("hole", "acknowledged, missing, and later records of the producer are there",
+            "ledger"),
+    Anomaly("lost-write", "acknowledged, missing at the producer's end, and nothing was cut",
+            "ledger"),
+    Anomaly("truncated-tail", "acknowledged, missing at the producer's end behind a cut",
+            "ledger", excused_by=("cut",)),
+    Anomaly("invented-write", "there, and its producer never sent it", "ledger"),
+    Anomaly("failed-write", "there, though its call raised and promised that it is not", "ledger"),
+    Anomaly("misplaced-write", "the offset that append returned bears another record", "writer"),
+    Anomaly("corrupt-record", "the batch's CRC is right and the record's own is not",
+            excused_by=DAMAGE),
+    Anomaly("torn-batch", "a batch whose header, CRC or structure is wrong",
+            excused_by=DAMAGE),
+    Anomaly("foreign-record", "a record that no producer of the run made"),
+    Anomaly("other-run", "a record of another run: bytes that came back"),
+    Anomaly("zombie-write", "a record of an incarnation that a later one had followed"),
+    Anomaly("duplicate", "one record at two offsets"),
+    Anomaly("reordered", "a later record of the producer stands before it"),
+    Anomaly("offset-gap", "offsets jump, and no new epoch explains it",
+            excused_by=DAMAGE),
+    Anomaly("offset-backwards", "an offset comes again, or too late"),
+    Anomaly("stale-epoch", "a batch's epoch is below that of one before it"),
+    Anomaly("inconsistent-offset", "two looks at an offset saw different records"),
+    Anomaly("damaged-structure", "check() found something in the files", "check",
+            excused_by=DAMAGE),
+    Anomaly("untold-damage", "a byte was changed, and neither a reader nor check() said so",
+            "check"),
+    Anomaly("lying-index", "the record found by an offset is another one", "prober"),
+    Anomaly("lying-time-index", "a search by time passes over a record of that time", "prober"),
+    Anomaly("poll-skip", "a reader jumped over records that are there", "reader",
+            excused_by=DAMAGE),
+    Anomaly("nonmonotonic-poll", "a reader went back without a seek", "reader"),
+    Anomaly("changed-view", "the bytes of a view changed while it was held", "reader"),
+    Anomaly("visible-before-durable", "with fsync: read before it was durable", "reader"),
+    Anomaly("retention-early", "a record at or above the log start was refused", "reader"),
+    Anomaly("stuck-reader", "records are there, and a reader did not get on", "reader"),
+    Anomaly("unseen", "acknowledged, and not read by anyone when the run ended", "stage"),
+    Anomaly("late-wake-up", "a waiter slept past the record it waited for", "reader"),
+    Anomaly("unwritable-log", "after the faults: appends fail, and the log does not say why",
+            "stage"),
+    Anomaly("broken-worker", "a process ended by an error or a signal that nobody sent", "stage",
+            excused_by=("truncate", "limits")),
+    Anomaly("indeterminate-write", "its call raised or its writer was killed: there or not",
+            "ledger", is_documented=True),
+    Anomaly("cut", "offsets were skipped at a new epoch, as after every recovery with a loss",
+            is_documented=True),
+)
+
+ANOMALIES = {row.name: row for row in ROWS}
+RANK = {row.name: place for place, row in enumerate(ROWS)}

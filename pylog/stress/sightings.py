@@ -1,0 +1,87 @@
+"""Sightings: what the processes of a run saw go wrong, in one file that outlives them.
+
+Each is one line of JSON, added by one write(2) with O_APPEND, so a process may be killed before or
+after it and never in it, and processes need no lock.
+"""
+
+import json
+import os
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pylog.stress.anomalies import ANOMALIES
+
+KEPT = 16    # examples of an anomaly that one process describes; the rest are counted
+
+
+@dataclass(slots=True)
+class Sighting:
+    """One example of an anomaly, or `count` of them without a description.
+
+    offset, producer, sequence: of the record concerned, where one is. file, position: where its
+    batch stands. at: seconds on the monotonic clock. by: the process that saw it.
+    """
+
+    anomaly: str
+    what: str = ""
+    offset: int | None = None
+    end_offset: int | None = None
+    producer: int | None = None
+    sequence: int | None = None
+    file: str | None = None
+    position: int | None = None
+    count: int = 1
+    by: str = ""
+    pid: int = field(default_factory=os.getpid)
+    at: float = field(default_factory=time.monotonic)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Without what is not known."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
+
+
+class Sightings:
+    """Notes sightings into a file, the first few of each anomaly with what is known of them."""
+
+    def __init__(self, path: Path, by: str) -> None:
+        self.path = path
+        self.by = by
+        self.counts: Counter[str] = Counter()
+
+    def note(self, anomaly: str, what: str = "", count: int = 1, **known: Any) -> None:
+        """Cost: a write(2)."""
+        self.counts[ANOMALIES[anomaly].name] += count
+        if self.counts[anomaly] - count >= KEPT:
+            what, known = "", {}
+        line = json.dumps(Sighting(anomaly, what, count=count, by=self.by, **known).to_dict())
+        descriptor = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+        try:
+            os.write(descriptor, line.encode() + b"\n")
+        finally:
+            os.close(descriptor)
+
+
+def read_sightings(path: Path) -> list[Sighting]:
+    """All that was noted so far; none where there is no file."""
+    try:
+        lines = path.read_bytes().splitlines()
+    except FileNotFoundError:
+        return []
+    return [Sighting(**json.loads(line)) for line in lines]
+
+
+def counted(sightings: Iterable[Sighting]) -> Counter[str]:
+    """How many of each anomaly."""
+    counts: Counter[str] = Counter()
+    for sighting in sightings:
+        counts[sighting.anomaly] += sighting.count
+    return counts
+
+
+def described(sightings: Iterable[Sighting]) -> Iterator[Sighting]:
+    """Those that say what was seen."""
+    return (sighting for sighting in sightings if sighting.what)
