@@ -41,7 +41,9 @@ from pylog.walk import (
     OPEN_BATCH_BYTES,
     Walker,
     Window,
+    cannot_look,
     open_batch,
+    raise_ours,
     raw_header,
     read_small,
 )
@@ -77,19 +79,23 @@ def check(
         (True, 1)
 
     Cost: reads every byte once, over 1 GB/s when the files are in memory, in a few MiB of its own.
-    Raises UnsupportedFormatError when there is no directory or nothing of a log in it.
+    Raises UnsupportedFormatError when there is no directory or nothing of a log in it, and
+    ResourceLimitError or LogError when it cannot be looked at: that says nothing about the log.
     """
     directory = Path(os.path.abspath(os.fsdecode(path)))
-    if not directory.is_dir():
-        raise UnsupportedFormatError(
-            f"{directory} is not a directory, so there is no log to check; "
-            "name the directory that holds log.meta", path=str(directory))
-    for _ in range(3):
-        before = _fingerprint(directory)
-        report = _Check(directory, end_offset, on_progress).run()
-        # Segments come and go beside us: what was seen then need not fit together.
-        if report.ok or _fingerprint(directory) == before:
-            break
+    try:
+        if not directory.is_dir():
+            raise UnsupportedFormatError(
+                f"{directory} is not a directory, so there is no log to check; "
+                "name the directory that holds log.meta", path=str(directory))
+        for _ in range(3):
+            before = _fingerprint(directory)
+            report = _Check(directory, end_offset, on_progress).run()
+            # Segments come and go beside us: what was seen then need not fit together.
+            if report.ok or _fingerprint(directory) == before:
+                break
+    except OSError as error:
+        raise cannot_look(error, directory) from error
     return report
 
 
@@ -163,6 +169,7 @@ class _Check:
         except CorruptRecordError as error:
             self.tell("log.meta", max(0, error.position or 0), None, _sentence(error))
         except LogError as error:
+            raise_ours(error)
             self.tell("log.meta", 0, None, _sentence(error), "anomaly")
         else:
             if self.meta is None:
@@ -197,6 +204,7 @@ class _Check:
             if self.meta is not None:
                 self.tell(name, 0, None, "the file is missing; the next writer makes it", "notice")
         except OSError as error:
+            raise_ours(error)
             self.tell(name, 0, None, f"it cannot be read: {error.strerror or error}", "anomaly")
         return None
 
@@ -301,6 +309,7 @@ class _Check:
         try:
             window = Window(self.directory / name)
         except OSError as error:
+            raise_ours(error)
             if self._was_deleted(at, error):
                 return self.bases[at + 1]
             self.leave(UNREADABLE, self._size_of(base))
@@ -309,6 +318,7 @@ class _Check:
         try:
             return _SegmentCheck(self, at, name, window).run()
         except OSError as error:
+            raise_ours(error)
             self.leave(UNREADABLE, window.size)
             self.tell(name, 0, base, f"the disk does not give it back: {error.strerror}; restore "
                       "the segment from a copy")
@@ -408,6 +418,7 @@ class _SegmentCheck:
                 self.check.tell(name, 0, None, f"the index is missing; {MADE_ANEW}", "notice")
             return None
         except OSError as error:
+            raise_ours(error)
             self.check.tell(name, 0, None, f"it cannot be read: {error.strerror or error}",
                             "anomaly")
             return None

@@ -9,16 +9,18 @@ is called broken: a batch is complete in memory as soon as its length is there, 
 not see both stores.
 """
 
+import errno
 import itertools
 import os
 import stat
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy
 
 from pylog import _native
-from pylog.errors import UnsupportedCodecError
+from pylog.errors import LogError, ResourceLimitError, UnsupportedCodecError
 
 WINDOW_BYTES = 4 << 20
 OPEN_BATCH_BYTES = 1 << 16    # an open batch is sealed well before it is so large
@@ -30,6 +32,24 @@ UNSIGNED = {"crc"}
 
 _FIELDS = sorted((position, name) for name, position in LAYOUT.items())
 _SPANS = [(name, at, end) for (at, name), (end, _) in itertools.pairwise(_FIELDS)]
+
+
+def raise_ours(error: OSError | LogError) -> None:
+    """Raises again what this process lacks: it is no fault of the log."""
+    if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM):
+        raise error
+
+
+def cannot_look(error: OSError, directory: Path) -> LogError:
+    """The named error for one that says nothing about the log itself."""
+    path = str(error.filename or directory)
+    said = f"cannot look at {path}: {error.strerror or error}; "
+    if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM):
+        limit = "virtual memory" if error.errno == errno.ENOMEM else "open files"
+        return ResourceLimitError(
+            f"{said}close some files, or raise `ulimit -n`", path=path, errno=error.errno,
+            limit=limit)
+    return LogError(f"{said}see its owner and mode", path=path, errno=error.errno)
 
 
 def open_regular(path: str | os.PathLike[str]) -> int:

@@ -260,6 +260,22 @@ def test_open_without_descriptors_is_a_resource_limit(log_path, spare, mode):
     must_hold(act)
 
 
+@pytest.mark.parametrize("spare", range(4))
+def test_check_without_descriptors_is_a_resource_limit_and_no_damage(log_path, spare):
+    def act():
+        with pylog.Log(log_path) as log:
+            log.append(b"value")
+        lower(resource.RLIMIT_NOFILE, limit_that_leaves(spare))
+        try:
+            told = pylog.check(log_path).ok
+        except pylog.ResourceLimitError as error:
+            told = error.errno == errno.EMFILE and error.limit == "open files"
+        lift(resource.RLIMIT_NOFILE)
+        return told and pylog.check(log_path).ok
+
+    must_hold(act)
+
+
 def test_log_without_descriptors_goes_on_when_it_has_some(log_path):
     def act():
         number = 0
