@@ -4,6 +4,8 @@
 #include <inttypes.h>
 #include <string.h>
 
+enum { AHEAD_CHUNK_MAX = 512 * 1024 };
+
 void pl_cursor_init(pl_cursor *cursor, pl_log *log, int64_t offset) {
   memset(cursor, 0, sizeof *cursor);
   cursor->log = log;
@@ -226,6 +228,13 @@ static pl_status add_batch(pl_cursor *cursor, const pl_header *header, const pl_
   return PL_OK;
 }
 
+/* What follows is sealed and will be wanted next, by a chunk as large as this. Two of them must fit
+ * the outer cache. */
+static void look_ahead(pl_chunk *chunk) {
+  uint64_t size = chunk->end_position - chunk->position;
+  if (size <= AHEAD_CHUNK_MAX) chunk->ahead = size;
+}
+
 pl_status pl_cursor_fetch(pl_cursor *cursor, int64_t max_records, int64_t max_bytes,
                           bool may_block, pl_chunk *chunk) {
   pl_log *log = cursor->log;
@@ -246,8 +255,9 @@ pl_status pl_cursor_fetch(pl_cursor *cursor, int64_t max_records, int64_t max_by
     pl_status status = add_batch(cursor, &header, &view, max_records, max_bytes, chunk);
     while (status == PL_OK) {
       status = pl_segment_batch(segment, cursor->position, cursor->batch_offset, &clipped, &header);
-      if (status == PL_OK)
-        status = add_batch(cursor, &header, &view, max_records, max_bytes, chunk);
+      if (status != PL_OK) break;
+      status = add_batch(cursor, &header, &view, max_records, max_bytes, chunk);
+      if (status == PL_END && header.size) look_ahead(chunk);
     }
     /* What was found before trouble is handed out first; the next call meets the trouble. */
     if (chunk->next_offset == chunk->from_offset && status != PL_OK && status != PL_END)

@@ -59,6 +59,7 @@ void pl_reader_init(pl_reader *reader, const pl_chunk *chunk) {
   reader->stop = data + chunk->end_position;
   reader->from_offset = chunk->from_offset;
   reader->next_offset = chunk->next_offset;
+  reader->ahead = chunk->ahead;
   enter_batch(reader, data + chunk->position, chunk->is_open);
   if (chunk->record_position) { /* it was open once, so no offset is missing in it */
     reader->p = data + chunk->record_position;
@@ -73,6 +74,7 @@ void pl_reader_init(pl_reader *reader, const pl_chunk *chunk) {
 
 void pl_reader_init_payload(pl_reader *reader, const pl_chunk *chunk, pl_slice payload) {
   pl_reader_init(reader, chunk);
+  reader->ahead = 0; /* the payload is elsewhere */
   reader->p = payload.data;
   reader->end = reader->stop = payload.data + payload.size;
   reader->left = pl_load_i32(reader->batch + PL_BATCH_RECORDS_COUNT);
@@ -173,6 +175,7 @@ int64_t pl_reader_columns(pl_reader *reader, pl_column_arrays *c, int64_t count)
     if (c->value_sizes) c->value_sizes[n] = (int32_t)value.size;
     if (c->key_positions) c->key_positions[n] = key.data - c->origin;
     if (c->key_sizes) c->key_sizes[n] = (int32_t)key.size;
+    pl_reader_ahead(reader, record.body, record.body_size);
     n++;
   }
   return n;

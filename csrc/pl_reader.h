@@ -19,6 +19,7 @@ typedef struct pl_chunk {
   int64_t count;            /* records in it, control records excluded */
   int codec;                /* compressed: the chunk is exactly one batch */
   bool is_open;             /* it is the open batch, as far as that went; sealed since, maybe */
+  uint64_t ahead;           /* its bytes if more was there than the caller wanted, else 0 */
 } pl_chunk;
 
 typedef struct pl_reader {
@@ -30,6 +31,7 @@ typedef struct pl_reader {
   int64_t from_offset, next_offset;
   int64_t least_offset, batch_end; /* where the batch's next record must lie, half-open */
   int64_t left;             /* records that the batch must still have */
+  uint64_t ahead;           /* from what is read now to what will be, in bytes; or 0 */
   bool is_done;
 } pl_reader;
 
@@ -51,5 +53,21 @@ void pl_reader_init_payload(pl_reader *reader, const pl_chunk *chunk, pl_slice p
 int64_t pl_reader_records(pl_reader *reader, pl_record *records, int64_t count);
 int64_t pl_reader_values(pl_reader *reader, pl_slice *values, int64_t count);
 int64_t pl_reader_columns(pl_reader *reader, pl_column_arrays *columns, int64_t count);
+
+/* Larger records leave too little time between them for all of their lines. */
+enum { PL_AHEAD_BYTES = 256, PL_PAGE_BYTES_LEAST = 4096 };
+
+/* Fetches into the outer cache what stands `ahead` of a record that is being used, so that the CRC
+ * of the next chunk need not wait for memory. Once a record, between whatever else is done with it:
+ * only so many lines can be on their way at a time. A prefetch never faults, wherever it goes. The
+ * line two pages further is for its address, which takes longest to find. */
+static inline void pl_reader_ahead(const pl_reader *reader, const uint8_t *record, int64_t size) {
+  uintptr_t first = (uintptr_t)record + reader->ahead;
+  if (size <= 0 || size > PL_AHEAD_BYTES) return;
+  for (uintptr_t line = first; line < first + (uintptr_t)size; line += 64)
+    __builtin_prefetch((const void *)line, 0, 2);
+  if (first % PL_PAGE_BYTES_LEAST < (uintptr_t)size)
+    __builtin_prefetch((const void *)(first + 2 * PL_PAGE_BYTES_LEAST), 0, 2);
+}
 
 #endif

@@ -194,6 +194,7 @@ cdef extern from "pl_reader.h" nogil:
         int codec
     ctypedef struct pl_reader:
         int64_t base_offset, least_offset, batch_end, left
+    void pl_reader_ahead(const pl_reader *reader, const uint8_t *record, int64_t size)
     ctypedef struct pl_column_arrays:
         int64_t *offsets
         int64_t *timestamps

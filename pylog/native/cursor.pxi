@@ -14,7 +14,7 @@ cdef class Cursor:
     cdef pl_cursor c
     cdef pl_chunk chunk
     cdef pl_reader reader
-    cdef pl_record block[BLOCK]
+    cdef pl_record block[READ_BLOCK]
     cdef int64_t at, filled
     cdef bint in_chunk, is_busy
     cdef Mapping mapping
@@ -165,7 +165,7 @@ cdef class Cursor:
         self.check_free()
         while True:
             if self.in_chunk:
-                self.filled = pl_reader_records(&self.reader, self.block, BLOCK)
+                self.filled = pl_reader_records(&self.reader, self.block, READ_BLOCK)
                 self.at = 0
                 if self.filled < 0:
                     self.filled = 0
@@ -212,6 +212,7 @@ cdef class Cursor:
         if self.stop_offset >= 0 and record.offset >= self.stop_offset:
             raise StopIteration
         self.at += 1
+        pl_reader_ahead(&self.reader, record.body, record.body_size)
         return new_record(self.mapping, record)
 
 

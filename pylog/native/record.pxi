@@ -26,6 +26,8 @@ cdef Mapping hold(pl_segment *segment, object payload):
 
 
 @cython.final
+@cython.no_gc
+@cython.freelist(64)
 cdef class _View:
     """A read-only buffer over bytes of a Mapping, valid and unchanged as long as it lives."""
 
@@ -74,18 +76,11 @@ cdef class Record:
     def __init__(self, *arguments, **keywords):
         raise TypeError("records come out of a log")
 
-    cdef int split(self, pl_record_fields *fields) except -1:
-        if not pl_record_split(self.body, self.body_size, fields):
-            raise errors.CorruptRecordError(
-                f"the record at offset {self.offset} does not parse; run `pylog check`",
-                offset=self.offset)
-        return 0
-
     @property
     def key(self):
         """bytes, or None. Copies."""
         cdef pl_record_fields fields
-        self.split(&fields)
+        split(self, &fields)
         if fields.key.size < 0:
             return None
         return PyBytes_FromStringAndSize(<const char *>fields.key.data, fields.key.size)
@@ -94,7 +89,7 @@ cdef class Record:
     def value(self):
         """bytes, or None (a tombstone). Copies."""
         cdef pl_record_fields fields
-        self.split(&fields)
+        split(self, &fields)
         if fields.value.size < 0:
             return None
         return PyBytes_FromStringAndSize(<const char *>fields.value.data, fields.value.size)
@@ -103,7 +98,7 @@ cdef class Record:
     def value_view(self):
         """The value as a read-only memoryview into the log, without a copy; None if null."""
         cdef pl_record_fields fields
-        self.split(&fields)
+        split(self, &fields)
         if fields.value.size < 0:
             return None
         return make_view(self.owner, fields.value.data, fields.value.size)
@@ -112,7 +107,7 @@ cdef class Record:
     def headers(self):
         """((name, value), ...), in order; () for none."""
         cdef pl_record_fields fields
-        self.split(&fields)
+        split(self, &fields)
         return decode_headers(fields.headers, fields.headers_size)
 
     @property
@@ -133,22 +128,18 @@ cdef class Record:
         cdef const uint8_t *p = self.batch + PL_BATCH_LEADER_EPOCH
         return <int32_t>(<uint64_t>p[0] << 24 | p[1] << 16 | p[2] << 8 | p[3])
 
-    cdef tuple fields(self):
-        return (self.topic, self.partition, self.offset, self.timestamp, self.timestamp_type,
-                self.key, self.value, self.headers, self.leader_epoch)
-
     def __eq__(self, other):
         if not isinstance(other, Record):
             return NotImplemented
-        return self.fields() == (<Record>other).fields()
+        return fields_of(self) == fields_of(<Record>other)
 
     def __hash__(self):
-        return hash(self.fields())
+        return hash(fields_of(self))
 
     def __len__(self):
         """Bytes of the value; 0 when null."""
         cdef pl_record_fields fields
-        self.split(&fields)
+        split(self, &fields)
         return fields.value.size if fields.value.size > 0 else 0
 
     def __bool__(self):
@@ -161,7 +152,21 @@ cdef class Record:
                 f"key={self.key!r}, value={self.value!r}{headers})")
 
     def __reduce__(self):
-        return make_record, self.fields()
+        return make_record, fields_of(self)
+
+
+# Functions, no methods: a class with C methods has a pointer to them in each of its objects.
+cdef int split(Record record, pl_record_fields *fields) except -1:
+    if not pl_record_split(record.body, record.body_size, fields):
+        raise errors.CorruptRecordError(
+            f"the record at offset {record.offset} does not parse; run `pylog check`",
+            offset=record.offset)
+    return 0
+
+
+cdef tuple fields_of(Record record):
+    return (record.topic, record.partition, record.offset, record.timestamp, record.timestamp_type,
+            record.key, record.value, record.headers, record.leader_epoch)
 
 
 cdef inline Record new_record(Mapping owner, pl_record *r):
