@@ -492,12 +492,26 @@ pl_status pl_log_close(pl_log *log) {
   return status < 0 ? status : PL_OK;
 }
 
-void pl_log_free(pl_log *log) {
-  if (!log) return;
+static void release_segments(pl_log *log) {
   pl_segment_release(log->active);
   pl_segment_release(log->prepared);
   pl_segment_release(log->outgoing);
   close_list(log->list, log->list_count);
+  log->active = log->prepared = log->outgoing = NULL;
+  log->list = NULL;
+  log->list_count = 0;
+}
+
+void pl_log_let_go(pl_log *log) {
+  if (log->fork_generation != pl_forks) return; /* another thread may have held the list's lock */
+  pthread_mutex_lock(&log->list_lock);
+  release_segments(log);
+  pthread_mutex_unlock(&log->list_lock);
+}
+
+void pl_log_free(pl_log *log) {
+  if (!log) return;
+  release_segments(log);
   if (log->is_private)
     free(log->page);
   else

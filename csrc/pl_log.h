@@ -91,6 +91,8 @@ pl_status pl_log_open(const char *directory, bool writable, const pl_options *wa
 /* Seals; the last one out writes indexes, trims and notes the clean end. Idempotent. Not to be
  * called while another thread is inside; pl_log_free releases the memory. */
 pl_status pl_log_close(pl_log *log);
+/* Of a closed log that no thread is inside: lets go of its segments. Views keep theirs. */
+void pl_log_let_go(pl_log *log);
 void pl_log_free(pl_log *log);
 
 /* Closed, forked or fine. */

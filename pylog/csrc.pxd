@@ -169,6 +169,7 @@ cdef extern from "pl_log.h" nogil:
     pl_status pl_log_open(const char *directory, bint writable, const pl_options *wanted,
                           int wait_ms, pl_log **log)
     pl_status pl_log_close(pl_log *log)
+    void pl_log_let_go(pl_log *log)
     void pl_log_free(pl_log *log)
     int64_t pl_log_end(const pl_log *log)
     int64_t pl_log_readable(const pl_log *log)

@@ -524,3 +524,25 @@ def test_opening_and_closing_leaks_nothing(log_path):
         use()
 
     assert held() == before
+
+
+def test_closed_log_holds_no_segment_but_what_a_view_needs(log_path):
+    def mapped():
+        with open("/proc/self/maps") as maps:
+            return sum("/log/" in line and (".log" in line or "(deleted)" in line) for line in maps)
+
+    before = len(os.listdir("/proc/self/fd"))
+    log = pylog.Log(log_path, segment_bytes=4096)
+    log.append_many([b"value" * 100] * 50)
+    assert sum(1 for _ in log.read()) == 50
+    view = log.fetch(0).payload
+    first = bytes(view)
+    log.delete_before(40)
+    log.close()
+
+    assert mapped() == 1
+    assert bytes(view) == first
+    view.release()
+    assert mapped() == 0
+    assert len(os.listdir("/proc/self/fd")) == before
+    assert log.closed

@@ -146,6 +146,9 @@ cdef class Handle:
                 pl_sleep_ms(1)
         with nogil:
             status = pl_log_close(self.log)
+        if self.users == 0:    # with the GIL in hand nobody is inside
+            pl_cursor_release(&self.getter)
+            pl_log_let_go(self.log)
         check(status)
 
     cdef int after_slice(self, pl_status status, int64_t deadline,
