@@ -26,8 +26,17 @@ from pylog.benchmark.settings import (
 )
 from pylog.benchmark.table import show
 from pylog.log import DURABILITIES
+from pylog.report import counted
 
 SECONDS = 2.0
+STDOUT = Path("-")
+
+
+def to_directory(ctx: click.Context, param: click.Parameter, value: str) -> Path:
+    """The callback of DIR: "" would be the working directory."""
+    if not value:
+        raise click.BadParameter("it is empty; name a directory (. for this one)", ctx, param)
+    return Path(value)
 
 
 def to_workloads(ctx: click.Context, param: click.Parameter, value: tuple[str, ...],
@@ -50,7 +59,8 @@ def to_seconds(ctx: click.Context, param: click.Parameter, value: float | None) 
 
 
 @click.command()
-@click.argument("directory", metavar="[DIR]", default=".", type=click.Path(path_type=Path))
+@click.argument("directory", metavar="[DIR]", default=".", type=click.Path(),
+                callback=to_directory)
 @click.option("--only", metavar="NAMES", multiple=True, callback=to_workloads,
               help=f"Some of {','.join(WORKLOADS)}.")
 @click.option("--size", type=click.IntRange(SIZE_MIN, SIZE_MAX), default=100, show_default=True,
@@ -69,7 +79,8 @@ def to_seconds(ctx: click.Context, param: click.Parameter, value: float | None) 
 @click.option("--disk-mb", type=click.IntRange(DISK_MB_MIN, 10**7), default=2048, metavar="MB",
               show_default=True, help="What a log may take with --seconds; a fast disk ends there.")
 @click.option("--json", "json_path", metavar="FILE", type=click.Path(dir_okay=False,
-              path_type=Path), help="Write the figures there, too.")
+              allow_dash=True, path_type=Path), help="Write the figures there, too; - is stdout, "
+              "and no table.")
 @click.option("--against", metavar="FILE", type=click.Path(exists=True, dir_okay=False,
               path_type=Path), help="Compare with what --json wrote; needs the same options.")
 def bench(
@@ -99,18 +110,25 @@ def bench(
     click.echo(f"needs up to {size_text(settings.disk_bytes)} at {directory.resolve()} "
                f"({size_text(free)} free), and removes it afterwards", err=True)
     run = Run(machine, settings)
-    with ground(directory) as place:
-        warn_of_few_cores(settings)
-        measure(run, place, say_progress())
-    say_progress()("")
+    warn_of_cores(settings, float(machine["load"]))
+    progress = say_progress()
+    try:
+        with ground(directory) as place:
+            measure(run, place, progress)
+    finally:
+        progress("")
+    told = json.dumps(run.to_dict(), indent=1) + "\n"
+    if json_path == STDOUT:
+        click.echo(told, nl=False)
+        return
     show(run, None if old is None else comparison.pairs(old, run))
     if json_path:
-        json_path.write_text(json.dumps(run.to_dict(), indent=1) + "\n", encoding="utf-8")
+        json_path.write_text(told, encoding="utf-8")
 
 
 def need_place_for(json_path: Path | None) -> None:
     """Told before the minutes of work that would be lost."""
-    if json_path is None:
+    if json_path is None or json_path == STDOUT:
         return
     folder = json_path.resolve().parent
     if not folder.is_dir() or not os.access(json_path if json_path.exists() else folder, os.W_OK):
@@ -135,12 +153,15 @@ def warn_of_other_machine(old: hardware.Machine, new: hardware.Machine) -> None:
         click.echo(f"warning: the old figures are of another machine: {'; '.join(found)}", err=True)
 
 
-def warn_of_few_cores(settings: Settings) -> None:
+def warn_of_cores(settings: Settings, load: float) -> None:
     cores = len(os.sched_getaffinity(0))
     wanted = max(settings.processes, 2 if "latency" in settings.only else 1)
     if cores < wanted:
-        click.echo(f"warning: {wanted} processes at once, and {cores} core{'s' * (cores != 1)}: "
+        click.echo(f"warning: {wanted} processes at once, and {counted(cores, 'core')}: "
                    "what they wait for each other is measured, too", err=True)
+    if load > cores / 4:
+        click.echo(f"warning: the machine has other work (load {load}, {counted(cores, 'core')}): "
+                   "figures will be worse, and differ from run to run", err=True)
 
 
 def say_progress() -> Callable[[str], None]:

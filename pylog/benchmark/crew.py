@@ -23,7 +23,6 @@ Meet = Callable[[], None]
 
 SPAWN = multiprocessing.get_context("spawn")
 MEET, DONE, FAILED = "meet", "done", "failed"
-END_SECONDS = 10
 
 
 def run_together(jobs: Sequence[tuple[Job, tuple[Any, ...]]]) -> list[Any]:
@@ -33,14 +32,16 @@ def run_together(jobs: Sequence[tuple[Job, tuple[Any, ...]]]) -> list[Any]:
         with deaf_to_interrupts():
             for job, arguments in jobs:
                 crew.append(start(job, arguments))
-        return wait_for_all([link for _, link in crew])
+        outcomes = wait_for_all([link for _, link in crew])
+    except BaseException:
+        for process, _ in crew:
+            process.kill()
+        raise
     finally:
         for process, link in crew:
             link.close()
-            process.join(0 if process.exitcode is None else END_SECONDS)
-            if process.is_alive():
-                process.kill()
-                process.join(END_SECONDS)
+            process.join()
+    return outcomes
 
 
 @contextmanager
@@ -67,7 +68,7 @@ def wait_for_all(links: list[Connection]) -> list[Any]:
     outcomes: dict[Connection, Any] = {}
     meeting: list[Connection] = []
     while len(outcomes) < len(links):
-        pending = [link for link in links if link not in outcomes and link not in meeting]
+        pending = [link for link in links if link not in outcomes]    # who waits here may die, too
         for link in cast(list[Connection], connection.wait(pending)):
             word, what = receive(link)
             if word == FAILED:

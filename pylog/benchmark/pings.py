@@ -44,8 +44,6 @@ def measure_latency(settings: Settings, path: Path) -> list[Row]:
 
 def measure_pings(settings: Settings, path: Path, is_blocking: bool) -> Row:
     log_path = path / ("blocking" if is_blocking else "spinning")
-    with open_log(log_path, settings):    # made before two processes open it
-        pass
     sent, times = run_together([(send_pings, (log_path, settings, is_blocking)),
                                 (receive_pings, (log_path, is_blocking))])
     prove(log_path, sent + 1, None)
@@ -54,15 +52,17 @@ def measure_pings(settings: Settings, path: Path, is_blocking: bool) -> Row:
                                  "report it", path=str(log_path))
     name = "latency blocking" if is_blocking else "latency spinning"
     pace = "1 ms" if is_blocking else "20 us"
-    return Row(name, f"to the other process, one each {pace}", settings.size, sent, 0.0,
+    return Row(name, f"one each {pace}", settings.size, sent, 0.0,
                spread_of([times[WARM_UP:] if sent > 2 * WARM_UP else times]),
                UNSYNCED[settings.durability], is_paced=True)
 
 
 def send_pings(meet: Meet, path: Path, settings: Settings, is_blocking: bool) -> int:
-    filler, pack, limits = bytes(settings.size - STAMP.size), STAMP.pack, settings.slow_limits()
+    filler, pack = bytes(settings.size - STAMP.size), STAMP.pack
+    limits = settings.limits(settings.slow_calls)
     with open_log(path, settings) as log:
-        meet()
+        meet()    # the log is there,
+        meet()    # and the reader at its end
         sent = 0
         deadline = clock() + limits.seconds * 1e9
         while sent < limits.calls and clock() < deadline:
@@ -87,6 +87,7 @@ def receive_pings(meet: Meet, path: Path, is_blocking: bool) -> Times:
     times: list[int] = []
     unpack: Callable[[Any], tuple[int]] = STAMP.unpack_from
     take, now = times.append, clock
+    meet()
     with pylog.Log(path, mode="r") as log:
         cursor = log.cursor("latest")
         meet()

@@ -3,6 +3,7 @@
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -28,10 +29,11 @@ class Run:
     machine: Machine
     settings: Settings
     rows: list[Row] = field(default_factory=list)
+    time: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
 
     def to_dict(self) -> dict[str, Any]:
         """Plain types only, for JSON."""
-        return {"kind": KIND, "format": FORMAT, "machine": self.machine,
+        return {"kind": KIND, "format": FORMAT, "time": self.time, "machine": self.machine,
                 "settings": self.settings.to_dict(), "rows": [row.to_dict() for row in self.rows]}
 
 

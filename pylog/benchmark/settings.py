@@ -24,6 +24,7 @@ PREALLOCATED_BYTES = 192 << 20    # what a busy log has reserved ahead, at most;
 FILL_BYTES = 64 << 20         # of the log that is read, if nobody said how many records
 SAMPLES_MAX = 1_000_000       # calls of a process whose times are kept: p99.99 has 100 beyond it
 SLOW_SAMPLES_MAX = 10_000     # of pings and syncs, which take their time, with --records
+SYNCING_THREADS = 1 + 8       # of the two rows of `fsync`
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,10 +76,14 @@ class Settings:
     def limits(self, calls: int) -> Limits:
         return Limits(math.inf if self.seconds is None else self.seconds, max(1, calls))
 
-    def slow_limits(self) -> Limits:
-        """Of pings and syncs, of each thread."""
-        return self.limits(SAMPLES_MAX if self.records is None
-                           else min(self.records, SLOW_SAMPLES_MAX))
+    @property
+    def slow_calls(self) -> int:
+        """Pings, or syncs of each thread, in one part; the eight threads and the one of `fsync`
+        are all on disk at once."""
+        if self.records is not None:
+            return min(self.records, SLOW_SAMPLES_MAX)
+        most = (self.disk_mb << 20) // self.record_bytes // SYNCING_THREADS
+        return max(1, min(SAMPLES_MAX, most))
 
     @property
     def disk_bytes(self) -> int:
@@ -93,8 +98,7 @@ class Settings:
             return self.records_each * self.processes
         if name in ("fetch", "columns"):
             return self.records_filled
-        slow = SLOW_SAMPLES_MAX if self.records is None else min(self.records, SLOW_SAMPLES_MAX)
-        return 8 * slow + int(100_000 * (self.seconds or 0))    # pings come 20 us apart, or slower
+        return SYNCING_THREADS * self.slow_calls
 
 
 def need_settings(settings: Settings) -> None:

@@ -42,7 +42,7 @@ def append_durably(
 
     def loop() -> None:
         try:
-            parts.append(time_each(log.append, values, settings.slow_limits()))
+            parts.append(time_each(log.append, values, settings.limits(settings.slow_calls)))
         except Exception as error:
             failures.append(error)
 

@@ -10,13 +10,16 @@ from pylog.benchmark.hardware import line_of
 from pylog.benchmark.rows import Row
 from pylog.benchmark.runner import Run
 from pylog.benchmark.settings import Settings
+from pylog.report import counted
 
 UNITS = ((1_000, 1, "ns"), (1_000_000, 1_000, "us"), (1_000_000_000, 1_000_000, "ms"))
 TITLES = {"records_per_second": "records/s", "p50_ns": "p50", "p99_ns": "p99"}
 LOOPS = ("Times are of single calls, as the clock gave them: the loop alone (for pings the stamp "
          "alone) is in each of them, and not taken off.")
-PACED = ("append is measured twice, records/s without a clock between the calls. Pings are paced, "
-         "so they have no records/s. - is where too few calls were timed to tell.")
+PACED = ("append is measured twice, records/s without a clock between the calls; a process's first "
+         "append does not count. Pings are paced, so they have no records/s. - is where too few "
+         "calls were timed to tell.")
+IN_MEMORY = ("tmpfs", "ramfs")
 NOISE = "One run each: on a machine with other work, differences below a fifth may be its own."
 
 
@@ -34,7 +37,7 @@ def duration(nanoseconds: float | None) -> str:
     if nanoseconds is None:
         return "-"
     for below, factor, unit in UNITS:
-        if nanoseconds < below:
+        if nanoseconds < 0.9995 * below:    # 999,999 ns are 1.00 ms, not 1000 us
             return f"{three_digits(nanoseconds / factor)} {unit}"
     return f"{three_digits(nanoseconds / 1e9)} s"
 
@@ -52,14 +55,20 @@ def speed(number: float | None) -> str:
     return f"{number:,.0f}" if number < 1_000_000 else f"{number / 1e6:.2f} M"
 
 
-def table_of(rows: Sequence[Row]) -> Table:
+def table_of_speeds(rows: Sequence[Row]) -> Table:
     return Table(
-        ("", "one call", "records/s", "MB/s", "p50", "p90", "p99", "p99.9", "p99.99", "max"),
+        ("", "one call", "records/s", "MB/s", "calls timed"),
         [(row.name, row.call, speed(row.records_per_second),
           "-" if row.megabytes_per_second is None else three_digits(row.megabytes_per_second),
-          *map(duration, (row.spread.p50_ns, row.spread.p90_ns, row.spread.p99_ns,
-                          row.spread.p999_ns, row.spread.p9999_ns, row.spread.max_ns)))
-         for row in rows], 2)
+          f"{row.spread.count:,}") for row in rows], 2)
+
+
+def table_of_times(rows: Sequence[Row]) -> Table:
+    return Table(
+        ("", "p50", "p90", "p99", "p99.9", "p99.99", "max"),
+        [(row.name, *map(duration, (
+            row.spread.p50_ns, row.spread.p90_ns, row.spread.p99_ns, row.spread.p999_ns,
+            row.spread.p9999_ns, row.spread.max_ns))) for row in rows], 1)
 
 
 def table_of_pairs(pairs: Sequence[Pair]) -> Table:
@@ -73,8 +82,8 @@ def table_of_pairs(pairs: Sequence[Pair]) -> Table:
 def settings_line(settings: Settings) -> str:
     part = (f"{settings.seconds:g} s a part" if settings.seconds is not None
             else f"{settings.records:,} records a part")
-    return (f"{settings.size} byte values, half of each random; {part}; {settings.processes} "
-            f"process{'es' * (settings.processes != 1)} at once (pings: two, fsync: one); "
+    return (f"{settings.size} byte values, half of each random; {part}; "
+            f"{counted(settings.processes, 'process', 'es')} at once (pings: two, fsync: one); "
             f"durability {settings.durability}; compression {settings.compression}"
             f"{' (append compresses nothing)' * (settings.compression != 'none')}")
 
@@ -92,7 +101,9 @@ def show(run: Run, pairs: Sequence[Pair] | None) -> None:
     """Writes all of it to stdout."""
     lines = [line_of(run.machine), settings_line(run.settings)]
     notes = [*synced_lines(run.rows), LOOPS, PACED]
-    tables = [table_of(run.rows)]
+    tables = [table_of_speeds(run.rows), table_of_times(run.rows)]
+    if run.machine["file_system"] in IN_MEMORY:
+        notes.insert(0, "This file system is in memory: a sync does nothing, a reboot takes all.")
     if pairs is not None:
         tables.append(table_of_pairs(pairs))
         notes.append(NOISE)
@@ -110,24 +121,26 @@ def plain(table: Table) -> str:
 
 
 def show_rich(lines: list[str], tables: list[Table], notes: list[str]) -> bool:
-    """False where there is no rich."""
+    """False where there is no rich, or no room for it: a figure is not to be cut short."""
     try:
-        from rich import box
         from rich.console import Console
         from rich.table import Table as RichTable
     except ModuleNotFoundError:
         return False
     console = Console(highlight=False, markup=False)
+    if console.width < max(len(row) for table in tables for row in plain(table).splitlines()):
+        return False
     console.print(*lines, sep="\n", style="dim")
     for table in tables:
-        drawn = RichTable(box=box.SIMPLE_HEAD)
+        drawn = RichTable(box=None, padding=(0, 2, 0, 0), pad_edge=False)
         for number, title in enumerate(table.head):
             if number < table.left:
-                drawn.add_column(title, style="bold" if not number else "", no_wrap=not number)
+                drawn.add_column(title, style="bold" if not number else "", no_wrap=True)
             else:
                 drawn.add_column(title, justify="right", no_wrap=True)
         for row in table.rows:
             drawn.add_row(*row, style="dim" if row[0].startswith("(") else "")
+        console.print()
         console.print(drawn)
-    console.print(*notes, sep="\n")
+    console.print("", *notes, sep="\n")
     return True

@@ -16,6 +16,7 @@ from pylog.benchmark.rows import Row, row_of
 from pylog.benchmark.settings import SAMPLES_MAX, Settings
 from pylog.benchmark.timing import Timed, time_all, time_each, time_nothing
 from pylog.errors import CorruptRecordError
+from pylog.report import counted
 
 MANY_MAX = 500                   # values in a call of append_many,
 MANY_BYTES = 256 << 10           # or as many as fit here
@@ -59,7 +60,8 @@ def measure_append(settings: Settings, path: Path) -> list[Row]:
     outcomes = run_together([(append_records, (path, settings, number))
                              for number in range(settings.processes)])
     fast, timed = [one[0] for one in outcomes], [one[1] for one in outcomes]
-    prove(path, sum(part.calls for part in (*fast, *timed)), known_values(settings))
+    count = settings.processes + sum(part.calls for part in (*fast, *timed))
+    prove(path, count, known_values(settings))
     return [row_of("append", "append(value)", settings.size, sum(part.calls for part in fast),
                    fast, UNSYNCED[settings.durability], timed)]
 
@@ -68,6 +70,7 @@ def append_records(meet: Meet, path: Path, settings: Settings, number: int) -> t
     values = pool(settings.size, number)
     count = settings.records_each
     with open_log(path, settings) as log:
+        log.append(values[0])    # what only the first one pays is not what is measured
         meet()
         fast = time_all(log.append, values, settings.limits(count))
         meet()
@@ -87,9 +90,9 @@ def measure_append_many(settings: Settings, path: Path) -> list[Row]:
                           for number in range(settings.processes)])
     many = values_in_a_call(settings)
     count = many * sum(part.calls for part in parts)
-    prove(path, count, known_values(settings))
-    return [row_of("append_many", f"append_many({many} values)", settings.size, count, parts,
-                   UNSYNCED[settings.durability])]
+    prove(path, settings.processes + count, known_values(settings))
+    call = f"append_many({counted(many, 'value')})"
+    return [row_of("append_many", call, settings.size, count, parts, UNSYNCED[settings.durability])]
 
 
 def append_lists(meet: Meet, path: Path, settings: Settings, number: int) -> Timed:
@@ -97,6 +100,7 @@ def append_lists(meet: Meet, path: Path, settings: Settings, number: int) -> Tim
     whole = values * (many // len(values) + 1)
     lists = [whole[at:at + many] for at in range(0, len(whole) - many + 1, many)]
     with open_log(path, settings) as log:
+        log.append(values[0])
         meet()
         return time_each(log.append_many, lists, settings.limits(settings.records_each // many))
 
