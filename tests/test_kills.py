@@ -305,6 +305,27 @@ def test_flush_does_not_wait_for_ever_for_a_writer_stopped_inside(log_path, hold
         assert log.durable_offset == log.end_offset == 3
 
 
+def test_list_that_a_stopped_writer_cut_short_says_how_much_is_in(log_path, holder):
+    pylog.Log(log_path, segment_bytes=4096).close()
+    with pylog.Log(log_path, lock_timeout_ms=50) as log:
+        stopped = holder(log_path, "remove-segment", signal.SIGSTOP, "delete")
+        os.waitid(os.P_PID, stopped.pid, os.WSTOPPED)
+        end = log.end_offset
+
+        values = [b"%d" % number for number in range(3000)]
+        with pytest.raises(pylog.PylogTimeoutError) as caught:
+            log.append_many(values)
+        appended = log.end_offset - end
+        assert caught.value.appended == appended > 0
+        assert str(caught.value).endswith(f"the first {appended} records of the list are in")
+
+        stopped.send_signal(signal.SIGCONT)
+        assert stopped.wait(10) == 0
+        log.append_many(values[appended:])
+        read = [record.value for record in log.read(end)]
+        assert read == [*values[:appended], b"after", *values[appended:]]
+
+
 def test_deleting_does_not_wait_beyond_its_time_for_a_stopped_one(log_path, holder):
     pylog.Log(log_path, segment_bytes=4096).close()
     with pylog.Log(log_path, lock_timeout_ms=50) as log:

@@ -6,6 +6,12 @@ cdef object list_changed(int64_t appended):
         f"{appended} records are in", appended=appended)
 
 
+cdef str how_to_go_on(int64_t appended):
+    if appended == 0:
+        return "append again: nothing was appended"
+    return f"append the rest: the first {appended} records of the list are in"
+
+
 cdef class Appender(Handle):
     """An open log that takes records."""
 
@@ -274,7 +280,7 @@ cdef class Appender(Handle):
                     status = pl_append_run(self.log, c, start, SLICE_MS, done, first)
                 if status == PL_OK:
                     return 0
-                self.after_slice(status, deadline)
+                self.after_slice(status, deadline, how_to_go_on(appended))
         except errors.PylogError as error:
             error.appended = appended
             raise
@@ -306,7 +312,7 @@ cdef class Appender(Handle):
                                    None if stamps is None else stamps[at:i], now)
             try:
                 batch = compressed_batch(self.codec, &columns.c, &identity, self.decompressed_max)
-                here = self.append_batch(batch, i - at, expected)
+                here = self.append_batch(batch, i - at, expected, at)
             except errors.PylogError as error:
                 error.appended = at
                 if isinstance(error, errors.MessageSizeTooLargeError):
@@ -317,7 +323,8 @@ cdef class Appender(Handle):
             at = i
         return first
 
-    cdef int64_t append_batch(self, bytes batch, int64_t count, int64_t expected) except -1:
+    cdef int64_t append_batch(self, bytes batch, int64_t count, int64_t expected,
+                              int64_t appended) except -1:
         cdef const uint8_t *data = <const uint8_t *>PyBytes_AS_STRING(batch)
         cdef uint64_t size = PyBytes_GET_SIZE(batch)
         cdef int64_t first = 0
@@ -333,7 +340,7 @@ cdef class Appender(Handle):
                                              &first)
                 if status == PL_OK:
                     return first
-                self.after_slice(status, deadline)
+                self.after_slice(status, deadline, how_to_go_on(appended))
         finally:
             self.leave()
 
