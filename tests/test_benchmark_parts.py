@@ -5,6 +5,7 @@ import signal
 import sys
 from pathlib import Path
 
+import click
 import numpy as np
 import pytest
 
@@ -20,6 +21,7 @@ from pylog.benchmark import (
     throughput,
     timing,
 )
+from pylog.benchmark.command import fit_file_system
 from pylog.benchmark.rows import Row
 from pylog.benchmark.runner import Run
 from pylog.benchmark.settings import WORKLOADS, Limits, Settings, need_settings
@@ -324,7 +326,19 @@ def test_file_system_in_memory_is_told(capsys):
     run.machine["file_system"] = "tmpfs"
     table.show(run, None)
 
-    assert "a sync does nothing" in capsys.readouterr().out
+    assert "nothing was on a disk" in capsys.readouterr().out
+
+
+def test_fsync_is_left_out_where_nothing_is_durable(capsys):
+    assert fit_file_system(Settings(), "ext4") == Settings()
+    assert fit_file_system(Settings(), "tmpfs").only == WORKLOADS[:-1]
+    assert "fsync is left out" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("only", [("fsync",), ("append", "fsync")])
+def test_fsync_that_is_asked_for_in_memory_is_refused(only):
+    with pytest.raises(click.ClickException, match="tmpfs, which keeps nothing"):
+        fit_file_system(Settings(only=only), "tmpfs")
 
 
 def test_paced_row_has_no_speed():

@@ -5,6 +5,7 @@ import json
 import os
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -103,6 +104,7 @@ def bench(
     need_place_for(json_path)
     old = comparison.load(against) if against else None
     machine = hardware.describe(directory)
+    settings = fit_file_system(settings, str(machine["file_system"]))
     if old and against:
         comparison.need_same(old, settings, against)
         warn_of_other_machine(old.machine, machine)
@@ -124,6 +126,18 @@ def bench(
     show(run, None if old is None else comparison.pairs(old, run))
     if json_path:
         json_path.write_text(told, encoding="utf-8")
+
+
+def fit_file_system(settings: Settings, kind: str) -> Settings:
+    """Leaves `fsync` out where a log cannot be durable; who asks for it by name is refused."""
+    if kind not in hardware.IN_MEMORY or "fsync" not in settings.only:
+        return settings
+    if settings.only != WORKLOADS:
+        raise click.ClickException(
+            f"the file system is {kind}, which keeps nothing over a power loss: leave fsync out of "
+            "--only, or name a directory on a disk")
+    click.echo(f"warning: fsync is left out: {kind} keeps nothing over a power loss", err=True)
+    return replace(settings, only=tuple(name for name in WORKLOADS if name != "fsync"))
 
 
 def need_place_for(json_path: Path | None) -> None:

@@ -10,6 +10,7 @@ from pylog import _native
 
 Machine = dict[str, str | int | float]
 
+IN_MEMORY = ("tmpfs", "ramfs")    # file systems that keep nothing over a reboot
 # No other machine, though these differ.
 MAY_DIFFER = ("pylog", "load")
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pylog.benchmark.comparison import Pair
-from pylog.benchmark.hardware import line_of
+from pylog.benchmark.hardware import IN_MEMORY, line_of
 from pylog.benchmark.rows import Row
 from pylog.benchmark.runner import Run
 from pylog.benchmark.settings import Settings
@@ -19,7 +19,6 @@ LOOPS = ("Times are of single calls, as the clock gave them: the loop alone (for
 PACED = ("append is measured twice, records/s without a clock between the calls; a process's first "
          "append does not count. Pings are paced, so they have no records/s. - is where too few "
          "calls were timed to tell.")
-IN_MEMORY = ("tmpfs", "ramfs")
 NOISE = "One run each: on a machine with other work, differences below a fifth may be its own."
 
 
@@ -103,7 +102,7 @@ def show(run: Run, pairs: Sequence[Pair] | None) -> None:
     notes = [*synced_lines(run.rows), LOOPS, PACED]
     tables = [table_of_speeds(run.rows), table_of_times(run.rows)]
     if run.machine["file_system"] in IN_MEMORY:
-        notes.insert(0, "This file system is in memory: a sync does nothing, a reboot takes all.")
+        notes.insert(0, "This file system is in memory: nothing was on a disk, a reboot takes all.")
     if pairs is not None:
         tables.append(table_of_pairs(pairs))
         notes.append(NOISE)
