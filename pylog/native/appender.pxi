@@ -348,8 +348,8 @@ cdef class Appender(Handle):
         """Appends the n values payload[positions[i]:positions[i + 1]]; returns the first offset.
 
         payload: one contiguous buffer (numpy, Arrow, bytes). positions: n + 1 rising int64.
-        timestamps: None, one int, or n int64. Nothing is compressed. Cost: as
-        append_many, without the objects.
+        timestamps: None, one int, or n int64. Nothing is compressed. Cost, errors and
+        `appended`: as append_many, without the objects.
         """
         self.check_writable()
         cdef Py_buffer buffer

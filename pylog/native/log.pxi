@@ -12,8 +12,9 @@ cdef class Log(Appender):
     def flush(self):
         """Makes everything appended so far durable; returns when it is.
 
-        All threads and processes that flush at once share one fdatasync. Raises DurabilityError
-        when the disk refuses: the log then takes no more appends.
+        All threads and processes that flush at once share one fdatasync, which is the cost. Raises
+        DurabilityError when the disk refuses: the log then takes no more appends; ReadOnlyLogError,
+        PylogTimeoutError (a stopped process holds a lock).
         """
         self.check_writable()
         self.flush_to(pl_log_end(self.log))
@@ -113,7 +114,8 @@ cdef class Log(Appender):
     def batches(self, offset):
         """Whole batches from the one that bears `offset` on, as memoryviews, for relaying.
 
-        Valid Kafka bytes, not decoded and not copied but for the open tail (a finished copy).
+        Valid Kafka bytes, not decoded and not copied but for the open tail (a finished copy). Cost:
+        a header and, on first touch, a CRC each. Raises OffsetOutOfRangeError, CorruptRecordError.
         """
         cdef int64_t start = self.offset_of(offset)
         self.check_open()
@@ -245,6 +247,7 @@ cdef class Log(Appender):
 
     @property
     def closed(self):
+        """True from the call of close() on."""
         return self.log == NULL or self.is_closing or self.log.is_closed != 0
 
     def _options(self):
