@@ -36,16 +36,16 @@ WARM_UP = 100             # pings that do not count: both processes have just be
 
 def measure_latency(settings: Settings, path: Path) -> list[Row]:
     """Three rows: spinning, blocking, and the stamp alone, which both contain."""
-    rows = [measure_pings(settings, path, is_blocking) for is_blocking in (False, True)]
-    (alone,) = run_together([(stamp_alone, (settings.size,))])
-    return [*rows, Row("(the stamp alone)", "nothing", 0, 0, 0.0, spread_of([alone]), "",
-                       is_paced=True)]
+    spun, slept = path / "spinning", path / "blocking"
+    (sent, alone), received = run_together([(send_all, (spun, slept, settings)),
+                                            (receive_all, (spun, slept))])
+    return [row_of_pings(settings, spun, False, sent[0], received[0]),
+            row_of_pings(settings, slept, True, sent[1], received[1]),
+            Row("(the stamp alone)", "nothing", 0, 0, 0.0, spread_of([alone]), "", is_paced=True)]
 
 
-def measure_pings(settings: Settings, path: Path, is_blocking: bool) -> Row:
-    log_path = path / ("blocking" if is_blocking else "spinning")
-    sent, times = run_together([(send_pings, (log_path, settings, is_blocking)),
-                                (receive_pings, (log_path, is_blocking))])
+def row_of_pings(settings: Settings, log_path: Path, is_blocking: bool, sent: int,
+                 times: Times) -> Row:
     prove(log_path, sent + 1, None)
     if len(times) != sent:
         raise CorruptRecordError(f"{len(times):,} pings arrived of {sent:,}; keep the output, and "
@@ -55,6 +55,15 @@ def measure_pings(settings: Settings, path: Path, is_blocking: bool) -> Row:
     return Row(name, f"one each {pace}", settings.size, sent, 0.0,
                spread_of([times[WARM_UP:] if sent > 2 * WARM_UP else times]),
                UNSYNCED[settings.durability], is_paced=True)
+
+
+def send_all(meet: Meet, spun: Path, slept: Path, settings: Settings) -> tuple[list[int], Times]:
+    alone = stamp_alone(settings.size)
+    return [send_pings(meet, spun, settings, False), send_pings(meet, slept, settings, True)], alone
+
+
+def receive_all(meet: Meet, spun: Path, slept: Path) -> list[Times]:
+    return [receive_pings(meet, spun, False), receive_pings(meet, slept, True)]
 
 
 def send_pings(meet: Meet, path: Path, settings: Settings, is_blocking: bool) -> int:
@@ -123,11 +132,10 @@ def silence() -> PylogTimeoutError:
                              "that has a core to spare")
 
 
-def stamp_alone(meet: Meet, size: int) -> Times:
+def stamp_alone(size: int) -> Times:
     """A stamp made, joined, taken apart and compared, with no log between."""
     filler, pack, unpack, now = bytes(size - STAMP.size), STAMP.pack, STAMP.unpack_from, clock
     times: list[int] = []
-    meet()
     for _ in range(ALONE_CALLS):
         value = pack(now()) + filler
         seen = now()

@@ -19,11 +19,14 @@ THREADS = (1, 8)
 
 
 def measure_fsync(settings: Settings, path: Path) -> list[Row]:
-    return [measure_threads(settings, path / str(count), count) for count in THREADS]
+    """A log for each number of threads, one after the other."""
+    (outcomes,) = run_together([(append_durably, (path, settings))])
+    return [prove_durable(settings, path / str(count), count, *outcome)
+            for count, outcome in zip(THREADS, outcomes, strict=True)]
 
 
-def measure_threads(settings: Settings, path: Path, count: int) -> Row:
-    ((durable, parts),) = run_together([(append_durably, (path, settings, count))])
+def prove_durable(settings: Settings, path: Path, count: int, durable: int,
+                  parts: list[Timed]) -> Row:
     records = sum(part.calls for part in parts)
     if durable != records:
         raise CorruptRecordError(f"{durable:,} records are durable, of {records:,}; keep the "
@@ -33,9 +36,12 @@ def measure_threads(settings: Settings, path: Path, count: int) -> Row:
     return row_of(name, "append(value), durable", settings.size, records, parts, UNSYNCED["fsync"])
 
 
-def append_durably(
-    meet: Meet, path: Path, settings: Settings, count: int,
-) -> tuple[int, list[Timed]]:
+def append_durably(meet: Meet, path: Path, settings: Settings) -> list[tuple[int, list[Timed]]]:
+    meet()
+    return [append_in_threads(path / str(count), settings, count) for count in THREADS]
+
+
+def append_in_threads(path: Path, settings: Settings, count: int) -> tuple[int, list[Timed]]:
     """The durable offset at the end, and what each thread took."""
     values, parts = pool(settings.size, 0), list[Timed]()
     failures: list[Exception] = []
@@ -48,7 +54,6 @@ def append_durably(
 
     with pylog.Log(path, durability="fsync") as log:
         threads = [threading.Thread(target=loop) for _ in range(count)]
-        meet()
         for thread in threads:
             thread.start()
         for thread in threads:
