@@ -102,7 +102,7 @@ static pl_status insert_seen(pl_checker *self, producer *p, int64_t at, uint64_t
     p->room = room;
   }
   memmove(p->seen + at + 1, p->seen + at, (size_t)(p->count - at) * sizeof *p->seen);
-  p->seen[at] = (pl_seen){sequence, sequence + 1, offset};
+  p->seen[at] = (pl_seen){sequence, sequence + 1, offset, offset};
   p->count++;
   return PL_OK;
 }
@@ -127,10 +127,12 @@ static pl_status take_unexpected(pl_checker *self, producer *p, const pl_stamp *
   bool joins_above = low < p->count && p->seen[low].start == s + 1;
   if (joins_below && joins_above) {
     below->end = p->seen[low].end;
+    below->last_offset = p->seen[low].last_offset;
     memmove(p->seen + low, p->seen + low + 1, (size_t)(p->count - low - 1) * sizeof *p->seen);
     p->count--;
   } else if (joins_below) {
     below->end++;
+    below->last_offset = offset;
   } else if (joins_above) {
     p->seen[low].start = s;
     p->seen[low].offset = offset;
@@ -156,6 +158,7 @@ static pl_status take_stamp(pl_checker *self, const pl_stamp *stamp, int64_t off
   self->figures.last_sent_ns = stamp->sent_ns;
   if (__builtin_expect(p->count > 0 && p->seen[p->count - 1].end == stamp->sequence, 1)) {
     p->seen[p->count - 1].end++;
+    p->seen[p->count - 1].last_offset = offset;
     return PL_OK;
   }
   return take_unexpected(self, p, stamp, offset);
@@ -292,6 +295,8 @@ static pl_status take_records(pl_checker *self, pl_slice batch, pl_slice records
     PL_TRY(take(self, offset, record.key, record.value));
   }
   if (p != end) find(self, PL_FOUND_TORN_BATCH, base, base + count, NULL);
+  else if (self->figures.next_offset >= 0 && self->figures.next_offset <= base + last)
+    find(self, PL_FOUND_GAP, self->figures.next_offset, self->figures.next_offset, NULL);
   return PL_OK;
 }
 

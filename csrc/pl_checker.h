@@ -44,10 +44,11 @@ typedef struct pl_finding {
   uint32_t kind, incarnation;
 } pl_finding;
 
-/* Sequences [start, end), seen; `offset` is where `start` stands. */
+/* Sequences [start, end), seen. At `offset` stands `start`, at `last_offset` the one before `end`:
+ * whether records are missing in front of a cut or behind it. */
 typedef struct pl_seen {
   uint64_t start, end;
-  int64_t offset;
+  int64_t offset, last_offset;
 } pl_seen;
 
 typedef struct pl_checker pl_checker;

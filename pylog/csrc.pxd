@@ -276,7 +276,7 @@ cdef extern from "pl_checker.h" nogil:
         uint32_t kind, incarnation
     ctypedef struct pl_seen:
         uint64_t start, end
-        int64_t offset
+        int64_t offset, last_offset
     ctypedef struct pl_checker_figures:
         int64_t next_offset, records, batches, bytes, cuts
         uint64_t run, last_sent_ns, memory_bytes

@@ -143,7 +143,8 @@ cdef class Checker:
                  "incarnation": found[i].incarnation} for i in range(n)]
 
     def seen(self, producer):
-        """The sequences of a producer that were seen: tuples (start, end, offset of start)."""
+        """The sequences of a producer that were seen: tuples (start, end, offset, last offset)."""
         cdef const pl_seen *seen
         cdef int64_t i, n = pl_checker_seen(self.c, producer, &seen)
-        return [(seen[i].start, seen[i].end, seen[i].offset) for i in range(n)]
+        return [(seen[i].start, seen[i].end, seen[i].offset, seen[i].last_offset)
+                for i in range(n)]

@@ -21,7 +21,7 @@ import pylog
 from pylog import _native
 from pylog.errors import PylogError
 from pylog.report import Report
-from pylog.stress.passage import Passage
+from pylog.stress.passage import Passage, place_of
 from pylog.stress.settlement import Balance, settle
 from pylog.stress.sightings import Sightings
 
@@ -74,7 +74,9 @@ def examine(layout: Layout, notes: Sightings, run: int = 0, seed: int = 0) -> Ex
     passage.walk(layout.log)
     report = pylog.check(layout.log)
     starts_late = report.start_offset > 0
-    balance = settle(passage.checker, layout.producers(), notes, starts_late)
+    balance = settle(passage.checker, layout.producers(), notes, starts_late, report.gaps)
+    for start, end in report.gaps:
+        notes.note("cut", f"offsets {start} to {end - 1} were skipped", offset=end)
     for finding in report.findings:
         if finding.severity != "notice":
             notes.note("damaged-structure", finding.what, offset=finding.offset,
@@ -107,7 +109,7 @@ def probe_once(log: pylog.Log, notes: Sightings, offset: int) -> None:
         if not len(chunk):
             return    # behind the last record, in a gap
         record = chunk[0]
-        if record.offset < offset:
+        if record.offset < offset or (record.offset > offset and place_of(log.path, offset)):
             notes.note("lying-index", f"asked for {offset}, got {record.offset}", offset=offset)
         found = log.offset_for_time(record.timestamp)
         if found is None or found > record.offset:

@@ -113,10 +113,14 @@ class Passage:
         for name, count in found.items():
             new = count - self.noted[name]
             for finding in self.checker.findings(name)[self.noted[name]:]:
-                known = {key: finding[key] for key in ("offset", "producer", "sequence")
-                         if finding[key] >= 0}
-                self.notes.note(name, sentence(name, finding), file=file and str(file),
-                                position=position, **known)
+                known: dict[str, Any] = {
+                    key: finding[key] for key in ("offset", "producer", "sequence")
+                    if finding[key] >= 0}
+                if name == "inconsistent-offset":    # found at the end of its block
+                    known["end_offset"] = finding["offset"] + _native.FOLD_RECORDS
+                else:
+                    known |= {"file": file and str(file), "position": position}
+                self.notes.note(name, sentence(name, finding), **known)
                 new -= 1
             if new:
                 self.notes.note(name, count=new)
@@ -157,7 +161,7 @@ def place_of(directory: Path, offset: int) -> tuple[str, int] | None:
         place = walker.position
         while (found := walker.step()) and not found["fault"]:
             if found["last_offset"] >= offset:
-                return str(files[at]), place
+                return (str(files[at]), place) if found["base_offset"] <= offset else None
             place = walker.position
     finally:
         window.close()

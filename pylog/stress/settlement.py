@@ -3,6 +3,9 @@
 Everything below a ledger's `settled` was acknowledged, but for its spans. So what is missing, and
 what is there though nobody sent it, is arithmetic on sorted intervals: no record is looked at
 again.
+
+What is missing in front of a cut is the tail that a recovery lost, also where the producer went on
+behind the cut: there the lost records are no suffix of what it sent, but of what stood there.
 """
 
 from collections.abc import Iterable, Iterator
@@ -31,16 +34,18 @@ def settle(
     ledgers: Iterable[_native.Ledger],
     notes: Sightings,
     starts_late: bool = False,
+    cuts: Iterable[Interval] = (),
 ) -> Balance:
     """Notes every record that is missing or should not be there.
 
     `starts_late`: what the log held first was deleted, and nobody can say whether it was there.
+    `cuts`: offsets that recoveries skipped.
     """
     balance = Balance()
-    lost = "truncated-tail" if checker.figures()["cuts"] else "lost-write"
+    cuts = list(cuts)
     for ledger in ledgers:
         account = Account(ledger, checker.seen(ledger.producer), starts_late)
-        account.note_missing(notes, lost)
+        account.note_missing(notes, cuts)
         account.note_unwanted(notes)
         account.add_to(balance)
     return balance
@@ -50,14 +55,15 @@ class Account:
     """One producer: its ledger, and the intervals of sequences that were seen."""
 
     def __init__(
-        self, ledger: _native.Ledger, seen: list[tuple[int, int, int]], starts_late: bool
+        self, ledger: _native.Ledger, seen: list[tuple[int, int, int, int]], starts_late: bool
     ) -> None:
         self.producer = ledger.producer
         self.settled = ledger.settled    # first: it only grows, and the spans below it stay
         self.spans = ledger.spans
         self.sent = ledger.sent
-        self.seen = [(start, end) for start, end, _ in seen]
-        self.offsets = {start: offset for start, _, offset in seen}
+        self.seen = [(start, end) for start, end, _, _ in seen]
+        self.offsets = {start: offset for start, _, offset, _ in seen}
+        self.last_offsets = {end: offset for _, end, _, offset in seen}
         doubtful = [(start, end) for start, end, _ in self.spans]
         first = (self.seen[0][0] if seen else self.settled) if starts_late else 0
         self.acknowledged = list(minus([(0, self.settled)], doubtful))
@@ -65,15 +71,19 @@ class Account:
         self.failed = [(start, end) for start, end, is_failed in self.spans if is_failed]
         self.open = [*minus(doubtful, self.failed), (self.settled, self.sent)]
 
-    def note_missing(self, notes: Sightings, lost: str) -> None:
-        """What was acknowledged and not seen; `lost` names what is missing at the end."""
+    def note_missing(self, notes: Sightings, cuts: list[Interval]) -> None:
+        """What was acknowledged and not seen."""
         for start, end in minus(self.expected, self.seen):
             later = next((first for first, _ in self.seen if first >= end), None)
-            name, follows = lost, "nothing of it follows"
-            if later is not None:
-                name = "hole"
-                follows = f"the next that is there stands at offset {self.offsets[later]}"
-            self._note(notes, name, start, end, follows, offset=self.offsets.get(later or -1))
+            after = None if later is None else self.offsets[later]
+            before = max((offset for last, offset in self.last_offsets.items() if last <= start),
+                         default=-1)
+            name = "lost-write" if after is None else "hole"
+            if any(before < cut and (after is None or after >= resumed) for cut, resumed in cuts):
+                name = "truncated-tail"
+            follows = "nothing of it follows" if after is None else (
+                f"the next that is there stands at offset {after}")
+            self._note(notes, name, start, end, follows, offset=after)
 
     def note_unwanted(self, notes: Sightings) -> None:
         """What was seen, and never sent or promised not to be there."""

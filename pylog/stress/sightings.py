@@ -51,11 +51,13 @@ class Sightings:
         self.path = path
         self.by = by
         self.counts: Counter[str] = Counter()
+        self.described: Counter[str] = Counter()
 
     def note(self, anomaly: str, what: str = "", count: int = 1, **known: Any) -> None:
         """Cost: a write(2)."""
         self.counts[ANOMALIES[anomaly].name] += count
-        if self.counts[anomaly] - count >= KEPT:
+        self.described[anomaly] += bool(what)    # not `count`: one of them may be thousands
+        if self.described[anomaly] > KEPT:
             what, known = "", {}
         line = json.dumps(Sighting(anomaly, what, count=count, by=self.by, **known).to_dict())
         descriptor = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
