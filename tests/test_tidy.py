@@ -43,7 +43,8 @@ FLOORS = {
     "benchmark.pings": 14, "benchmark.syncs": 14, "benchmark.runner": 15,
     "benchmark.comparison": 16, "benchmark.table": 17, "benchmark.command": 18,
     "stress": 10, "stress.anomalies": 10, "stress.sightings": 11, "stress.passage": 12,
-    "stress.settlement": 12, "stress.examination": 13,
+    "stress.settlement": 12, "stress.examination": 13, "stress.editor": 10,
+    "stress.planting": 11, "stress.trial": 14,
     "cli": 20,
     "__main__": 21,
 }

@@ -1,0 +1,187 @@
+"""`--plant`: what is planted in a good log is found, named and placed, and nothing else is."""
+
+import ast
+import dataclasses
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+from aiokafka.record._crc32c import crc as crc32c_of_others
+
+import pylog
+from pylog.stress import editor, planting, trial
+from pylog.stress.anomalies import ANOMALIES, ROWS
+from pylog.stress.editor import LogFiles
+from pylog.stress.planting import Planted, Spot
+from pylog.stress.sightings import Sighting
+
+PLANTED = {plant.anomaly for plant in planting.PLANTS} | {"lying-index"}
+
+
+@pytest.fixture(scope="module")
+def good(tmp_path_factory, request):
+    return trial.make_good_run(tmp_path_factory.mktemp("run") / "good",
+                               request.config.option.seed)
+
+
+@pytest.fixture(scope="module")
+def rows(tmp_path_factory, request):
+    """All plants, tried once."""
+    directory = tmp_path_factory.mktemp("trial")
+    return list(trial.planted(["all"], request.config.option.seed, directory))
+
+
+def test_log_with_nothing_planted_has_nothing_told_of_it(rows):
+    unplanted = rows[0]
+
+    assert unplanted.found == {}
+    assert unplanted.is_right
+
+
+def test_every_plant_is_found_named_and_placed(rows):
+    assert [row for row in rows if not row.is_right] == [], trial.table(rows)
+    assert len(rows) == 1 + len(planting.PLANTS) + 2
+
+
+def test_what_a_plant_implies_is_no_excuse_for_missing_it(rows):
+    for row in rows[1:]:
+        assert row.found[row.anomaly] > 0, row
+
+
+def test_every_anomaly_is_planted_or_says_why_not():
+    assert PLANTED | planting.NOT_PLANTED.keys() == ANOMALIES.keys()
+    assert PLANTED.isdisjoint(planting.NOT_PLANTED)
+    assert all(len(why) > 10 for why in planting.NOT_PLANTED.values())
+
+
+def test_plants_imply_only_names_of_the_catalogue():
+    for plant in planting.PLANTS:
+        assert plant.implies <= {row.name for row in ROWS}, plant
+        assert plant.anomaly not in plant.implies, plant
+        assert plant.what, plant
+
+
+@pytest.mark.parametrize("module", [editor, planting])
+def test_planting_shares_no_code_with_what_it_tests(module):
+    tree = ast.parse(Path(module.__file__).read_text())
+    imported = {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
+    imported |= {name.name for node in ast.walk(tree) if isinstance(node, ast.Import)
+                 for name in node.names}
+
+    ours = {name for name in imported if name.split(".")[0] == "pylog"}
+    assert ours <= {"pylog.stress.editor"}
+    assert imported - ours <= {*sys.stdlib_module_names, "collections.abc", "lz4.frame"}
+
+
+def test_editor_writes_a_log_back_byte_by_byte(good, tmp_path):
+    copy = shutil.copytree(good / "log", tmp_path / "log")
+    before = {file.name: file.read_bytes() for file in copy.iterdir()}
+
+    files = LogFiles(copy)
+    for batch in files.batches():
+        if not batch.attributes & 7:    # frames of lz4 need not come out the same
+            batch.put(batch.entries())
+    files.save()
+
+    assert {file.name: file.read_bytes() for file in copy.iterdir()} == before
+
+
+@pytest.mark.parametrize("data", [b"", b"\0", b"123456789", bytes(range(256)) * 3])
+def test_editors_crc_is_castagnolis(data):
+    assert editor.crc32c(data) == crc32c_of_others(data)
+
+
+@pytest.mark.parametrize("number", [0, -1, 1, 63, 64, -65, 300, -(1 << 31), (1 << 62)])
+def test_editors_varints_come_back(number):
+    assert editor.read_varint(b"x" + editor.varint(number), 1)[0] == number
+
+
+def test_same_seed_plants_the_same(tmp_path):
+    first, second = (
+        [dataclasses.replace(row, seconds=0, found={}) for row in
+         trial.planted(["zombie-write", "reordered"], 5, tmp_path / name)][1:]
+        for name in ("a", "b"))
+
+    assert [row.what for row in first] == [row.what for row in second]
+    assert len(first) == 2
+
+
+def test_only_the_plants_that_are_named_are_tried(tmp_path):
+    found = list(trial.planted(["hole"], 1, tmp_path))
+
+    assert [row.anomaly for row in found] == ["", "hole", "hole"]
+
+
+@pytest.mark.parametrize("name", ["stuck-reader", "untold-damage", "no-such-anomaly", "", "ALL"])
+def test_name_that_cannot_be_planted_is_refused_with_the_reason(name):
+    with pytest.raises(ValueError, match="cannot be planted: "):
+        next(trial.planted([name]))
+
+
+# ---- the judge: it must be able to say no ---------------------------------------------------
+
+
+def planted_at(**known):
+    return Planted("hole", "something", Spot(**known), frozenset())
+
+
+@pytest.mark.parametrize(("sighting", "spot"), [
+    ({"offset": 5}, {"offset": 6}),
+    ({"offset": 5, "end_offset": 9}, {"offset": 9}),
+    ({"offset": 5}, {"producer": 1, "sequence": 2}),
+    ({"producer": 1, "sequence": 7, "count": 3}, {"producer": 1, "sequence": 10}),
+    ({"producer": 1, "sequence": 7, "count": 3}, {"producer": 2, "sequence": 8}),
+    ({"file": "a", "position": 3}, {"file": "a", "position": 4}),
+    ({"file": "a", "position": 3}, {"file": "b", "position": 3}),
+    ({"offset": 5, "file": "a"}, {"offset": 5, "file": "b"}),
+    ({"offset": 5, "anomaly": "lost-write"}, {"offset": 5}),
+    ({}, {"offset": 5}),
+    ({}, {}),
+])
+def test_sighting_of_another_place_is_not_taken_for_the_planted_one(sighting, spot):
+    assert not trial.agrees(Sighting(**{"anomaly": "hole", **sighting}), planted_at(**spot))
+
+
+@pytest.mark.parametrize(("sighting", "spot"), [
+    ({"offset": 5, "end_offset": 9}, {"offset": 8}),
+    ({"producer": 1, "sequence": 7, "count": 3}, {"producer": 1, "sequence": 9}),
+    ({"file": "a", "position": 3, "offset": 1}, {"file": "a", "position": 3}),
+])
+def test_sighting_of_the_place_is_taken(sighting, spot):
+    assert trial.agrees(Sighting("hole", **sighting), planted_at(**spot))
+
+
+def test_row_is_right_only_when_found_named_and_placed():
+    row = trial.Row("hole", "what", "where", {"hole": 1})
+
+    assert row.is_right
+    for change in ({"found": {}}, {"unexpected": ("duplicate",)}, {"is_placed": False}):
+        assert not dataclasses.replace(row, **change).is_right
+    assert not trial.Row("", "nothing planted", "", {"hole": 1}, ("hole",)).is_right
+
+
+def test_table_has_a_line_for_each_row_and_counts_the_right_ones(rows):
+    text = trial.table([*rows, trial.Row("hole", "what", "where")])
+
+    assert text.count("\n") == len(rows) + 3
+    assert "NOT FOUND" in text
+    assert text.endswith(f"{len(rows)} of {len(rows) + 1} right\n")
+
+
+# ---- what no plant can show -------------------------------------------------------------------
+
+
+def test_loss_in_front_of_an_epoch_looks_like_a_recoverys(good, tmp_path):
+    """The limit of what files can say: no file tells where the log ended before the epoch."""
+    copy = shutil.copytree(good, tmp_path / "copy")
+    files = LogFiles(copy / "log")
+    start = files.epochs[-1][1]
+    at = next(at for at, segment in enumerate(files.segments) if segment.base == start)
+    (copy / "log" / files.segments[at - 1].name(".log")).unlink()
+
+    told = {sighting.anomaly for sighting in trial.look_at(copy)}
+
+    assert {"truncated-tail", "cut"} <= told
+    assert not any(row.name == "hole" for row in ROWS if row.name in told)
+    assert pylog.check(copy / "log").gaps == [(files.segments[at - 1].base, start)]
