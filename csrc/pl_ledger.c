@@ -2,6 +2,7 @@
 #include "pl_ledger.h"
 
 #include <fcntl.h>
+#include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -10,15 +11,8 @@
 static const char MAGIC[8] = {'p', 'l', 'L', 'E', 'D', 'G', 'E', 'R'};
 enum { LAYOUT = 1 };
 
-static pl_status identify(pl_ledger *self, const char *path, uint64_t run, uint32_t producer) {
-  static const char blank[8];
-  if (!memcmp(self->magic, blank, 8) && run) {
-    self->layout = LAYOUT;
-    self->producer = producer;
-    self->run = run;
-    atomic_thread_fence(memory_order_release);
-    memcpy(self->magic, MAGIC, 8);
-  }
+static pl_status identify(const pl_ledger *self, const char *path, uint64_t run,
+                          uint32_t producer) {
   if (memcmp(self->magic, MAGIC, 8) || self->layout != LAYOUT)
     return pl_fail(PL_ERR_FORMAT, path, "this is no ledger of this version of pylog; remove it");
   if (atomic_load(&self->span_count) > PL_LEDGER_SPANS)
@@ -30,32 +24,47 @@ static pl_status identify(pl_ledger *self, const char *path, uint64_t run, uint3
   return PL_OK;
 }
 
-static pl_status map_ledger(int fd, const char *path, bool is_new, uint8_t **data) {
+static pl_status map_ledger(const char *path, int flags, bool is_new, pl_ledger **out) {
+  int fd;
   uint64_t size;
+  uint8_t *data = NULL;
+  PL_TRY(pl_file_open(path, flags, &fd));
   /* Real blocks: a full disk must not become a SIGBUS in the middle of a run. */
-  if (is_new) PL_TRY(pl_file_reserve(fd, path, sizeof(pl_ledger), 0));
-  PL_TRY(pl_file_size(fd, path, &size));
-  if (size != sizeof(pl_ledger))
-    return pl_fail(PL_ERR_FORMAT, path, "this is no ledger: %llu bytes instead of %zu; remove it",
-                   (unsigned long long)size, sizeof(pl_ledger));
-  return pl_file_map(fd, path, sizeof(pl_ledger), is_new, data);
+  pl_status status = is_new ? pl_file_reserve(fd, path, sizeof(pl_ledger), 0) : PL_OK;
+  if (status == PL_OK) status = pl_file_size(fd, path, &size);
+  if (status == PL_OK && size != sizeof(pl_ledger))
+    status = pl_fail(PL_ERR_FORMAT, path, "this is no ledger: %llu bytes, not %zu; remove it",
+                     (unsigned long long)size, sizeof(pl_ledger));
+  if (status == PL_OK)
+    status = pl_file_map(fd, path, sizeof(pl_ledger), (flags & O_ACCMODE) != O_RDONLY, &data);
+  pl_file_close(fd);
+  *out = (pl_ledger *)(void *)data;
+  return status;
+}
+
+/* Under another name first: who is killed in here leaves no half ledger. */
+static pl_status make_ledger(const char *path, uint64_t run, uint32_t producer) {
+  char unfinished[PL_PATH_MAX];
+  pl_ledger *made;
+  if (snprintf(unfinished, sizeof unfinished, "%s.tmp", path) >= (int)sizeof unfinished)
+    return pl_fail(PL_ERR_CONFIG, path, "the path is too long; use a shorter one");
+  PL_TRY(map_ledger(unfinished, O_RDWR | O_CREAT | O_TRUNC, true, &made));
+  memcpy(made->magic, MAGIC, 8);
+  made->layout = LAYOUT;
+  made->producer = producer;
+  made->run = run;
+  pl_ledger_close(made);
+  return pl_file_rename(unfinished, path);
 }
 
 pl_status pl_ledger_open(const char *path, uint64_t run, uint32_t producer, pl_ledger **out) {
-  int fd;
-  uint8_t *data = NULL;
-  PL_TRY(pl_file_open(path, run ? O_RDWR | O_CREAT : O_RDONLY, &fd));
-  pl_status status = map_ledger(fd, path, run != 0, &data);
-  pl_file_close(fd);
-  if (status != PL_OK) return status;
-  pl_ledger *self = (pl_ledger *)(void *)data;
-  status = identify(self, path, run, producer);
-  if (status != PL_OK) {
-    pl_ledger_close(self);
-    return status;
-  }
-  *out = self;
-  return PL_OK;
+  pl_ledger *self;
+  if (run && !pl_file_exists(path)) PL_TRY(make_ledger(path, run, producer));
+  PL_TRY(map_ledger(path, run ? O_RDWR : O_RDONLY, false, &self));
+  pl_status status = identify(self, path, run, producer);
+  if (status == PL_OK) *out = self;
+  else pl_ledger_close(self);
+  return status;
 }
 
 void pl_ledger_close(pl_ledger *self) { pl_file_unmap((uint8_t *)self, sizeof(pl_ledger)); }

@@ -11,7 +11,8 @@ from typing import Any
 
 import click
 
-from pylog.benchmark import comparison, hardware
+from pylog import hardware
+from pylog.benchmark import comparison
 from pylog.benchmark.ground import ground, need_directory, need_room, size_text
 from pylog.benchmark.runner import Run, measure
 from pylog.benchmark.settings import (

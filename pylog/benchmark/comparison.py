@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pylog.benchmark.hardware import Machine
 from pylog.benchmark.runner import FORMAT, KIND, Run
 from pylog.benchmark.settings import Settings
 from pylog.errors import ConfigurationError
+from pylog.hardware import Machine
 
 NUMBERS = ("records_per_second", "p50_ns", "p99_ns")
 

@@ -7,12 +7,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from pylog.benchmark.hardware import Machine
 from pylog.benchmark.pings import measure_latency
 from pylog.benchmark.rows import Row
 from pylog.benchmark.settings import WORKLOADS, Settings
 from pylog.benchmark.syncs import measure_fsync
 from pylog.benchmark.throughput import MEASURES, measure_loop
+from pylog.hardware import Machine
 
 KIND = "pylog bench"
 FORMAT = 1

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from pylog.benchmark.comparison import Pair
-from pylog.benchmark.hardware import IN_MEMORY, line_of
 from pylog.benchmark.rows import Row
 from pylog.benchmark.runner import Run
 from pylog.benchmark.settings import Settings
+from pylog.hardware import IN_MEMORY, line_of
 from pylog.report import counted
 
 UNITS = ((1_000, 1, "ns"), (1_000_000, 1_000, "us"), (1_000_000_000, 1_000_000, "ms"))

@@ -84,6 +84,8 @@ ROWS = (
             "stage"),
     Anomaly("broken-worker", "a process ended by an error or a signal that nobody sent", "stage",
             excused_by=("truncate", "limits")),
+    Anomaly("unexpected-error", "a call raised what no fault of the run explains", "writer"),
+    Anomaly("fork-accepted", "a log opened before a fork was of use after it", "writer"),
     Anomaly("indeterminate-write", "its call raised or its writer was killed: there or not",
             "ledger", is_documented=True),
     Anomaly("cut", "offsets were skipped at a new epoch, as after every recovery with a loss",

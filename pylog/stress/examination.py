@@ -4,6 +4,7 @@
     DIR/ledgers/       one file a producer or reader: producer-7, reader-2
     DIR/folds          a hash for every 4,096 offsets, of whoever came by first
     DIR/sightings      what the processes saw go wrong, a line each
+    DIR/figures.json   what the watcher counted
     DIR/report.json    the verdict
 
 It walks the files as bytes with a fresh checker, settles with the ledgers, has `pylog.check` prove
@@ -60,12 +61,16 @@ class Layout:
         return self.directory / "sightings"
 
     @property
+    def figures(self) -> Path:
+        return self.directory / "figures.json"
+
+    @property
     def report(self) -> Path:
         return self.directory / "report.json"
 
     def producers(self) -> list[_native.Ledger]:
         """The producers' ledgers, opened to be read."""
-        return [_native.Ledger(path) for path in sorted(self.ledgers.glob("producer-*"))]
+        return [_native.Ledger(path) for path in sorted(self.ledgers.glob("producer-*[0-9]"))]
 
 
 def examine(layout: Layout, notes: Sightings, run: int = 0, seed: int = 0) -> Examination:

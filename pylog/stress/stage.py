@@ -1,0 +1,284 @@
+"""The stage: one run, from an empty directory to its verdict.
+
+    1  faults   writers and readers work, faults begin and end as planned; nothing wrong may happen
+    2  quiet    all faults are undone: the log must take appends again
+    3  stop     the writers end; all that was acknowledged must be seen within ten seconds
+    4  settle   the watcher settles with the ledgers; then the files are examined at rest
+
+Who dies in 1 is replaced at once, under the same number and with the same ledger. The stage forks
+and kills, reads ledgers and the board, and never touches the log.
+"""
+
+import heapq
+import shutil
+import signal
+import time
+from collections import Counter
+from collections.abc import Callable
+from functools import partial
+from itertools import count
+from pathlib import Path
+
+import pylog
+from pylog import _native
+from pylog.errors import ConfigurationError
+from pylog.stress.board import Board, Phase
+from pylog.stress.cast import Cast, Member
+from pylog.stress.disk import SmallDisk
+from pylog.stress.examination import Examination, Layout, examine
+from pylog.stress.inspection import inspect
+from pylog.stress.nemesis import FAULTS, Event, send
+from pylog.stress.plan import Fault, Plan
+from pylog.stress.reading import Reader
+from pylog.stress.sightings import Sightings
+from pylog.stress.watching import clean, watch
+from pylog.stress.writing import Writer
+
+TICK_SECONDS = 0.005
+SHOW_SECONDS = 0.25
+FOLD_BLOCKS = 1 << 22    # 17 milliard offsets, in a sparse file of 32 MiB
+INSPECTION = "inspector"
+
+
+class Stage:
+    """One run of one plan. `show`, if given, is called four times a second."""
+
+    def __init__(self, plan: Plan, directory: Path,
+                 show: Callable[["Stage"], None] | None = None) -> None:
+        self.plan = plan
+        self.layout = Layout(directory)
+        self.show = show
+        self.board = Board()
+        self.events: list[Event] = []
+        self.counts: Counter[str] = Counter()
+        self.undos: list[tuple[float, int, Event, Callable[[], None]]] = []
+        self.ballast: Path | None = None
+        self.is_over = self.was_interrupted = False
+        self.numbers = count()
+        self.began = self.shown = 0.0
+
+    # ---- the run
+
+    def run(self) -> Examination | None:
+        """Plays the plan. None: it was interrupted."""
+        prepare(self.layout)
+        self.notes = Sightings(self.layout.sightings, "stage")
+        self.cast = Cast(self.notes)
+        with SmallDisk.under(self.layout.log, self.plan) as disk:
+            self.ballast = disk.ballast
+            try:
+                self.raise_curtain()
+                self.play_faults()
+                self.play_quiet()
+                self.play_settlement()
+                return examine(self.layout, self.notes, self.plan.run, self.plan.options.seed)
+            except KeyboardInterrupt:
+                self.was_interrupted = True
+                return None
+            finally:
+                self.end_faults()
+                self.clear()
+
+    def raise_curtain(self) -> None:
+        """The log is made, the folds, and everybody started."""
+        options = self.plan.options
+        with self.layout.folds.open("wb") as file:
+            file.truncate(8 * FOLD_BLOCKS)
+        self.must_end(self.start("founder", 0, self.found))
+        self.start("janitor", 0, partial(clean, self.plan, self.layout, self.board))
+        self.start("watcher", 0, partial(watch, self.plan, self.layout, self.board))
+        for index in range(options.readers):
+            self.start("reader", index, partial(self.read, index))
+        for index in range(options.processes):
+            self.start("writer", index, partial(self.write, index))
+        self.began = time.monotonic()
+
+    def found(self) -> None:
+        """Makes the log with the run's options."""
+        options = self.plan.options
+        pylog.Log(
+            self.layout.log,
+            durability=options.durability,    # type: ignore[arg-type]
+            compression=options.compression,
+            segment_bytes=options.segment_bytes,
+            max_message_bytes=max(options.size_max + 4096, 1 << 20)).close()
+
+    def write(self, index: int) -> None:
+        Writer(self.plan, self.layout, self.board, index).run()
+
+    def read(self, index: int) -> None:
+        Reader(self.plan, self.layout, self.board, index).run()
+
+    def play_faults(self) -> None:
+        """All faults at their times."""
+        for fault in self.plan.faults:
+            self.go_on_until(self.began + fault.at)
+            self.begin(fault)
+        self.go_on_until(self.began + self.plan.options.seconds)
+
+    def play_quiet(self) -> None:
+        """No more faults; the log must take appends again."""
+        self.end_faults()
+        self.board.phase = Phase.QUIET
+        before = self.settled()
+        if not self.go_on_while(lambda: self.settled() == before):
+            self.notes.note("unwritable-log", "nothing was acknowledged for "
+                            f"{self.plan.options.quiet_seconds:g} s after the faults")
+        self.board.phase = Phase.STOP
+        if not self.go_on_while(lambda: bool(self.cast.alive("writer", INSPECTION))):
+            self.notes.note("unwritable-log", "a writer did not come back from its call within "
+                            f"{self.plan.options.quiet_seconds:g} s after the faults")
+            self.kill("writer")
+
+    def play_settlement(self) -> None:
+        """Everything acknowledged is to be seen now, by the watcher and by each reader."""
+        self.board.phase = Phase.SETTLE
+        self.go_on_while(lambda: bool(self.cast.alive("watcher", "reader")))
+        seconds = self.plan.options.quiet_seconds
+        if self.cast.alive("watcher"):
+            self.notes.note("unseen", f"the watcher was at {self.board.checked} after "
+                            f"{seconds:g} s, and not at the end")
+        for pid in self.cast.alive("reader"):
+            index = self.cast.members[pid].index
+            ledger = _native.Ledger(self.layout.ledgers / f"reader-{index}")
+            self.notes.note("stuck-reader", f"reader {index} was at {ledger.next} after "
+                            f"{seconds:g} s, and not at the end", offset=ledger.next)
+        self.board.phase = Phase.END
+        self.go_on_while(lambda: bool(self.cast.alive("janitor")))
+
+    # ---- time
+
+    def go_on_until(self, when: float) -> None:
+        """Ends what is due, replaces who died, shows how it goes."""
+        while time.monotonic() < when:
+            self.tick()
+
+    def go_on_while(self, condition: Callable[[], bool]) -> bool:
+        """The same while something holds, at most for the quiet time; whether it ended."""
+        deadline = time.monotonic() + self.plan.options.quiet_seconds
+        while condition():
+            if time.monotonic() > deadline:
+                return False
+            self.tick()
+        return True
+
+    def tick(self) -> None:
+        while self.undos and self.undos[0][0] <= time.monotonic():
+            if not self.end(*heapq.heappop(self.undos)[2:]):
+                break
+        for member in self.cast.bury():
+            self.replace(member)
+        if self.show and time.monotonic() - self.shown > SHOW_SECONDS:
+            self.shown = time.monotonic()
+            self.show(self)
+        time.sleep(TICK_SECONDS)
+
+    # ---- faults
+
+    def begin(self, fault: Fault) -> None:
+        """One fault, and its end in the calendar."""
+        event = Event(time.monotonic(), fault.nemesis, "")
+        undo = FAULTS[fault.nemesis](self, fault, event)
+        if not event.what:
+            self.counts["faults without a target"] += 1
+            return
+        self.events.append(event)
+        self.counts[fault.nemesis] += 1
+        if undo:
+            entry = (time.monotonic() + fault.seconds, next(self.numbers), event, undo)
+            heapq.heappush(self.undos, entry)
+
+    def end(self, event: Event, undo: Callable[[], None]) -> bool:
+        """Ends a fault, but one that is being inspected: later."""
+        if event.pid is not None and self.role_of(event.pid) == INSPECTION:
+            again = (time.monotonic() + TICK_SECONDS, next(self.numbers), event, undo)
+            heapq.heappush(self.undos, again)
+            return False
+        undo()
+        event.until = time.monotonic()
+        return True
+
+    def end_faults(self) -> None:
+        """All of them, now."""
+        while any(self.role_of(event.pid or 0) == INSPECTION for _, _, event, _ in self.undos):
+            self.cast.bury()
+            time.sleep(TICK_SECONDS)
+        while self.undos:
+            self.end(*heapq.heappop(self.undos)[2:])
+
+    def alive(self, *roles: str) -> list[int]:
+        return self.cast.alive(*roles)
+
+    @property
+    def log(self) -> Path:
+        return self.layout.log
+
+    def ask_to_fork(self, choice: int) -> int:
+        """The writer that is to."""
+        index = choice % self.plan.options.processes
+        self.board.ask_to_fork(index)
+        return index
+
+    def inspect(self, event: Event) -> None:
+        """A process that has never seen the log reads the damaged place."""
+        event.pid = self.start(INSPECTION, 0, partial(inspect, self.layout, event))
+
+    # ---- processes
+
+    def start(self, role: str, index: int, work: Callable[[], None]) -> int:
+        return self.cast.start(role, index, work)
+
+    def replace(self, member: Member) -> None:
+        """Whoever died while there is work to do."""
+        phase = self.board.phase
+        over = {"writer": phase >= Phase.STOP, "reader": phase >= Phase.SETTLE,
+                "janitor": phase >= Phase.SETTLE}
+        if not over.get(member.role, True) and not self.is_over:
+            self.counts[f"{member.role}s replaced"] += 1
+            self.start(member.role, member.index, member.work)
+
+    def role_of(self, pid: int) -> str | None:
+        member = self.cast.members.get(pid)
+        return member.role if member else None
+
+    def must_end(self, pid: int) -> None:
+        """Waits for a process on which all else depends."""
+        while pid in self.cast.members:
+            self.cast.bury()
+            time.sleep(TICK_SECONDS)
+
+    def kill(self, *roles: str) -> None:
+        for pid in self.cast.alive(*roles):
+            send(pid, signal.SIGKILL)
+
+    def clear(self) -> None:
+        """Nobody is left behind, whatever happened."""
+        self.is_over = True
+        self.kill()
+        while self.cast.members:
+            self.cast.bury()
+            time.sleep(TICK_SECONDS)
+
+    # ---- figures
+
+    def ledgers(self, role: str = "producer") -> list[_native.Ledger]:
+        return [_native.Ledger(path) for path in self.layout.ledgers.glob(f"{role}-*[0-9]")]
+
+    def settled(self) -> int:
+        """Records that calls have returned for, one way or another."""
+        return sum(ledger.settled for ledger in self.ledgers())
+
+
+def prepare(layout: Layout) -> None:
+    """An empty directory with what a run needs; one that holds something else is refused."""
+    directory = layout.directory
+    if directory.exists() and any(directory.iterdir()) and not layout.report.exists():
+        raise ConfigurationError(
+            f"{directory} is not empty, and not of an earlier run; name a new directory")
+    for path in (layout.log, layout.ledgers):
+        shutil.rmtree(path, ignore_errors=True)
+    for path in (layout.folds, layout.sightings, layout.figures, layout.report):
+        path.unlink(missing_ok=True)
+    layout.ledgers.mkdir(parents=True, mode=0o700)
+
+

@@ -1,0 +1,202 @@
+"""The verdict: the report of a run, as JSON and as text with the same numbers, worst first."""
+
+import json
+from collections import defaultdict
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pylog
+from pylog import hardware
+from pylog.exits import Exit
+from pylog.stress.anomalies import ANOMALIES, RANK, Severity
+from pylog.stress.examination import Examination
+from pylog.stress.nemesis import Event
+from pylog.stress.sightings import Sighting, read_sightings
+from pylog.stress.stage import Stage
+
+EXAMPLES = 8
+SLACK_SECONDS = 1.0    # so long after its end a fault may still explain what is seen
+NOT_CHECKED = (
+    "power loss of a real device (the reboot images of the tests stand for it)",
+    "groups and transactions",
+)
+
+
+def judge(stage: Stage, examination: Examination | None) -> dict[str, Any]:
+    """The report, of plain types."""
+    sightings = read_sightings(stage.layout.sightings)
+    figures = load(stage.layout.figures)
+    rows = anomalies_of(sightings, stage)
+    if stage.was_interrupted or examination is None or not figures:
+        verdict = "inconclusive"
+    else:
+        verdict = "ok"
+    if any(row["severity"] == Severity.NEVER.value for row in rows.values()):
+        verdict = "anomalies"
+    return {
+        "pylog": pylog.__version__,
+        "verdict": verdict,
+        "machine": hardware.describe(stage.layout.directory),
+        "plan": stage.plan.to_dict(),
+        "counts": counts_of(stage, examination, figures),
+        "anomalies": rows,
+        "bounds": {"behind_ms": figures.get("behind_ms"),
+                   "checker_memory_bytes": figures.get("checker", {}).get("memory_bytes")},
+        "cpu_seconds": cpu_of(stage, figures),
+        "events": [asdict(event) | {"at": round(event.at - stage.began, 3)}
+                   for event in stage.events],
+        "not_checked": list(NOT_CHECKED),
+    }
+
+
+def exit_of(report: dict[str, Any]) -> Exit:
+    """The code with which the command ends."""
+    return {"ok": Exit.FINE, "anomalies": Exit.DAMAGE}.get(report["verdict"], Exit.INCONCLUSIVE)
+
+
+def load(path: Path) -> dict[str, Any]:
+    """Empty where the watcher did not come to its end."""
+    try:
+        loaded: dict[str, Any] = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return {}
+    return loaded
+
+
+def counts_of(
+    stage: Stage, examination: Examination | None, figures: dict[str, Any]
+) -> dict[str, Any]:
+    """What was done and looked at, in records and in events."""
+    readers = stage.ledgers("reader")
+    log = figures.get("log", {})
+    return {
+        **figures.get("balance", {}),
+        "checked": figures.get("checker", {}).get("records", 0),
+        "checked_bytes": figures.get("checker", {}).get("bytes", 0),
+        "checked_at_rest": examination.figures["records"] if examination else 0,
+        "read": sum(ledger.records for ledger in readers),
+        "reader_turns": sum(ledger.rounds for ledger in readers),
+        "deleted_before": log.get("start_offset", 0),
+        "killed_in_the_lock": log.get("owner_deaths", 0),
+        "rolls": log.get("rolls", 0),
+        "flushes": log.get("flushes", 0),
+        "faults": dict(stage.counts),
+        "ends": dict(stage.cast.ended),
+    }
+
+
+def cpu_of(stage: Stage, figures: dict[str, Any]) -> dict[str, Any]:
+    """Seconds by role, of processes that ended; and the checker's share by its thread's time."""
+    seconds = {role: round(used, 2) for role, used in stage.cast.cpu_seconds.items()}
+    checker = figures.get("cpu_seconds", 0.0)
+    total = sum(seconds.values())
+    return {"by_role": seconds, "checker": round(checker, 2),
+            "checker_share": round(checker / total, 3) if total else None}
+
+
+# ---- anomalies
+
+
+def anomalies_of(sightings: list[Sighting], stage: Stage) -> dict[str, Any]:
+    """One row for each anomaly that was seen: how often, how bad, examples; worst first."""
+    by_name: dict[tuple[str, Severity], list[tuple[Sighting, Event | None]]] = defaultdict(list)
+    for sighting in sightings:
+        excuse = excuse_of(sighting, stage.events)
+        kind = ANOMALIES[sighting.anomaly].severity(excuse.nemesis if excuse else None)
+        by_name[sighting.anomaly, kind].append((sighting, excuse))
+    order = list(Severity)
+    rows = {}
+    for (name, kind), seen in sorted(
+            by_name.items(), key=lambda item: (order.index(item[0][1]), RANK[item[0][0]])):
+        told = [pair for pair in seen if pair[0].what]
+        rows[name if kind is Severity.NEVER else f"{name} ({kind.name.lower()})"] = {
+            "count": sum(sighting.count for sighting, _ in seen),
+            "severity": kind.value,
+            "meaning": ANOMALIES[name].meaning,
+            "examples": [example(sighting, excuse, stage) for sighting, excuse in
+                         told[:EXAMPLES]],
+        }
+    return rows
+
+
+def excuse_of(sighting: Sighting, events: list[Event]) -> Event | None:
+    """The fault of the run that explains it: one that its kind is excused by, at its time, and in
+    the same file, process or range of offsets."""
+    for event in events:
+        if event.nemesis not in ANOMALIES[sighting.anomaly].excused_by:
+            continue
+        until = (event.until or event.at) + SLACK_SECONDS
+        if event.at <= sighting.at <= until and (
+                event.file is None or event.file == sighting.file
+                or sighting.anomaly == "broken-worker" or covers(event, sighting.offset)):
+            return event
+    return None
+
+
+def covers(event: Event, offset: int | None) -> bool:
+    """Whether an offset is among those that the event damaged."""
+    return (offset is not None and event.offset is not None and event.offset <= offset
+            and (event.end_offset is None or offset < event.end_offset))
+
+
+def example(sighting: Sighting, excuse: Event | None, stage: Stage) -> dict[str, Any]:
+    """One sighting with its place, and the fault that explains it or was nearest in time."""
+    known = sighting.to_dict()
+    known["at"] = round(sighting.at - stage.began, 3)
+    del known["anomaly"]
+    nearest = excuse or min(stage.events, key=lambda event: abs(event.at - sighting.at),
+                            default=None)
+    if nearest:
+        who = f" pid {nearest.pid}" if nearest.pid else ""
+        known["near"] = f"{nearest.what}{who} at {nearest.at - stage.began:.3f} s"
+    return known
+
+
+# ---- text
+
+
+def text_of(report: dict[str, Any]) -> str:
+    """The report for people."""
+    counts, cpu = report["counts"], report["cpu_seconds"]
+    faults = ", ".join(f"{count:,} {name}" for name, count in counts["faults"].items()) or "none"
+    lines = [
+        f"verdict: {report['verdict']}",
+        f"  {hardware.line_of(report['machine'])}",
+        f"  records: {counts.get('sent', 0):,} sent, {counts.get('acknowledged', 0):,} "
+        f"acknowledged, {counts.get('failed', 0):,} failed, "
+        f"{counts.get('indeterminate', 0):,} indeterminate "
+        f"({counts.get('indeterminate_present', 0):,} of them are there)",
+        f"  checked: {counts['checked']:,} records ({counts['checked_bytes']:,} bytes) as they "
+        f"came, {counts['checked_at_rest']:,} again at rest; read by others: {counts['read']:,} "
+        f"in {counts['reader_turns']:,} turns",
+        f"  faults: {faults}; {counts['killed_in_the_lock']:,} died holding a lock; "
+        f"{counts['rolls']:,} rolls, {counts['flushes']:,} flushes, deleted before offset "
+        f"{counts['deleted_before']:,}",
+        f"  the checker took {cpu['checker']} s of CPU, {share(cpu['checker_share'])} of all, and "
+        f"{report['bounds']['checker_memory_bytes'] or 0:,} bytes; it was behind by "
+        f"{behind(report['bounds']['behind_ms'])}",
+    ]
+    for name, row in report["anomalies"].items():
+        lines.append(f"  {name}: {row['count']:,}, {row['severity']}: {row['meaning']}")
+        lines += ["    " + describe(seen) for seen in row["examples"][:3]]
+    if not report["anomalies"]:
+        lines.append("  anomalies: none")
+    lines.append("  not checked: " + "; ".join(report["not_checked"]))
+    return "\n".join(lines)
+
+
+def share(part: float | None) -> str:
+    return "?" if part is None else f"{part:.1%}"
+
+
+def behind(times: dict[str, float] | None) -> str:
+    return "?" if not times else ", ".join(f"{at} {ms:g} ms" for at, ms in times.items())
+
+
+def describe(seen: dict[str, Any]) -> str:
+    """An example in one line."""
+    place = ", ".join(f"{name} {seen[name]}" for name in ("offset", "file", "position")
+                      if name in seen)
+    near = f"; near {seen['near']}" if "near" in seen else ""
+    return f"{seen['at']:.3f} s, {seen['by']}: {seen['what']} [{place}]{near}"

@@ -1,0 +1,258 @@
+"""A writing process: threads that append records that check themselves, by every way in.
+
+Each thread is one producer with one ledger, and goes on where its dead predecessor stopped. An
+error that a fault of the run explains puts the records at hand in doubt and the thread goes on;
+any other is noted, and the thread goes on, too: what matters is what the log holds in the end.
+"""
+
+import itertools
+import os
+import random
+import threading
+import time
+from collections.abc import Callable
+
+import numpy
+
+import pylog
+from pylog import _native
+from pylog.errors import (
+    ConfigurationError,
+    DiskFullError,
+    IllegalStateError,
+    MessageSizeTooLargeError,
+    OffsetError,
+    PylogError,
+    PylogTimeoutError,
+    ResourceLimitError,
+    WrongEndOffsetError,
+)
+from pylog.stress.board import Board, Phase
+from pylog.stress.examination import Layout
+from pylog.stress.plan import Plan
+from pylog.stress.sightings import Sightings
+
+BACKLOG_BYTES = 64 << 20      # the checker is at most so far behind
+LOOK_BACK_EVERY = 50          # calls between two reads of what was just written
+SMALL_MAX, MIDDLE_MAX = 400, 16384
+CHILD_PRODUCERS = 100_000     # numbers of producers that forked children are
+
+# These promise that nothing of the call was appended.
+PROMISING = (MessageSizeTooLargeError, WrongEndOffsetError, ConfigurationError)
+EXPLAINED = {
+    "pause": (PylogTimeoutError,),
+    "limits": (ResourceLimitError, PylogError, MemoryError, OSError),
+    "disk-full": (DiskFullError, PylogError, OSError),
+}
+
+
+class Writer:
+    """One process of the run. `index` counts them from 0."""
+
+    def __init__(self, plan: Plan, layout: Layout, board: Board, index: int) -> None:
+        self.plan = plan
+        self.layout = layout
+        self.board = board
+        self.index = index
+        self.notes = Sightings(layout.sightings, f"writer {index}")
+        self.explained = (WrongEndOffsetError, MessageSizeTooLargeError, *itertools.chain(
+            *(EXPLAINED.get(nemesis, ()) for nemesis in plan.options.nemeses)))
+
+    def run(self) -> None:
+        """Appends until the board says stop."""
+        forks = self.board.forks_asked(self.index)
+        log = self._open()
+        if log is None:
+            return
+        threads = [
+            threading.Thread(target=Producer(self, log, number).run)
+            for number in range(self.plan.options.threads)
+        ]
+        for thread in threads:
+            thread.start()
+        while any(thread.is_alive() for thread in threads):
+            if self.board.forks_asked(self.index) != forks:
+                forks = self.board.forks_asked(self.index)
+                self.fork(log)
+            threads[0].join(0.02)
+            time.sleep(0.02)
+        log.close()
+
+    def _open(self) -> pylog.Log | None:
+        """The log, tried again while a fault is in the way; None: the run is over."""
+        while self.board.phase < Phase.STOP:
+            try:
+                return pylog.Log(self.layout.log)
+            except Exception as error:
+                self.excuse(error)
+                time.sleep(0.05)
+        return None
+
+    def excuse(self, error: BaseException) -> None:
+        """Notes an error that no fault of the run explains."""
+        if not isinstance(error, self.explained):
+            self.notes.note("unexpected-error", f"{type(error).__name__}: {error}")
+
+    def fork(self, log: pylog.Log) -> None:
+        """Makes a child that must be refused the inherited log, and writes through its own."""
+        if os.fork():
+            return    # the stage adopts it
+        status = 1
+        try:
+            Child(self, log).run()
+            status = 0
+        except BaseException as error:
+            self.notes.note("broken-worker", f"forked child: {type(error).__name__}: {error}")
+        finally:
+            os._exit(status)
+
+
+class Producer:
+    """One thread: a ledger, a random choice of ways in, and the log."""
+
+    def __init__(self, writer: Writer, log: pylog.Log, number: int) -> None:
+        options = writer.plan.options
+        self.writer = writer
+        self.log = log
+        self.number = writer.index * options.threads + number
+        self.ledger = _native.Ledger(
+            writer.layout.ledgers / f"producer-{self.number}", writer.plan.run, self.number)
+        self.incarnation = self.ledger.enter()
+        seed = f"{options.seed} {self.number} {self.incarnation}"
+        self.rng = random.Random(seed)
+        self.sizes_rng = numpy.random.default_rng(self.rng.getrandbits(60))
+        self.size_max = options.size_max
+        self.calls = 0
+        self.backlog = BACKLOG_BYTES // 256
+
+    def run(self) -> None:
+        """Turns until the board says stop."""
+        ways: list[Callable[[], int | None]] = [
+            getattr(self, way) for way in self.writer.plan.options.ways]
+        board = self.writer.board
+        while board.phase < Phase.STOP:
+            if self.log.end_offset - board.checked > self.backlog:
+                time.sleep(0.002)
+                continue
+            self.calls += 1
+            try:
+                first = self.rng.choice(ways)()
+                if first is not None and self.calls % LOOK_BACK_EVERY == 0:
+                    self.look_back(first)
+            except BaseException as error:
+                self.ledger.doubt(is_failed=isinstance(error, PROMISING))
+                self.writer.excuse(error)
+                if not isinstance(error, PROMISING):
+                    time.sleep(0.01)
+
+    # ---- what is sent
+
+    def sizes(self, count: int, least: int = 1) -> numpy.ndarray:
+        """Sizes from `least` bytes on: most are small, one in a hundred up to 16 KiB, one in five
+        thousand up to the run's greatest."""
+        tops = numpy.full(count, min(SMALL_MAX, self.size_max))
+        draws = self.sizes_rng.random(count)
+        tops[draws < 0.01] = min(MIDDLE_MAX, self.size_max)
+        tops[draws < 0.0002] = self.size_max
+        return (least * (tops / least) ** self.sizes_rng.random(count)).astype(numpy.int64)
+
+    def make(
+        self, count: int, least: int = 1, size_max: int = 1 << 30
+    ) -> tuple[list[bytes | None], list[bytes | None] | None]:
+        """Begins a call: its values, and keys where some values are too short for a stamp."""
+        sizes = numpy.minimum(self.sizes(count, least), size_max)
+        first = self.ledger.begin(count)
+        return _native.stamp_values(
+            self.writer.plan.run, self.number, self.incarnation, first, sizes)
+
+    # ---- the ways in; each returns the offset of its first record
+
+    def append(self) -> None:
+        count = self.rng.randrange(1, 400)
+        values, keys = _native.stamp_values(
+            self.writer.plan.run, self.number, self.incarnation, self.ledger.sent,
+            self.sizes(count))
+        self.ledger.send_each(self.log.append, values, keys)
+
+    def append_full(self) -> int:
+        (value,), keys = self.make(1)
+        offset = self.log.append(
+            value, keys[0] if keys else None, headers={"way": b"full"},
+            timestamp=int(time.time() * 1000) - self.rng.randrange(1000),
+            durability=self.rng.choice((None, None, None, "fsync")))
+        self.ledger.acknowledge()
+        return offset
+
+    def append_many(self) -> int:
+        values, keys = self.make(self.rng.randrange(1, 2000))
+        first = self.log.append_many(values, keys=keys)
+        self.ledger.acknowledge()
+        return first
+
+    def atomic(self) -> int:
+        values, keys = self.make(self.rng.randrange(1, 50), size_max=MIDDLE_MAX)
+        first = self.log.append_many(values, keys=keys, atomic=True)
+        self.ledger.acknowledge()
+        return first
+
+    def if_end(self) -> int:
+        end = self.log.end_offset
+        values, keys = self.make(self.rng.randrange(1, 10), size_max=MIDDLE_MAX)
+        first = self.log.append_many(values, keys=keys, if_end=end)
+        self.ledger.acknowledge()
+        return first
+
+    def append_buffer(self) -> int:
+        values, _ = self.make(self.rng.randrange(1, 500), least=_native.STAMP_BYTES)
+        positions = numpy.cumsum([0, *map(len, values)])    # type: ignore[arg-type]
+        first = self.log.append_buffer(b"".join(values), positions)    # type: ignore[arg-type]
+        self.ledger.acknowledge()
+        return first
+
+    def flush(self) -> None:
+        if self.rng.random() < 0.1:
+            self.log.flush()
+
+    def look_back(self, offset: int) -> None:
+        """Reads what a call has just returned the offset of."""
+        sequence = self.ledger.settled - 1
+        try:
+            record = self.log.get(offset)
+        except OffsetError:
+            if offset >= self.log.start_offset:
+                raise
+            return    # deleted meanwhile
+        stamp = _native.read_stamp(record.key, record.value)
+        if not isinstance(stamp, dict) or stamp["producer"] != self.number \
+                or stamp["sequence"] > sequence:
+            self.writer.notes.note(
+                "misplaced-write", f"append said {offset}, where {stamp} stands", offset=offset,
+                producer=self.number, sequence=sequence)
+
+
+class Child:
+    """What a fork leaves: an inherited log that must not work, and a producer of its own."""
+
+    def __init__(self, writer: Writer, inherited: pylog.Log) -> None:
+        self.writer = writer
+        self.inherited = inherited
+        self.notes = Sightings(writer.layout.sightings, f"child of writer {writer.index}")
+
+    def run(self, records: int = 200) -> None:
+        """Tries the inherited log, opens its own, appends."""
+        try:
+            self.inherited.append(b"from the child")
+        except IllegalStateError:
+            pass
+        else:
+            self.notes.note("fork-accepted", "append through a log opened before the fork")
+        number = CHILD_PRODUCERS + os.getpid() % CHILD_PRODUCERS
+        path = self.writer.layout.ledgers / f"producer-{number}"
+        if path.exists():
+            return    # the pid came round
+        ledger = _native.Ledger(path, self.writer.plan.run, number)
+        incarnation = ledger.enter()
+        values, keys = _native.stamp_values(
+            self.writer.plan.run, number, incarnation, 0, numpy.full(records, 100))
+        with pylog.Log(self.writer.layout.log) as log:
+            ledger.send_each(log.append, values, keys)
