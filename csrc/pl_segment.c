@@ -71,12 +71,9 @@ void pl_segment_release(pl_segment *segment) {
   free(segment);
 }
 
-pl_status pl_segment_probe(pl_segment *segment, uint64_t position, uint64_t size) {
-  uint64_t file_size;
-  PL_TRY(pl_file_size(segment->fd, segment->path, &file_size));
-  if (file_size > segment->mapped) file_size = segment->mapped;
-  atomic_store(&segment->size, file_size);
-  if (position + size > file_size) return PL_END;
+/* Faults in the windows that [position, position + size) touches, as far as the file goes. */
+static pl_status probe_windows(pl_segment *segment, uint64_t position, uint64_t size,
+                               uint64_t file_size) {
   uint64_t window_bytes = (uint64_t)1 << PL_PROBE_SHIFT;
   uint64_t last = (position + size - 1) >> PL_PROBE_SHIFT;
   for (uint64_t window = position >> PL_PROBE_SHIFT; window <= last; window++) {
@@ -86,6 +83,23 @@ pl_status pl_segment_probe(pl_segment *segment, uint64_t position, uint64_t size
     atomic_fetch_or(&segment->probed[window / 64], (uint64_t)1 << window % 64);
   }
   return PL_OK;
+}
+
+pl_status pl_segment_probe(pl_segment *segment, uint64_t position, uint64_t size) {
+  uint64_t file_size, before = UINT64_MAX;
+  pl_status status = PL_OK;
+  /* A housekeeper may trim the segment, retired meanwhile, between our two calls: what is to be
+   * read is there still, and only the rest of its window is not. */
+  do {
+    PL_TRY(pl_file_size(segment->fd, segment->path, &file_size));
+    if (file_size > segment->mapped) file_size = segment->mapped;
+    if (file_size >= before) return status;
+    before = file_size;
+    atomic_store(&segment->size, file_size);
+    if (position + size > file_size) return PL_END;
+    status = probe_windows(segment, position, size, file_size);
+  } while (status == PL_ERR_CORRUPT);
+  return status;
 }
 
 pl_status pl_segment_grow(pl_segment *segment, bool may_block) {

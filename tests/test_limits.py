@@ -366,7 +366,7 @@ def drivers():
     if not shutil.which("make") or not shutil.which("cc"):
         pytest.skip("there is no make or cc")
     targets = ["build/faults", "build/refuse_sync.so", "build/slow_open.so",
-               "build/tear_fallocate.so"]
+               "build/slow_populate.so", "build/tear_fallocate.so"]
     subprocess.run(["make", "-s", "-C", DRIVERS, "-j2", *targets], check=True)
     return DRIVERS / "build"
 
@@ -471,6 +471,37 @@ def test_segment_deleted_before_it_could_be_opened_costs_no_append(drivers, log_
 
         assert slow.returncode == 0
         assert log.end_offset == 803
+
+
+# Reads the record at each offset that it is told, and says how many bytes it has.
+READER = """
+import sys
+import pylog
+
+with pylog.Log(sys.argv[1], mode="r") as log:
+    for line in sys.stdin:
+        print(len(log.get(int(line)).value), flush=True)
+"""
+
+
+def test_segment_trimmed_while_it_is_read_in_is_not_called_truncated(drivers, log_path):
+    environment = {**os.environ, "LD_PRELOAD": str(drivers / "slow_populate.so")}
+    with pylog.Log(log_path, segment_bytes=4 << 20) as log:
+        log.append_many([b"x" * 9000] * 440)    # 3.8 MiB, in windows of one
+        reader = subprocess.Popen([sys.executable, "-c", READER, log_path], env=environment,
+                                  stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        reader.stdin.write("0\n")
+        reader.stdin.flush()
+        assert reader.stdout.readline() == "9000\n"
+
+        reader.stdin.write("439\n")
+        reader.stdin.flush()
+        time.sleep(0.5)     # it is in the last of three windows, a fifth of a second each
+        log.append_many([b"x" * 9000] * 60)     # rolls, and the housekeeper trims
+        said, _ = reader.communicate(timeout=60)
+
+    assert reader.returncode == 0
+    assert said == "9000\n"
 
 
 # Appends until the disk is full for it, or until the file in argv[2] is there; then says how many.

@@ -45,6 +45,9 @@ FLOORS = {
     "stress": 10, "stress.anomalies": 10, "stress.sightings": 11, "stress.passage": 12,
     "stress.settlement": 12, "stress.examination": 13, "stress.editor": 10,
     "stress.planting": 11, "stress.trial": 14,
+    "stress.plan": 10, "stress.board": 10, "stress.disk": 11, "stress.cast": 12,
+    "stress.nemesis": 13, "stress.inspection": 14, "stress.writing": 14, "stress.reading": 14,
+    "stress.watching": 14, "stress.stage": 15, "stress.verdict": 16,
     "cli": 20,
     "__main__": 21,
 }
