@@ -237,6 +237,8 @@ def test_wrong_end_tells_both_ends(log, append):
     ("if_end", -7, lambda log: log.append(b"", if_end=-7)),
     ("if_end", -(2**70), lambda log: log.append_many([b""], if_end=-(2**70))),
     ("path", "", lambda log: pylog.Log("")),
+    ("headers", "\ud800", lambda log: log.append(b"", headers=[("\ud800", b"")])),
+    ("headers", "a\udfff", lambda log: log.append_many([b""], headers=[{"a\udfff": None}])),
 ])
 def test_impossible_option_is_named_with_its_value(log, option, value, call):
     with pytest.raises(pylog.ConfigurationError, match=option) as caught:
@@ -258,6 +260,20 @@ def test_list_of_another_length_is_named(log, option, call):
         call(log)
 
     assert caught.value.option == option
+
+
+@pytest.mark.parametrize(("advice", "call"), [
+    ("pass the end that you expect", lambda log: log.append(b"", if_end=-1)),
+    ("pass where each value starts", lambda log: log.append_buffer(b"", [])),
+    ("pass where each value starts", lambda log: log.append_buffer(b"abc", [0, 2, 1])),
+    ("name it otherwise", lambda log: log.append(b"", headers={"\ud800": b""})),
+])
+def test_refused_argument_is_told_with_what_to_pass(log, advice, call):
+    end = log.end_offset
+
+    with pytest.raises(pylog.ConfigurationError, match=f"nothing was appended; {advice}"):
+        call(log)
+    assert log.end_offset == end
 
 
 def error_attributes(kind):

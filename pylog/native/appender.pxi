@@ -65,7 +65,8 @@ cdef class Appender(Handle):
             expected = -1 if if_end < 0 else 0x7fffffffffffffff
         if expected < 0:
             raise errors.ConfigurationError(
-                f"if_end={if_end} must be an offset, from 0 on; nothing was appended",
+                f"if_end={if_end} is no offset, so nothing was appended; pass the end that you "
+                "expect, from 0 on, or None to append wherever the log ends",
                 option="if_end", value=int(if_end))
         if expected == 0x7fffffffffffffff:
             raise self.wrong_end(int(if_end))
@@ -363,8 +364,10 @@ cdef class Appender(Handle):
         c.values = values
         c.timestamp = pl_clock_ms()
         if n < 0:
-            raise errors.ConfigurationError("positions needs n + 1 entries, so at least one",
-                                            option="positions")
+            raise errors.ConfigurationError(
+                "positions is empty, and for n values it needs n + 1 entries; nothing was "
+                "appended; pass where each value starts, then where the last one ends ([0] for "
+                "none)", option="positions")
         if timestamps is not None and not self.uses_append_time:
             stamps = take_timestamps(timestamps, n, &c.timestamp)
             if stamps is not None:
@@ -375,7 +378,8 @@ cdef class Appender(Handle):
                 if at[i] < 0 or at[i + 1] < at[i] or at[i + 1] > buffer.len:
                     raise errors.ConfigurationError(
                         f"positions must rise within the payload's {buffer.len} bytes, and entry "
-                        f"{i + 1} does not; nothing was appended", option="positions")
+                        f"{i + 1} does not, so nothing was appended; pass where each value "
+                        "starts, then where the last one ends", option="positions")
                 if at[i + 1] - at[i] + PL_BATCH_HEADER_SIZE + PL_RECORD_OVERHEAD_MAX \
                         > self.max_message_bytes:
                     self.check_size(i, pl_alone_size(-1, at[i + 1] - at[i], 0))

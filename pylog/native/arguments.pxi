@@ -167,7 +167,13 @@ cdef bytes encode_headers(object headers):
             raise TypeError("headers must be a mapping or pairs (str, bytes)") from None
         if not isinstance(name, str):
             raise TypeError(f"a header's name must be str, not {type(name).__name__}")
-        name = name.encode()
+        try:
+            name = name.encode()
+        except UnicodeEncodeError:
+            raise errors.ConfigurationError(
+                f"the name {name!r} in headers has no UTF-8 form (a lone surrogate); nothing was "
+                "appended; name it otherwise, and put bytes into the value", option="headers",
+                value=name) from None
         value = to_bytes(value, "a header's value")
         out += number[:pl_put_varint(number, pl_zigzag(len(name))) - number]
         out += name
