@@ -214,6 +214,10 @@ static pl_status take(pl_checker *self, int64_t offset, pl_slice key, pl_slice v
 
 pl_status pl_checker_take_record(pl_checker *self, int64_t offset, pl_slice key, pl_slice value) {
   self->figures.bytes += (key.size > 0 ? key.size : 0) + (value.size > 0 ? value.size : 0);
+  if (offset < 0 || offset == INT64_MAX) { /* no log has it, and none can follow */
+    find(self, PL_FOUND_BACKWARDS, offset, self->figures.next_offset, NULL);
+    return PL_OK;
+  }
   take_offset(self, offset, offset, -1);
   return take(self, offset, key, value);
 }

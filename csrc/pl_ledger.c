@@ -15,8 +15,9 @@ static pl_status identify(const pl_ledger *self, const char *path, uint64_t run,
                           uint32_t producer) {
   if (memcmp(self->magic, MAGIC, 8) || self->layout != LAYOUT)
     return pl_fail(PL_ERR_FORMAT, path, "this is no ledger of this version of pylog; remove it");
-  if (atomic_load(&self->span_count) > PL_LEDGER_SPANS)
-    return pl_fail(PL_ERR_FORMAT, path, "the ledger is damaged: too many spans; remove it");
+  uint64_t settled = atomic_load(&self->settled); /* first: `sent` is never behind it */
+  if (atomic_load(&self->span_count) > PL_LEDGER_SPANS || settled > atomic_load(&self->sent))
+    return pl_fail(PL_ERR_FORMAT, path, "the ledger is damaged; remove it");
   if (run && (self->run != run || self->producer != producer))
     return pl_fail(PL_ERR_CONFIG, path,
                    "the ledger belongs to producer %u of another run; use an empty directory",

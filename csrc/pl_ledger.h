@@ -43,7 +43,8 @@ typedef struct pl_ledger {
 } pl_ledger;
 
 /* Makes or opens the ledger at `path` and maps it. `producer` and `run` must be those of a ledger
- * that is there (PL_ERR_CONFIG); with `run` 0 it is opened as it is, to be read, and must exist. */
+ * that is there (PL_ERR_CONFIG); with `run` 0 it is opened as it is, to be read, and must exist.
+ * PL_ERR_FORMAT, and nothing is written, for a file that is no ledger or none that can be. */
 pl_status pl_ledger_open(const char *path, uint64_t run, uint32_t producer, pl_ledger **out);
 void pl_ledger_close(pl_ledger *self);
 

@@ -53,14 +53,11 @@ void pl_stamp_write(const pl_stamp *stamp, uint8_t *key, uint8_t *value, int64_t
 }
 
 pl_stamp_found pl_stamp_read(pl_slice key, pl_slice value, pl_stamp *stamp, uint32_t *crc) {
-  const uint8_t *p = value.data, *rest = value.data + PL_STAMP_SIZE;
-  int64_t rest_size = value.size - PL_STAMP_SIZE;
-  if (rest_size < 0) {
-    if (key.size != PL_STAMP_SIZE) return PL_STAMP_ABSENT;
-    p = key.data;
-    rest = value.data;
-    rest_size = value.size;
-  }
+  bool is_in_value = value.size >= PL_STAMP_SIZE;
+  if (!is_in_value && key.size != PL_STAMP_SIZE) return PL_STAMP_ABSENT;
+  const uint8_t *p = is_in_value ? value.data : key.data;
+  const uint8_t *rest = is_in_value ? value.data + PL_STAMP_SIZE : value.data;
+  int64_t rest_size = is_in_value ? value.size - PL_STAMP_SIZE : value.size;
   if (pl_load_u32(p + PL_STAMP_MAGIC_AT) != PL_STAMP_MAGIC) return PL_STAMP_ABSENT;
   *crc = pl_load_u32(p + PL_STAMP_CRC);
   if (*crc != crc_of(p, rest, rest_size)) return PL_STAMP_BAD;

@@ -231,7 +231,9 @@ cdef extern from "pl_cursor.h" nogil:
 
 cdef extern from "pl_stamp.h" nogil:
     enum:
-        PL_STAMP_SIZE
+        PL_STAMP_MAGIC_AT, PL_STAMP_CRC, PL_STAMP_RUN, PL_STAMP_PRODUCER, PL_STAMP_INCARNATION
+        PL_STAMP_FLAGS, PL_STAMP_SEQUENCE, PL_STAMP_TRANSACTION, PL_STAMP_INDEX, PL_STAMP_COUNT
+        PL_STAMP_SENT, PL_STAMP_SIZE, PL_STAMP_TOMBSTONE
     ctypedef enum pl_stamp_found:
         PL_STAMP_GOOD, PL_STAMP_ABSENT, PL_STAMP_BAD
     ctypedef struct pl_stamp:
@@ -258,6 +260,21 @@ cdef extern from "pl_ledger.h" nogil:
         pl_span *spans
     pl_status pl_ledger_open(const char *path, uint64_t run, uint32_t producer, pl_ledger **out)
     void pl_ledger_close(pl_ledger *ledger)
+    enum:
+        PL_LEDGER_SPANS
+        LEDGER_MAGIC "offsetof(pl_ledger, magic)"
+        LEDGER_LAYOUT "offsetof(pl_ledger, layout)"
+        LEDGER_PRODUCER "offsetof(pl_ledger, producer)"
+        LEDGER_RUN "offsetof(pl_ledger, run)"
+        LEDGER_INCARNATION "offsetof(pl_ledger, incarnation)"
+        LEDGER_PID "offsetof(pl_ledger, pid)"
+        LEDGER_SENT "offsetof(pl_ledger, sent)"
+        LEDGER_SETTLED "offsetof(pl_ledger, settled)"
+        LEDGER_NEXT "offsetof(pl_ledger, next)"
+        LEDGER_RECORDS "offsetof(pl_ledger, records)"
+        LEDGER_ROUNDS "offsetof(pl_ledger, rounds)"
+        LEDGER_SPAN_COUNT "offsetof(pl_ledger, span_count)"
+        LEDGER_SPANS_AT "offsetof(pl_ledger, spans)"
     pl_status pl_ledger_enter(pl_ledger *ledger, uint32_t *incarnation)
     uint64_t pl_ledger_begin(pl_ledger *ledger, uint64_t count)
     void pl_ledger_acknowledge(pl_ledger *ledger)

@@ -272,3 +272,106 @@ def test_log_meta_with_a_right_crc_and_wrong_lines_is_refused(log_path, harm, mo
     with pytest.raises((pylog.errors.CorruptRecordError, pylog.errors.ConfigurationError)):
         pylog.Log(log_path, mode=mode)
     assert (log_path / "log.meta").read_text() == text
+
+
+# ---- the stamp and the ledger -------------------------------------------------------------------
+
+
+def check_places(rows, layout, sizes):
+    """The rows stand where the code has them, and follow one another with no overlap."""
+    assert {row[2]: int(row[0]) for row in rows} == layout
+    end = 0
+    for row in rows:
+        assert int(row[0]) >= end, row
+        if row[1].isdigit():
+            end = int(row[0]) + int(row[1])
+            assert len(row) == 4 or int(row[1]) == sizes[row[3]], row
+
+
+def test_stamp_is_where_the_page_says():
+    (fields, _) = tables("The stamp")
+
+    check_places(fields, _native.stamp_layout(), {"uint16": 2, "uint32": 4, "uint64": 8})
+    assert int(fields[-1][0]) == _native.STAMP_BYTES
+    assert sum(int(row[1]) for row in fields[:-1]) == _native.STAMP_BYTES, "a gap"
+
+
+def test_drawing_of_the_stamp_has_the_same_positions():
+    (drawn,) = (line for line in section("The stamp").splitlines()
+                if re.fullmatch(r"[\s\d]{9,}", line))
+
+    assert {int(n) for n in drawn.split()} == set(_native.stamp_layout().values())
+
+
+def golden_stamp():
+    """The annotated bytes of the page."""
+    lines = re.findall(r"^    ((?:[0-9a-f]{2} )+) +\w", section("The stamp"), re.M)
+    return bytes.fromhex("".join(lines))
+
+
+def test_annotated_stamp_is_read_as_the_page_says():
+    assert _native.read_stamp(b"any key", golden_stamp()) == {
+        "run": 1, "producer": 2, "incarnation": 3, "flags": 0, "sequence": 4,
+        "transaction": 0, "index": 0, "count": 0, "sent_ns": 5}
+
+
+def test_annotated_stamp_is_the_one_that_is_written():
+    (value,), _ = _native.stamp_values(1, 2, 3, 4, [50])
+    golden = golden_stamp()
+
+    assert len(golden) == 50
+    assert value[:4] + value[8:40] + value[48:] == golden[:4] + golden[8:40] + golden[48:]
+
+
+def test_filler_is_the_generator_of_the_page():
+    (value,), _ = _native.stamp_values(1, 7, 1, 99, [48 + 20])
+    state, words = 7 << 40 ^ 99, b""
+    for _ in range(3):
+        state = (state + 0x9E3779B97F4A7C15) % 2**64
+        word = (state ^ state >> 30) * 0xBF58476D1CE4E5B9 % 2**64
+        word = (word ^ word >> 27) * 0x94D049BB133111EB % 2**64
+        words += (word ^ word >> 31).to_bytes(8, "little")
+
+    assert value[48:] == words[:20]
+
+
+def test_flag_bits_of_the_page_are_the_ones_that_are_set():
+    (_, bits) = tables("The stamp")
+    null_bit = next(int(row[0]) for row in bits if "null" in row[1])
+    _, (key,) = _native.stamp_values(1, 2, 3, 4, [-1], flags=3)
+
+    assert _native.read_stamp(key, None)["flags"] == 1 << null_bit | 3
+
+
+def test_ledger_is_where_the_page_says(tmp_path):
+    (fields,) = tables("A ledger")
+
+    check_places(fields, _native.ledger_layout(), {})
+    assert f"{_native.LEDGER_BYTES:,} bytes" in section("A ledger")
+    assert f"{_native.LEDGER_SPANS:,} of them" in fields[-1][3]
+
+
+def test_ledger_file_holds_what_the_page_says(tmp_path):
+    at = {row[2]: int(row[0]) for row in next(tables("A ledger"))}
+    ledger = _native.Ledger(tmp_path / "ledger", 77, 5)
+    ledger.enter()
+    for is_failed in (True, False):
+        ledger.begin(10)
+        ledger.acknowledge()
+        ledger.begin(3)
+        ledger.doubt(is_failed)
+    ledger.begin(1)
+    ledger.note(11, 12, 13)
+    data = (tmp_path / "ledger").read_bytes()
+
+    def word(name, kind="Q", behind=0):
+        return struct.unpack_from(f"={kind}", data, at[name] + behind)[0]
+
+    assert len(data) == _native.LEDGER_BYTES
+    assert data[:8] == b"plLEDGER"
+    assert (word("layout", "I"), word("producer", "I"), word("run")) == (1, 5, 77)
+    assert (word("incarnation", "I"), word("pid", "I")) == (1, os.getpid())
+    assert (word("sent"), word("settled")) == (27, 26)
+    assert (word("next"), word("records"), word("rounds")) == (11, 12, 13)
+    assert word("spanCount", "I") == 2
+    assert struct.unpack_from("=6Q", data, at["spans"]) == (10, 13, 1, 23, 26, 2)

@@ -33,6 +33,8 @@ NOT_PLANTED = {
     "late-wake-up": "live: time passes",
     "unwritable-log": "live: appends fail",
     "broken-worker": "live: a process ends",
+    "unexpected-error": "live: a call raises",
+    "fork-accepted": "live: a process forks",
     "indeterminate-write": "no anomaly by itself: counted from the ledgers, in every good log",
 }
 

@@ -69,7 +69,8 @@ class Account:
         self.acknowledged = list(minus([(0, self.settled)], doubtful))
         self.expected = list(minus(self.acknowledged, [(0, first)]))
         self.failed = [(start, end) for start, end, is_failed in self.spans if is_failed]
-        self.open = [*minus(doubtful, self.failed), (self.settled, self.sent)]
+        # Who died while it noted a doubt left a span above `settled`.
+        self.open = [*minus(doubtful, self.failed), *minus([(self.settled, self.sent)], doubtful)]
 
     def note_missing(self, notes: Sightings, cuts: list[Interval]) -> None:
         """What was acknowledged and not seen."""
