@@ -41,6 +41,7 @@ Examples:
   pylog stat data/numbers; pylog check data/numbers
   pylog dump data/numbers | head
   pylog bench --size 1000
+  pylog stress /tmp/run --nemesis kill,pause
 """
 
 EXIT_CODES = """\b
@@ -53,7 +54,7 @@ UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
 
 # Commands with a package of their own: imported when they are called, and not by `pylog append`.
-LAZY = {"bench": "pylog.benchmark.command:bench"}
+LAZY = {"bench": "pylog.benchmark.command:bench", "stress": "pylog.stress.command:stress"}
 
 
 class Commands(click.Group):

@@ -48,6 +48,7 @@ FLOORS = {
     "stress.plan": 10, "stress.board": 10, "stress.disk": 11, "stress.cast": 12,
     "stress.nemesis": 13, "stress.inspection": 14, "stress.writing": 14, "stress.reading": 14,
     "stress.watching": 14, "stress.stage": 15, "stress.verdict": 16,
+    "stress.display": 16, "stress.command": 17,
     "cli": 20,
     "__main__": 21,
 }

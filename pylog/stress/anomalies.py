@@ -88,6 +88,8 @@ ROWS = (
     Anomaly("fork-accepted", "a log opened before a fork was of use after it", "writer"),
     Anomaly("indeterminate-write", "its call raised or its writer was killed: there or not",
             "ledger", is_documented=True),
+    Anomaly("refused-call", "a call raised, and a fault of the run explains it", "writer",
+            is_documented=True),
     Anomaly("cut", "offsets were skipped at a new epoch, as after every recovery with a loss",
             is_documented=True),
 )

@@ -16,7 +16,7 @@ class Phase(IntEnum):
     END = 4
 
 
-PHASE, CHECKED, FORKS = 0, 1, 8
+PHASE, CHECKED, HELD, FORKS = 0, 1, 2, 8
 FORKS_MAX = 248
 
 
@@ -43,6 +43,15 @@ class Board:
     @checked.setter
     def checked(self, offset: int) -> None:
         self.words[CHECKED] = offset
+
+    @property
+    def is_held(self) -> bool:
+        """The stage's word: nothing is to be deleted now."""
+        return bool(self.words[HELD])
+
+    @is_held.setter
+    def is_held(self, is_held: bool) -> None:
+        self.words[HELD] = is_held
 
     def ask_to_fork(self, writer: int) -> None:
         """The stage asks a writer."""

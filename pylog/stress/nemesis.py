@@ -44,6 +44,7 @@ class Target(Protocol):
 
     def alive(self, *roles: str) -> list[int]: ...
     def ask_to_fork(self, choice: int) -> int: ...
+    def hold_janitor(self, is_held: bool) -> None: ...
     def inspect(self, event: Event) -> None: ...
 
 
@@ -165,11 +166,17 @@ def disk_full(target: Target, fault: Fault, event: Event) -> Undo | None:
     if target.ballast is None:
         return no_growth(target, event)
     ballast = target.ballast
+    target.hold_janitor(True)
     disk = os.statvfs(ballast.parent)
     with suppress(OSError), ballast.open("wb") as opened:
         os.posix_fallocate(opened.fileno(), 0, max(1, disk.f_bavail * disk.f_frsize))
-    event.what = f"{disk.f_bavail * disk.f_frsize >> 10} KiB taken away, the rest"
-    return lambda: ballast.unlink(missing_ok=True)
+    event.what = f"the last {disk.f_bavail * disk.f_frsize >> 10} KiB taken away"
+
+    def undo() -> None:
+        ballast.unlink(missing_ok=True)
+        target.hold_janitor(False)
+
+    return undo
 
 
 def no_growth(target: Target, event: Event) -> Undo:

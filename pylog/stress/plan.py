@@ -40,7 +40,7 @@ PERIODS = {"kill": 0.2, "kill-at": 0.05, "pause": 1.5, "flip": 1.0, "truncate": 
            "limits": 2.0, "disk-full": 4.0}
 # A fault that lasts is over after so many seconds, at least and at most.
 LENGTHS = {"pause": (0.05, 2.0), "flip": (0.1, 0.5), "truncate": (0.1, 0.3), "limits": (0.2, 1.5),
-           "disk-full": (0.2, 1.5)}
+           "disk-full": (0.5, 2.0)}
 
 
 @dataclass(frozen=True, slots=True)

@@ -44,8 +44,10 @@ class Stage:
     """One run of one plan. `show`, if given, is called four times a second."""
 
     def __init__(self, plan: Plan, directory: Path,
-                 show: Callable[["Stage"], None] | None = None) -> None:
+                 show: Callable[["Stage"], None] | None = None,
+                 driver: Path | None = None) -> None:
         self.plan = plan
+        self.driver = driver
         self.layout = Layout(directory)
         self.show = show
         self.board = Board()
@@ -218,6 +220,10 @@ class Stage:
         index = choice % self.plan.options.processes
         self.board.ask_to_fork(index)
         return index
+
+    def hold_janitor(self, is_held: bool) -> None:
+        """While the disk is to be full, nothing makes room."""
+        self.board.is_held = is_held
 
     def inspect(self, event: Event) -> None:
         """A process that has never seen the log reads the damaged place."""

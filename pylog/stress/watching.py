@@ -63,7 +63,7 @@ def clean(plan: Plan, layout: Layout, board: Board) -> None:
             time.sleep(0.1)
             try:
                 total, start, end = log.size_bytes, log.start_offset, log.end_offset
-                if total > limit:
+                if total > limit and not board.is_held:
                     wanted = start + int((end - start) * (1 - limit / 2 / total))
                     log.delete_before(max(start, min(wanted, board.checked)))
             except PylogError as error:

@@ -35,10 +35,12 @@ from pylog.stress.sightings import Sightings
 BACKLOG_BYTES = 64 << 20      # the checker is at most so far behind
 LOOK_BACK_EVERY = 50          # calls between two reads of what was just written
 SMALL_MAX, MIDDLE_MAX = 400, 16384
-CHILD_PRODUCERS = 100_000     # numbers of producers that forked children are
+CHILDREN = 1000               # numbers of producers from here on are of forked children
 
 # These promise that nothing of the call was appended.
 PROMISING = (MessageSizeTooLargeError, WrongEndOffsetError, ConfigurationError)
+# So does this one, of calls that append all or nothing.
+WHOLE = {"append", "append_full", "atomic", "if_end"}
 EXPLAINED = {
     "pause": (PylogTimeoutError,),
     "limits": (ResourceLimitError, PylogError, MemoryError, OSError),
@@ -73,7 +75,7 @@ class Writer:
         while any(thread.is_alive() for thread in threads):
             if self.board.forks_asked(self.index) != forks:
                 forks = self.board.forks_asked(self.index)
-                self.fork(log)
+                self.fork(log, forks)
             threads[0].join(0.02)
             time.sleep(0.02)
         log.close()
@@ -89,17 +91,20 @@ class Writer:
         return None
 
     def excuse(self, error: BaseException) -> None:
-        """Notes an error that no fault of the run explains."""
+        """Notes an error, by what a fault of the run explains or by what none does."""
+        what = f"{type(error).__name__}: {error}"
         if not isinstance(error, self.explained):
-            self.notes.note("unexpected-error", f"{type(error).__name__}: {error}")
+            self.notes.note("unexpected-error", what)
+        elif not isinstance(error, PROMISING):
+            self.notes.note("refused-call", what)
 
-    def fork(self, log: pylog.Log) -> None:
+    def fork(self, log: pylog.Log, number: int) -> None:
         """Makes a child that must be refused the inherited log, and writes through its own."""
         if os.fork():
             return    # the stage adopts it
         status = 1
         try:
-            Child(self, log).run()
+            Child(self, log, CHILDREN + self.index * CHILDREN + number).run()
             status = 0
         except BaseException as error:
             self.notes.note("broken-worker", f"forked child: {type(error).__name__}: {error}")
@@ -127,8 +132,8 @@ class Producer:
 
     def run(self) -> None:
         """Turns until the board says stop."""
-        ways: list[Callable[[], int | None]] = [
-            getattr(self, way) for way in self.writer.plan.options.ways]
+        ways: dict[str, Callable[[], int | None]] = {
+            way: getattr(self, way) for way in self.writer.plan.options.ways}
         board = self.writer.board
         while board.phase < Phase.STOP:
             if self.log.end_offset - board.checked > self.backlog:
@@ -136,11 +141,14 @@ class Producer:
                 continue
             self.calls += 1
             try:
-                first = self.rng.choice(ways)()
+                way = self.rng.choice(self.writer.plan.options.ways)
+                first = ways[way]()
                 if first is not None and self.calls % LOOK_BACK_EVERY == 0:
                     self.look_back(first)
-            except BaseException as error:
-                self.ledger.doubt(is_failed=isinstance(error, PROMISING))
+            except Exception as error:
+                promises = isinstance(error, PROMISING) or (
+                    isinstance(error, DiskFullError) and way in WHOLE)
+                self.ledger.doubt(is_failed=promises)
                 self.writer.excuse(error)
                 if not isinstance(error, PROMISING):
                     time.sleep(0.01)
@@ -233,8 +241,9 @@ class Producer:
 class Child:
     """What a fork leaves: an inherited log that must not work, and a producer of its own."""
 
-    def __init__(self, writer: Writer, inherited: pylog.Log) -> None:
+    def __init__(self, writer: Writer, inherited: pylog.Log, number: int) -> None:
         self.writer = writer
+        self.number = number
         self.inherited = inherited
         self.notes = Sightings(writer.layout.sightings, f"child of writer {writer.index}")
 
@@ -246,13 +255,10 @@ class Child:
             pass
         else:
             self.notes.note("fork-accepted", "append through a log opened before the fork")
-        number = CHILD_PRODUCERS + os.getpid() % CHILD_PRODUCERS
-        path = self.writer.layout.ledgers / f"producer-{number}"
-        if path.exists():
-            return    # the pid came round
-        ledger = _native.Ledger(path, self.writer.plan.run, number)
-        incarnation = ledger.enter()
+        run = self.writer.plan.run
+        path = self.writer.layout.ledgers / f"producer-{self.number}"
+        ledger = _native.Ledger(path, run, self.number)
         values, keys = _native.stamp_values(
-            self.writer.plan.run, number, incarnation, 0, numpy.full(records, 100))
+            run, self.number, ledger.enter(), ledger.sent, numpy.full(records, 100))
         with pylog.Log(self.writer.layout.log) as log:
             ledger.send_each(log.append, values, keys)

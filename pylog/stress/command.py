@@ -1,0 +1,153 @@
+"""The words of `pylog stress`."""
+
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+import click
+
+from pylog.errors import ConfigurationError
+from pylog.exits import Exit
+from pylog.log import DURABILITIES
+from pylog.stress import trial
+from pylog.stress.anomalies import ROWS
+from pylog.stress.display import Display
+from pylog.stress.plan import NEMESES, WAYS, WORKLOADS, Options, Plan
+from pylog.stress.stage import Stage
+from pylog.stress.verdict import exit_of, judge, text_of
+
+EPILOG = """\b
+Examples:
+  pylog stress /tmp/run --nemesis kill,pause --seconds 60 --seed 7
+  pylog stress /tmp/run --workload fanout,durable --nemesis kill
+  pylog stress /tmp/again --replay /tmp/run/append/report.json
+  pylog stress --plant all
+  pylog stress --list
+"""
+
+
+def to_names(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[str, ...]:
+    """The callback of options that take names apart by commas."""
+    known = {"workload": WORKLOADS, "nemesis": NEMESES, "ways": WAYS}.get(param.name or "")
+    names = tuple(name.strip() for name in (value or "").split(",") if name.strip())
+    for name in names:
+        if known and name not in known:
+            raise click.BadParameter(f"{name!r} is none of {', '.join(known)}", ctx, param)
+    return names
+
+
+@click.command(epilog=EPILOG)
+@click.argument("directory", metavar="[DIR]", required=False, type=click.Path(path_type=Path))
+@click.option("--workload", metavar="NAMES", default="append", show_default=True,
+              callback=to_names, help=f"One after the other: {', '.join(WORKLOADS)}.")
+@click.option("--nemesis", metavar="NAMES", callback=to_names,
+              help=f"The faults: some of {', '.join(NEMESES)}.")
+@click.option("--seconds", type=click.FloatRange(0.1, 1e6), default=10.0, show_default=True,
+              help="How long there are faults.")
+@click.option("--seed", type=click.IntRange(0, 2**63), help="Of the plan.  [default: drawn]")
+@click.option("--rate", type=click.FloatRange(0.01, 1000), default=1.0, show_default=True,
+              help="How many times as many faults as usual.")
+@click.option("--durability", type=click.Choice(DURABILITIES), help="Of the log.")
+@click.option("-z", "--compression", type=click.Choice(["lz4"]), help="Of the log.")
+@click.option("--processes", type=click.IntRange(1, 64), help="Writing processes.")
+@click.option("--threads", type=click.IntRange(1, 64), help="In each of them.")
+@click.option("--readers", type=click.IntRange(1, 64), help="Reading processes.")
+@click.option("--ways", metavar="NAMES", callback=to_names,
+              help=f"Ways in: some of {', '.join(WAYS)}.")
+@click.option("--size-max", type=click.IntRange(48, 1 << 24), help="Bytes of the largest value.")
+@click.option("--segment-bytes", type=click.IntRange(4096, 1 << 30), help="Of the log.")
+@click.option("--disk-mb", type=click.IntRange(16, 1 << 20),
+              help="What the log may take before old segments are deleted.")
+@click.option("--driver", type=click.Path(exists=True, dir_okay=False, path_type=Path),
+              help="The C driver of kill-at: tests/c/build/stress of a checkout.")
+@click.option("--replay", metavar="REPORT.json", type=click.Path(exists=True, dir_okay=False,
+              path_type=Path), help="The plan of an earlier run; most other options are its own.")
+@click.option("--plant", metavar="NAMES", callback=to_names,
+              help="No run: plant these anomalies, or `all`, in a good log, and see them found.")
+@click.option("--json", "as_json", is_flag=True, help="The report as JSON on stdout.")
+@click.option("--list", "lists", is_flag=True, help="Workloads, nemeses and anomalies; no run.")
+def stress(
+    directory: Path | None, workload: tuple[str, ...], nemesis: tuple[str, ...],
+    replay: Path | None, plant: tuple[str, ...], as_json: bool, lists: bool, seed: int | None,
+    ways: tuple[str, ...], driver: Path | None, disk_mb: int | None, **wanted: Any,
+) -> None:
+    """Stress a log of this machine with many processes and faults, and check every record.
+
+    All happens in DIR, a new directory, which is left for you to look at; DIR/WORKLOAD/report.json
+    is the whole report. Exit code 0: nothing wrong; 4: an anomaly; 3: it could not be told.
+    """
+    if lists:
+        click.echo(listing())
+        return
+    if seed is None:
+        seed = random.SystemRandom().randrange(1 << 31)
+    if plant:
+        run_trial(plant, seed)
+        return
+    if directory is None:
+        raise click.UsageError("name a new directory: `pylog stress DIR`")
+    if "kill-at" in nemesis and driver is None:
+        raise click.UsageError(
+            "kill-at needs the C driver with the core's fault points: `make -C tests/c "
+            "build/stress` in a checkout of pylog, then --driver tests/c/build/stress")
+    if replay:
+        plans = [replayed(replay)]
+    else:
+        wanted |= {"disk_bytes": disk_mb and disk_mb << 20, "ways": ways or None}
+        plans = [Plan.draw(Options.for_workload(name, nemeses=nemesis, seed=seed, **wanted))
+                 for name in workload]
+    reports = [play(plan, directory / plan.options.workload, driver, as_json) for plan in plans]
+    if as_json:
+        click.echo(json.dumps(reports[0] if len(reports) == 1 else reports, indent=1))
+    raise click.exceptions.Exit(max(exit_of(report) for report in reports))
+
+
+def play(plan: Plan, directory: Path, driver: Path | None, as_json: bool) -> dict[str, Any]:
+    """One run, from its plan to its report."""
+    for line in plan.lines():
+        click.echo(line, err=True)
+    with Display() as display:
+        stage = Stage(plan, directory, display.show, driver)
+        examination = stage.run()
+    report = judge(stage, examination)
+    report["repeat"] = f"pylog stress NEW_DIR --replay {stage.layout.report}"
+    stage.layout.report.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    if not as_json:
+        click.echo(text_of(report))
+        click.echo(f"  the whole report: {stage.layout.report}")
+    if stage.was_interrupted:
+        raise click.exceptions.Exit(Exit.INTERRUPTED)
+    return report
+
+
+def replayed(path: Path) -> Plan:
+    """The plan of a report."""
+    try:
+        report = json.loads(path.read_text(encoding="utf-8"))
+        return Plan.from_dict(report["plan"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise ConfigurationError(f"{path} is no report of `pylog stress`: {error!r}; use the "
+                                 "report.json of a run") from None
+
+
+def run_trial(names: tuple[str, ...], seed: int) -> None:
+    """Plants, looks, prints the table; ends with 4 if one was not found."""
+    try:
+        rows = list(trial.planted(names, seed))
+    except ValueError as error:
+        raise click.UsageError(str(error)) from None
+    click.echo(trial.table(rows))
+    if not all(row.is_right for row in rows):
+        raise click.exceptions.Exit(Exit.DAMAGE)
+
+
+def listing() -> str:
+    """All the names there are, and what they mean."""
+    parts = []
+    for title, names in (("Workloads", WORKLOADS), ("Nemeses", NEMESES),
+                         ("Anomalies", {row.name: row.meaning for row in ROWS})):
+        width = max(map(len, names))
+        parts.append("\n".join([f"{title}:", *(f"  {name:{width}}  {meaning}"
+                                               for name, meaning in names.items())]))
+    return "\n\n".join(parts)

@@ -1,0 +1,88 @@
+"""What a run looks like while it goes: one block that is drawn over, or a line now and then.
+
+rich draws it, without its thread: the stage forks, and a process that forks has no threads.
+"""
+
+import sys
+import time
+from typing import TextIO
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from pylog.stress.anomalies import ANOMALIES
+from pylog.stress.board import Phase
+from pylog.stress.sightings import counted, read_sightings
+from pylog.stress.stage import Stage
+
+LINE_SECONDS = 5.0
+WHAT_IT_IS = {
+    Phase.FAULTS: "faults", Phase.QUIET: "quiet: no more faults",
+    Phase.STOP: "the writers end", Phase.SETTLE: "all is to be seen", Phase.END: "examination",
+}
+
+
+class Display:
+    """Shows a stage, four times a second in a terminal, every five seconds elsewhere."""
+
+    def __init__(self, stream: TextIO = sys.stderr) -> None:
+        self.console = Console(file=stream)
+        self.live = Live(console=self.console, auto_refresh=False, transient=True)
+        self.before = (time.monotonic(), 0)
+        self.shown = 0.0
+
+    def __enter__(self) -> "Display":
+        if self.console.is_terminal:
+            self.live.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.live.stop()
+
+    def show(self, stage: Stage) -> None:
+        """The stage calls it."""
+        now = time.monotonic()
+        if self.console.is_terminal:
+            self.live.update(Group(*self.block(stage, now)), refresh=True)
+        elif now - self.shown >= LINE_SECONDS:
+            self.shown = now
+            self.console.print(self.line(stage, now), soft_wrap=True, highlight=False)
+
+    def line(self, stage: Stage, now: float) -> str:
+        """All of it in one."""
+        settled, rate = self.progress(stage, now)
+        faults = sum(event.pid is not None or bool(event.what) for event in stage.events)
+        return (f"{now - stage.began:6.1f} s  {WHAT_IT_IS[stage.board.phase]}: "
+                f"{settled:,} records ({rate:,.0f}/s), {stage.board.checked:,} checked, "
+                f"{faults:,} faults, {self.anomalies(stage)}")
+
+    def block(self, stage: Stage, now: float) -> list[Table | Text]:
+        """A small table, and what went wrong so far."""
+        settled, rate = self.progress(stage, now)
+        table = Table.grid(padding=(0, 2))
+        table.add_row(f"{now - stage.began:.1f} s of {stage.plan.options.seconds:g}",
+                      WHAT_IT_IS[stage.board.phase])
+        table.add_row("appended", f"{settled:,} records, {rate:,.0f}/s")
+        table.add_row("checked", f"up to offset {stage.board.checked:,}")
+        table.add_row("faults", ", ".join(
+            f"{count:,} {name}" for name, count in stage.counts.items()) or "none yet")
+        table.add_row("alive", ", ".join(
+            f"{len(stage.alive(role))} {role}s" for role in ("writer", "reader", "driver")
+            if stage.alive(role)))
+        return [table, Text(self.anomalies(stage), style="bold")]
+
+    def progress(self, stage: Stage, now: float) -> tuple[int, float]:
+        """Records so far, and how many a second since the last look."""
+        settled = stage.settled()
+        then, before = self.before
+        self.before = (now, settled)
+        return settled, (settled - before) / max(now - then, 1e-3)
+
+    def anomalies(self, stage: Stage) -> str:
+        """Counts by name, of all that is no matter of course."""
+        counts = counted(read_sightings(stage.layout.sightings))
+        seen = [f"{count:,} {name}" for name, count in counts.items()
+                if not ANOMALIES[name].is_documented]
+        return "anomalies so far: " + (", ".join(seen) or "none")
