@@ -133,8 +133,7 @@ bool pl_file_exists(const char *path) { return access(path, F_OK) == 0; }
 
 static pl_status disk_full(const char *path, uint64_t wanted, int error) {
   pl_fail(PL_ERR_DISK_FULL, path,
-          "no room for %llu more bytes; free some space, then append again: nothing was lost",
-          (unsigned long long)wanted);
+          "no room for %llu more bytes; free some space", (unsigned long long)wanted);
   pl_error_last()->os_errno = error;
   pl_error_last()->extra = (int64_t)wanted;
   return PL_ERR_DISK_FULL;

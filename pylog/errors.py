@@ -65,7 +65,8 @@ __all__ = [
 class PylogError(Exception):
     """The base of all: `except PylogError` catches what pylog raises, and nothing else.
 
-    path: the file or directory concerned. errno: of the system call that failed.
+    path: the file or directory concerned. errno: of the system call that failed. appended: how
+    many records of a list are in, where a call that appends many failed.
 
         >>> error = PylogError("the log is gone: create it anew", path="data/orders")
         >>> error.path, error.errno, error.retriable
@@ -77,6 +78,7 @@ class PylogError(Exception):
 
     path: str | None = None
     errno: int | None = None
+    appended: int | None = None
 
     def __init__(self, message: str, **context: Any) -> None:
         """message: what happened, with the numbers, then what to do. context: the attributes."""
@@ -160,6 +162,7 @@ class CorruptRecordError(LogError):
 
 class DiskFullError(LogError, OSError):
     """No room for the record. Nothing of it was written; appends work again once there is space.
+    Of a list, a first part may be in: `appended`.
 
     needed_bytes: what was to be reserved. errno: ENOSPC or EDQUOT.
     """

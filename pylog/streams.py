@@ -119,7 +119,7 @@ class Intake:
         try:
             first = self._append_columns(columns)
         except Exception as error:
-            self.count, self.in_flight = self.count + getattr(error, "appended", 0), 0
+            self.count, self.in_flight = self.count + (getattr(error, "appended", None) or 0), 0
             raise
         self.count, self.in_flight = self.count + len(columns), 0
         if self.first is None:

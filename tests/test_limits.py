@@ -140,7 +140,7 @@ def test_full_disk_is_told_and_appends_go_on_when_there_is_room(on_small_disk):
             assert error.errno == errno.ENOSPC
             assert error.needed_bytes > 0
             assert error.retriable
-            assert "free some space" in str(error)
+            assert "free some space; append again: nothing was appended" in str(error)
             assert append_until_full(log, count)[0] == count
             with pytest.raises(pylog.DiskFullError):
                 log.append_many([bytes(1000)] * 900, atomic=True)
@@ -181,6 +181,45 @@ def test_many_values_on_a_full_disk_leave_a_first_part_or_none(on_small_disk):
             return 0 < log.end_offset < len(values) and holds(log, log.end_offset)
 
     assert on_small_disk(act)
+
+
+@pytest.mark.parametrize("compression", [None, "lz4"])
+def test_list_that_a_full_disk_cut_short_says_how_much_is_in(on_small_disk, compression):
+    def act(folder):
+        filler = fill(folder, leave=4 * MEGABYTE)
+        # The filler is gone when the rest is appended, so all of it must fit then.
+        values = [value_of(number) + os.urandom(500) for number in range(5000)]
+        with pylog.Log(folder / "log", segment_bytes=SEGMENT, compression=compression) as log:
+            with pytest.raises(pylog.DiskFullError) as caught:
+                log.append_many(values)
+            appended = caught.value.appended
+            assert 0 < appended == log.end_offset < len(values)
+            assert f"append the rest: the first {appended} records of the list are in [" \
+                in str(caught.value)
+
+            filler.unlink()
+            log.append_many(values[appended:])
+            return [record.value for record in log.read()] == values
+
+    assert on_small_disk(act)
+
+
+def test_list_that_ran_out_of_descriptors_says_how_much_is_in(log_path):
+    def act():
+        values = [value_of(number) for number in range(5000)]
+        with pylog.Log(log_path, segment_bytes=SEGMENT) as log:
+            log.append(b"before")
+            lower(resource.RLIMIT_NOFILE, limit_that_leaves(0))
+            with pytest.raises(pylog.ResourceLimitError) as caught:
+                log.append_many(values)
+            appended = caught.value.appended
+            assert 0 < appended == log.end_offset - 1
+            assert f"append the rest: the first {appended} records" in str(caught.value)
+            lift(resource.RLIMIT_NOFILE)
+            log.append_many(values[appended:])
+            return [record.value for record in log.read(1)] == values
+
+    must_hold(act)
 
 
 def test_log_on_a_disk_without_a_byte_left_closes_and_is_readable(on_small_disk):

@@ -12,6 +12,23 @@ cdef str how_to_go_on(int64_t appended):
     return f"append the rest: the first {appended} records of the list are in"
 
 
+cdef int tell_how_far(object error, int64_t appended) except -1:
+    """Puts into `error` how many records of a list are in, and so how to go on."""
+    error.appended = appended
+    if not isinstance(error, errors.PylogError):    # Ctrl-C, MemoryError
+        if appended:
+            error.add_note(how_to_go_on(appended))
+        return 0
+    cdef str text = str(error), advice = how_to_go_on(appended)
+    if advice in text or not (appended or error.retriable):
+        return 0
+    at = text.rfind(f" [{error.path}") if error.path else -1
+    if at < 0:
+        at = len(text)
+    error.args = (f"{text[:at]}; {advice}{text[at:]}",)
+    return 0
+
+
 cdef class Appender(Handle):
     """An open log that takes records."""
 
@@ -91,12 +108,23 @@ cdef class Appender(Handle):
                 if status == PL_OK:
                     return 0
                 self.after_slice(status, deadline)
+        except errors.PylogError as error:
+            tell_how_far(error, 0)
+            raise
         finally:
             self.leave()
 
     cdef int wait_for_disk(self, int64_t end, object durability) except -1:
         if self.waits_for_disk or durability == "fsync":
             self.flush_to(end)
+        return 0
+
+    cdef int wait_for_list(self, int64_t appended, object durability) except -1:
+        try:
+            self.wait_for_disk(self.log.page.end_offset, durability)
+        except BaseException as error:
+            error.appended = appended    # all are in, and perhaps not on disk
+            raise
         return 0
 
     cdef int flush_to(self, int64_t target) except -1:
@@ -135,8 +163,9 @@ cdef class Appender(Handle):
         compression="lz4" each batch is compressed where that makes it smaller.
 
         Cost: one copy and a CRC, some 30 ns a record of 100 bytes; the lock is held for 64 KiB at
-        a time. Raises as `append`; after DiskFullError or PylogTimeoutError in a non-atomic call
-        the exception's `appended` tells how many records are in.
+        a time. Raises as `append`; when a non-atomic call fails halfway (DiskFullError,
+        PylogTimeoutError, ResourceLimitError, Ctrl-C and the like), the exception's `appended`
+        tells how many records of the list are in: append those behind them.
         """
         self.check_writable()
         cdef int64_t longest_value = 0, longest_key = 0
@@ -169,7 +198,7 @@ cdef class Appender(Handle):
         else:
             first = self.append_blocks(v, k, h, stamps, now)
         if self.waits_for_disk or durability is not None:
-            self.wait_for_disk(self.log.page.end_offset, durability)
+            self.wait_for_list(n, durability)
         return first
 
     cdef list column(self, object items, str what, list values, int64_t *longest):
@@ -282,8 +311,8 @@ cdef class Appender(Handle):
                 if status == PL_OK:
                     return 0
                 self.after_slice(status, deadline, how_to_go_on(appended))
-        except errors.PylogError as error:
-            error.appended = appended
+        except BaseException as error:
+            tell_how_far(error, appended)
             raise
         finally:
             self.leave()
@@ -308,14 +337,14 @@ cdef class Appender(Handle):
                     + (len(k[i]) if k is not None and k[i] is not None else 0) \
                     + (len(h[i]) if h is not None else 0)
                 i += 1
-            columns = make_columns(v[at:i], None if k is None else k[at:i],
-                                   None if h is None else h[at:i],
-                                   None if stamps is None else stamps[at:i], now)
             try:
+                columns = make_columns(v[at:i], None if k is None else k[at:i],
+                                       None if h is None else h[at:i],
+                                       None if stamps is None else stamps[at:i], now)
                 batch = compressed_batch(self.codec, &columns.c, &identity, self.decompressed_max)
                 here = self.append_batch(batch, i - at, expected, at)
-            except errors.PylogError as error:
-                error.appended = at
+            except BaseException as error:
+                tell_how_far(error, at)
                 if isinstance(error, errors.MessageSizeTooLargeError):
                     error.max_message_bytes = self.max_message_bytes
                 raise
@@ -400,7 +429,7 @@ cdef class Appender(Handle):
         finally:
             PyBuffer_Release(&buffer)
         if self.waits_for_disk:
-            self.flush_to(self.log.page.end_offset)
+            self.wait_for_list(n, None)
         return first
 
 
