@@ -53,7 +53,7 @@ void pl_checker_share(pl_checker *self, _Atomic uint64_t *folds, int64_t count) 
 void pl_checker_seek(pl_checker *self, int64_t offset) {
   self->figures.next_offset = offset;
   self->figures.epoch = -1;
-  self->fold_records = 0;
+  self->fold_records = -1;
 }
 
 static pl_status no_memory(void) {
@@ -179,7 +179,10 @@ static void fold_in(pl_checker *self, int64_t offset, uint32_t crc) {
     self->fold = 0;
     self->fold_records = 0;
   }
-  if (self->fold_records != place) return; /* came in at the middle, or a gap */
+  if (self->fold_records != place) { /* came in at the middle, or there is a gap */
+    self->fold_records = -1;
+    return;
+  }
   self->fold += mix(((uint64_t)offset << 20) ^ crc);
   if (++self->fold_records < PL_FOLD_RECORDS || block >= self->fold_count) return;
   uint64_t mine = self->fold ? self->fold : 1, theirs = 0;

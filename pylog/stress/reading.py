@@ -69,7 +69,6 @@ class Reader:
         if error.offset is not None and error.offset >= start:
             self.notes.note("retention-early", str(error), offset=error.offset)
         self.next = max(self.next, start)
-        self.new_checker(-1)
 
     def new_checker(self, offset: int) -> None:
         """After a seek: sequences may come again."""
@@ -79,9 +78,10 @@ class Reader:
 
     def follow(self) -> None:
         """Goes on where it was, waiting for what is to come."""
-        if self.checker.next_offset not in (-1, self.next):
-            self.new_checker(-1)
-        cursor = self.log.cursor(max(self.next, self.log.start_offset))
+        self.next = max(self.next, self.log.start_offset)
+        if self.checker.next_offset != self.next:    # it was deleted, or read elsewhere meanwhile
+            self.new_checker(self.next)
+        cursor = self.log.cursor(self.next)
         for _ in range(self.rng.randrange(1, 20)):
             if not cursor.wait(0.1):
                 self.see_whether_late()
