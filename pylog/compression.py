@@ -57,7 +57,7 @@ def decompress(codec: int, payload: Any, limit: int) -> bytes | None:
     name = NAMES.get(codec, str(codec))
     raise UnsupportedCodecError(
         f"the batch is compressed with {name}, which this version cannot read yet (it reads lz4 "
-        "and gzip); skip the batch, or rewrite it with one of those",
+        "and gzip); have its producer write it anew with one of those",
         codec=name,
     )
 

@@ -226,11 +226,14 @@ class UnsupportedEnvironmentError(LogError):
 class UnsupportedCodecError(LogError):
     """A batch is compressed with a codec that this version does not know; others are readable.
 
-    codec: its name, or its number in the batch's attributes.
+    codec: its name, or its number in the batch's attributes. next_offset: of the first record
+    behind the batch, from where reading goes on; on_corruption="skip" does not step over it, for
+    nothing in it is damaged.
     """
 
     code = 76
     codec: str | int | None = None
+    next_offset: int | None = None
 
 
 class ResourceLimitError(LogError, OSError):

@@ -356,7 +356,8 @@ class Log(_native.Log):
         or an aware datetime, rounded down to its millisecond. Without `stop` it ends at what can
         be read at the call; with `follow` it waits for more, for ever, woken by whoever appends.
         on_corruption: "skip" steps over damaged batches and counts them in `.skipped`. Raises
-        OffsetOutOfRangeError, CorruptRecordError.
+        OffsetOutOfRangeError, CorruptRecordError, UnsupportedCodecError (its `next_offset` is where
+        to read on).
         """
         if on_corruption not in ("raise", "skip"):
             raise ConfigurationError(

@@ -4,8 +4,11 @@ cdef int decompressed(const pl_chunk *chunk, Mapping mapping, int64_t limit,
                       pl_slice *payload) except -1:
     """Decompresses the chunk's only batch into the mapping's care."""
     cdef pl_slice packed = pl_chunk_payload(chunk)
-    records = compression.decompress(
-        chunk.codec, make_view(mapping, packed.data, packed.size), limit)
+    try:
+        records = compression.decompress(
+            chunk.codec, make_view(mapping, packed.data, packed.size), limit)
+    except errors.UnsupportedCodecError as error:
+        raise unread_batch(chunk, error.codec) from None
     if records is None:
         raise errors.CorruptRecordError(
             f"the batch at offset {chunk.from_offset} does not decompress to at most {limit} bytes;"
@@ -15,6 +18,21 @@ cdef int decompressed(const pl_chunk *chunk, Mapping mapping, int64_t limit,
     payload.data = <const uint8_t *>PyBytes_AS_STRING(records)
     payload.size = PyBytes_GET_SIZE(records)
     return 0
+
+
+cdef object unread_batch(const pl_chunk *chunk, object codec):
+    """The whole batch is out of reach, also where the chunk is a part of it."""
+    cdef pl_header header
+    cdef const char *why
+    pl_header_decode(chunk.segment.data + chunk.position, chunk.end_position - chunk.position,
+                     &header, &why)
+    path = os.fsdecode(<bytes>chunk.segment.path)
+    return errors.UnsupportedCodecError(
+        f"the batch with offsets {header.base_offset} to {header.last_offset} is compressed with "
+        f"{codec}, which this version cannot read yet (it reads lz4 and gzip); read on from offset "
+        f"{header.last_offset + 1}, or have its producer write it anew [{path}, byte "
+        f"{chunk.position}]", codec=codec, path=path, position=chunk.position,
+        offset=chunk.from_offset, next_offset=header.last_offset + 1)
 
 
 cdef void *start_of(object array) except NULL:
