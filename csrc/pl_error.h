@@ -44,8 +44,9 @@ typedef struct pl_error {
   int64_t offset;   /* record offset, -1 when unknown */
   int64_t extra;    /* CORRUPT: valid batches beyond; WRONG_END, OUT_OF_RANGE: the end; DISK_FULL:
                      * bytes wanted; DURABILITY: the durable offset; FILESYSTEM: its magic number;
-                     * TOO_LARGE: the size; else -1 */
-  int64_t bound;    /* OUT_OF_RANGE: the start; TOO_LARGE: max_message_bytes; else -1 */
+                     * TOO_LARGE: the size; ENVIRONMENT: our PID namespace; else -1 */
+  int64_t bound;    /* OUT_OF_RANGE: the start; TOO_LARGE: max_message_bytes; ENVIRONMENT: the log's
+                     * PID namespace; else -1 */
   char path[1024];
   char text[512];
 } pl_error;

@@ -307,6 +307,15 @@ static pl_status refuse_page(const pl_log *log, const pl_page *page) {
   return PL_NOT_READY;
 }
 
+static pl_status refuse_namespace(const pl_log *log, const pl_page *page) {
+  pl_fail(PL_ERR_ENVIRONMENT, log->directory,
+          "processes of another PID namespace have the log open: the locks compare thread ids and "
+          "would not work; open it with mode=\"r\", or share the namespace");
+  pl_error_last()->extra = (int64_t)pl_pid_namespace();
+  pl_error_last()->bound = (int64_t)page->identity.pid_namespace;
+  return PL_ERR_ENVIRONMENT;
+}
+
 /* The page of a tidy log that nobody may have open has no checksum, but log.meta, which has one,
  * tells the same: a reader believes both or neither. A writer rebuilds the page. */
 static bool agrees_with_meta(const pl_page *page, const pl_meta *meta) {
@@ -356,10 +365,7 @@ static pl_status attach(pl_log *log, const pl_options *wanted) {
     status = PL_NOT_READY;
   pl_file_close(fd);
   if (status == PL_OK && log->is_writable && page->identity.pid_namespace != pl_pid_namespace())
-    status = pl_fail(PL_ERR_ENVIRONMENT, log->directory,
-                     "processes of another PID namespace have the log open: the locks compare "
-                     "thread ids and would not work; open it with mode=\"r\", or share the "
-                     "namespace");
+    status = refuse_namespace(log, page);
   if (status == PL_OK && may_ring) status = map_bells(log);
   if (status != PL_OK) {
     pl_file_unmap(data, PL_PAGE_BYTES);

@@ -215,7 +215,8 @@ class UnsupportedFilesystemError(LogError):
 class UnsupportedEnvironmentError(LogError):
     """The kernel is too old, or the log is in use from another PID namespace or boot.
 
-    found, required: the two values that disagree.
+    found, required: what is here and what it would have to be: the kernel's release, the inode of
+    /proc/self/ns/pid (the log's is `required`), the owner or the mode of the directory.
     """
 
     code = -109

@@ -271,13 +271,14 @@ class Log(_native.Log):
             raise UnsupportedEnvironmentError(
                 f"{self._path} belongs to user {info.st_uid}, not to {user}; use a directory of "
                 "your own, or mode='r'",
-                path=str(self._path),
+                path=str(self._path), found=info.st_uid, required=user,
             )
         if info.st_mode & 0o002:
             raise UnsupportedEnvironmentError(
                 f"everybody can write {self._path}, and so could run code in your process; "
                 "chmod o-w it, or use another directory",
-                path=str(self._path),
+                path=str(self._path), found=stat.S_IMODE(info.st_mode),
+                required=stat.S_IMODE(info.st_mode) & ~0o002,
             )
 
     def __enter__(self) -> Self:

@@ -95,11 +95,12 @@ def test_fsync_on_memory_is_refused():
 
 
 OPEN_ELSEWHERE = """
-import sys, pylog
+import os, sys, pylog
 try:
     pylog.Log(sys.argv[1])
-except pylog.UnsupportedEnvironmentError:
-    print(pylog.Log(sys.argv[1], mode="r").end_offset)
+except pylog.UnsupportedEnvironmentError as error:
+    assert error.found == os.stat("/proc/self/ns/pid").st_ino
+    print(error.required, pylog.Log(sys.argv[1], mode="r").end_offset)
 """
 
 
@@ -112,7 +113,17 @@ def test_another_pid_namespace_may_only_read(closed):
         done = subprocess.run([*unshare, sys.executable, "-c", OPEN_ELSEWHERE, str(closed)],
                               capture_output=True, text=True)
 
-    assert (done.stdout, done.stderr) == ("300\n", "")
+    ours = os.stat("/proc/self/ns/pid").st_ino
+    assert (done.stdout, done.stderr) == (f"{ours} 300\n", "")
+
+
+def test_directory_that_everybody_can_write_is_refused_with_the_mode_it_should_have(closed):
+    os.chmod(closed, 0o757)
+
+    with pytest.raises(pylog.UnsupportedEnvironmentError, match="chmod o-w") as caught:
+        pylog.Log(closed)
+    assert (caught.value.found, caught.value.required) == (0o757, 0o755)
+    assert pylog.Log(closed, mode="r").end_offset == 300
 
 
 # ---- options ------------------------------------------------------------------------------------

@@ -30,10 +30,12 @@ cdef object _extras = {
     PL_ERR_DURABILITY: "durable_offset",
     PL_ERR_OUT_OF_RANGE: "end_offset",
     PL_ERR_TOO_LARGE: "size",
+    PL_ERR_ENVIRONMENT: "found",
 }
 cdef object _bounds = {
     PL_ERR_OUT_OF_RANGE: "start_offset",
     PL_ERR_TOO_LARGE: "max_message_bytes",
+    PL_ERR_ENVIRONMENT: "required",
 }
 cdef object _limits = {
     ENOMEM: "virtual memory", EMFILE: "open files", EAGAIN: "max user processes",
@@ -83,6 +85,8 @@ cdef object make_error(pl_status status, bint counts=True):
         context[_extras[status]] = e.extra
     if e.bound >= 0:
         context[_bounds[status]] = e.bound
+    if status == PL_ERR_ENVIRONMENT and e.extra < 0:
+        context["found"], context["required"] = os.uname().release, "5.14"
     text = (<bytes>e.text).decode("utf-8", "replace")
     where = context.get("path", "")
     if "position" in context:
