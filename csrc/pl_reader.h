@@ -55,19 +55,16 @@ int64_t pl_reader_values(pl_reader *reader, pl_slice *values, int64_t count);
 int64_t pl_reader_columns(pl_reader *reader, pl_column_arrays *columns, int64_t count);
 
 /* Larger records leave too little time between them for all of their lines. */
-enum { PL_AHEAD_BYTES = 256, PL_PAGE_BYTES_LEAST = 4096 };
+enum { PL_AHEAD_BYTES = 256 };
 
 /* Fetches into the outer cache what stands `ahead` of a record that is being used, so that the CRC
  * of the next chunk need not wait for memory. Once a record, between whatever else is done with it:
- * only so many lines can be on their way at a time. A prefetch never faults, wherever it goes. The
- * line two pages further is for its address, which takes longest to find. */
+ * only so many lines can be on their way at a time. A prefetch never faults, wherever it goes. */
 static inline void pl_reader_ahead(const pl_reader *reader, const uint8_t *record, int64_t size) {
   uintptr_t first = (uintptr_t)record + reader->ahead;
   if (size <= 0 || size > PL_AHEAD_BYTES) return;
   for (uintptr_t line = first; line < first + (uintptr_t)size; line += 64)
     __builtin_prefetch((const void *)line, 0, 2);
-  if (first % PL_PAGE_BYTES_LEAST < (uintptr_t)size)
-    __builtin_prefetch((const void *)(first + 2 * PL_PAGE_BYTES_LEAST), 0, 2);
 }
 
 #endif
