@@ -24,7 +24,9 @@ class Member:
     pid: int
     role: str
     index: int
-    work: Callable[[], None]
+    work: Callable[[], None] | None = None
+    errand: str = ""
+    status: int = 0    # as wait(2) gives it, when it has ended
 
 
 class Cast:
@@ -44,6 +46,12 @@ class Cast:
         if pid == 0:
             perform(work, Sightings(self.notes.path, f"{role} {index}"))
         self.members[pid] = Member(pid, role, index, work)
+        return pid
+
+    def start_program(self, role: str, index: int, errand: str, command: list[str]) -> int:
+        """The same with a program; `errand` is what it is to do."""
+        pid = os.posix_spawn(command[0], command, os.environ)
+        self.members[pid] = Member(pid, role, index, errand=errand)
         return pid
 
     def alive(self, *roles: str) -> list[int]:
@@ -67,6 +75,7 @@ class Cast:
             self.ended[how(status)] += 1
             if member is None:
                 continue    # a child of a writer; what went wrong, it has noted
+            member.status = status
             if os.WIFSIGNALED(status) and os.WTERMSIG(status) != signal.SIGKILL:
                 self.notes.note("broken-worker",
                                 f"{role} {member.index} (pid {pid}) died of {how(status)}")

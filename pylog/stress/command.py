@@ -108,7 +108,7 @@ def play(plan: Plan, directory: Path, driver: Path | None, as_json: bool) -> dic
     for line in plan.lines():
         click.echo(line, err=True)
     with Display() as display:
-        stage = Stage(plan, directory, display.show, driver)
+        stage = Stage(plan, directory, display.show, driver and driver.resolve())
         examination = stage.run()
     report = judge(stage, examination)
     report["repeat"] = f"pylog stress NEW_DIR --replay {stage.layout.report}"

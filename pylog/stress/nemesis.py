@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from pylog.stress.passage import segments_of
-from pylog.stress.plan import Fault
+from pylog.stress.plan import Fault, Plan
 from pylog.walk import Walker, Window
 
 Undo = Callable[[], None]
@@ -39,11 +39,13 @@ class Event:
 class Target(Protocol):
     """What the nemeses need of the stage."""
 
+    plan: Plan
     log: Path
     ballast: Path | None    # on the run's small disk, if it has one
 
     def alive(self, *roles: str) -> list[int]: ...
     def ask_to_fork(self, choice: int) -> int: ...
+    def send_driver(self, choice: int) -> str | None: ...
     def hold_janitor(self, is_held: bool) -> None: ...
     def inspect(self, event: Event) -> None: ...
 
@@ -63,6 +65,13 @@ def kill(target: Target, fault: Fault, event: Event) -> Undo | None:
         event.pid = rng.choice(victims)
         event.what = f"SIGKILL to a {' or a '.join(roles)}"
         send(event.pid, signal.SIGKILL)
+    return None
+
+
+def kill_at(target: Target, fault: Fault, event: Event) -> Undo | None:
+    """A C writer that dies at a named point of the core."""
+    if point := target.send_driver(fault.choice):
+        event.what = f"a C writer is to die at {point}"
     return None
 
 
@@ -183,7 +192,7 @@ def no_growth(target: Target, event: Event) -> Undo:
     """Where nothing can be mounted: RLIMIT_FSIZE for all writers, which fallocate obeys."""
     pids = target.alive("writer")
     for pid in pids:
-        limit_file_size(pid, 4096)
+        limit_file_size(pid, target.plan.options.segment_bytes // 4)
     event.what = f"no file of {len(pids)} writers may grow"
 
     def undo() -> None:
@@ -246,6 +255,7 @@ def send(pid: int, signal_number: int) -> None:
 
 
 FAULTS: dict[str, Callable[[Any, Fault, Event], Undo | None]] = {
-    "kill": kill, "pause": pause, "fork": fork, "limits": limits, "flip": flip,
-    "truncate": truncate, "disk-full": disk_full,
+    "kill": kill, "kill-at": kill_at, "pause": pause, "fork": fork, "limits": limits, "flip": flip,
+    "truncate": truncate,
+    "disk-full": disk_full,
 }

@@ -41,7 +41,7 @@ class Reader:
         self.checker = _native.Checker(plan.run, folds=self.folds)
         self.next = self.ledger.next
         self.records, self.rounds = self.ledger.records, self.ledger.rounds
-        self.views: deque[tuple[int, memoryview, int]] = deque(maxlen=VIEWS)
+        self.views: deque[tuple[int, int, memoryview, int]] = deque(maxlen=VIEWS)
         self.must_wake = not {"pause", "kill-at"} & set(plan.options.nemeses)
 
     def run(self) -> None:
@@ -135,13 +135,17 @@ class Reader:
         offset = self.seek()
         chunk = self.log.fetch(offset, max_bytes=1 << 16)
         # Of the open batch only what is there now is promised.
-        self.views.append((offset, chunk.payload, zlib.crc32(chunk.payload)))
+        self.views.append(
+            (offset, chunk.next_offset, chunk.payload, zlib.crc32(chunk.payload)))
 
     def look_back(self) -> None:
         """The bytes of an old view are what they were."""
-        for offset, view, crc in self.views:
+        for held in list(self.views):
+            offset, end_offset, view, crc = held
             if zlib.crc32(view) != crc:
-                self.notes.note("changed-view", f"a view of {len(view)} bytes", offset=offset)
+                self.views.remove(held)
+                self.notes.note("changed-view", f"a view of {len(view)} bytes", offset=offset,
+                                end_offset=end_offset)
 
     # ---- what was read
 

@@ -73,7 +73,15 @@ def read_sightings(path: Path) -> list[Sighting]:
         lines = path.read_bytes().splitlines()
     except FileNotFoundError:
         return []
-    return [Sighting(**json.loads(line)) for line in lines]
+    return [parsed(line) for line in lines]
+
+
+def parsed(line: bytes) -> Sighting:
+    """A line; one that a full disk or RLIMIT_FSIZE cut short still counts."""
+    try:
+        return Sighting(**json.loads(line))
+    except (ValueError, TypeError):
+        return Sighting("refused-call", f"a sighting could not be written whole: {line!r}", at=0.0)
 
 
 def counted(sightings: Iterable[Sighting]) -> Counter[str]:

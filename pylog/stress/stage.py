@@ -10,8 +10,10 @@ and kills, reads ledgers and the board, and never touches the log.
 """
 
 import heapq
+import os
 import shutil
 import signal
+import subprocess
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -38,6 +40,9 @@ TICK_SECONDS = 0.005
 SHOW_SECONDS = 0.25
 FOLD_BLOCKS = 1 << 22    # 17 milliard offsets, in a sparse file of 32 MiB
 INSPECTION = "inspector"
+DRIVERS_MAX = 4          # C writers at once
+DRIVER_PRODUCERS = 500   # their producers' numbers from here on
+PASSES_MAX = 40          # a point is passed up to so many times before the one that kills
 
 
 class Stage:
@@ -48,6 +53,7 @@ class Stage:
                  driver: Path | None = None) -> None:
         self.plan = plan
         self.driver = driver
+        self.points = points_of(driver)    # and how many died there
         self.layout = Layout(directory)
         self.show = show
         self.board = Board()
@@ -127,7 +133,7 @@ class Stage:
             self.notes.note("unwritable-log", "nothing was acknowledged for "
                             f"{self.plan.options.quiet_seconds:g} s after the faults")
         self.board.phase = Phase.STOP
-        if not self.go_on_while(lambda: bool(self.cast.alive("writer", INSPECTION))):
+        if not self.go_on_while(lambda: bool(self.cast.alive("writer", "driver", INSPECTION))):
             self.notes.note("unwritable-log", "a writer did not come back from its call within "
                             f"{self.plan.options.quiet_seconds:g} s after the faults")
             self.kill("writer")
@@ -221,6 +227,21 @@ class Stage:
         self.board.ask_to_fork(index)
         return index
 
+    def send_driver(self, choice: int) -> str | None:
+        """A C writer for the point that the fewest have died at; None: there are enough."""
+        slots = {self.cast.members[pid].index for pid in self.cast.alive("driver")}
+        free = sorted(set(range(DRIVERS_MAX)) - slots)
+        if not self.points or not free or self.driver is None:
+            return None
+        errands = [self.cast.members[pid].errand for pid in self.cast.alive("driver")]
+        point = min(self.points, key=lambda name: (self.points[name] + errands.count(name)))
+        number = DRIVER_PRODUCERS + free[0]
+        self.cast.start_program("driver", free[0], point, [
+            str(self.driver), str(self.layout.log), str(self.layout.ledgers / f"producer-{number}"),
+            str(self.plan.run), str(number), str(choice), point,
+            str(1 + choice % min(PASSES_MAX, 1 + self.points[point])), str(self.board.checked)])
+        return point
+
     def hold_janitor(self, is_held: bool) -> None:
         """While the disk is to be full, nothing makes room."""
         self.board.is_held = is_held
@@ -236,12 +257,23 @@ class Stage:
 
     def replace(self, member: Member) -> None:
         """Whoever died while there is work to do."""
+        if member.role == "driver":
+            self.receive(member)
         phase = self.board.phase
-        over = {"writer": phase >= Phase.STOP, "reader": phase >= Phase.SETTLE,
+        is_over = {"writer": phase >= Phase.STOP, "reader": phase >= Phase.SETTLE,
                 "janitor": phase >= Phase.SETTLE}
-        if not over.get(member.role, True) and not self.is_over:
+        if not is_over.get(member.role, True) and not self.is_over:
             self.counts[f"{member.role}s replaced"] += 1
-            self.start(member.role, member.index, member.work)
+            if member.work:
+                self.start(member.role, member.index, member.work)
+
+    def receive(self, driver: Member) -> None:
+        """A C writer that has died where it was to, or lived on, or did what it should not."""
+        if os.WIFSIGNALED(driver.status):
+            self.points[driver.errand] += 1
+        elif os.WEXITSTATUS(driver.status):
+            self.notes.note("broken-worker", f"the driver of {driver.errand} failed; it has said "
+                            "why on stderr")
 
     def role_of(self, pid: int) -> str | None:
         member = self.cast.members.get(pid)
@@ -273,6 +305,17 @@ class Stage:
     def settled(self) -> int:
         """Records that calls have returned for, one way or another."""
         return sum(ledger.settled for ledger in self.ledgers())
+
+
+def points_of(driver: Path | None) -> dict[str, int]:
+    """The points that the driver knows, each not yet hit."""
+    if driver is None:
+        return {}
+    said = subprocess.run([driver, "--points"], capture_output=True, text=True, check=False)
+    if said.returncode or not said.stdout:
+        raise ConfigurationError(f"{driver} is not the driver of kill-at: it does not answer "
+                                 "--points; build it by `make -C tests/c build/stress`")
+    return dict.fromkeys(said.stdout.split(), 0)
 
 
 def prepare(layout: Layout) -> None:

@@ -1,6 +1,7 @@
 """The verdict: the report of a run, as JSON and as text with the same numbers, worst first."""
 
 import json
+import math
 from collections import defaultdict
 from dataclasses import asdict
 from pathlib import Path
@@ -44,6 +45,7 @@ def judge(stage: Stage, examination: Examination | None) -> dict[str, Any]:
         "bounds": {"behind_ms": figures.get("behind_ms"),
                    "checker_memory_bytes": figures.get("checker", {}).get("memory_bytes")},
         "cpu_seconds": cpu_of(stage, figures),
+        "coverage": {"kill_points": stage.points},
         "events": [asdict(event) | {"at": round(event.at - stage.began, 3)}
                    for event in stage.events],
         "not_checked": list(NOT_CHECKED),
@@ -122,22 +124,25 @@ def anomalies_of(sightings: list[Sighting], stage: Stage) -> dict[str, Any]:
 
 def excuse_of(sighting: Sighting, events: list[Event]) -> Event | None:
     """The fault of the run that explains it: one that its kind is excused by, at its time, and in
-    the same file, process or range of offsets."""
+    the same file or range of offsets."""
     for event in events:
         if event.nemesis not in ANOMALIES[sighting.anomaly].excused_by:
             continue
-        until = (event.until or event.at) + SLACK_SECONDS
-        if event.at <= sighting.at <= until and (
-                event.file is None or event.file == sighting.file
-                or sighting.anomaly == "broken-worker" or covers(event, sighting.offset)):
+        # A view may be held, and looked at again, long after.
+        until = math.inf if sighting.anomaly == "changed-view" else event.until or event.at
+        if event.at <= sighting.at <= until + SLACK_SECONDS and (
+                event.file is None or sighting.anomaly == "broken-worker"
+                or event.file == sighting.file or overlap(event, sighting)):
             return event
     return None
 
 
-def covers(event: Event, offset: int | None) -> bool:
-    """Whether an offset is among those that the event damaged."""
-    return (offset is not None and event.offset is not None and event.offset <= offset
-            and (event.end_offset is None or offset < event.end_offset))
+def overlap(event: Event, sighting: Sighting) -> bool:
+    """Whether the offsets of the sighting are among those that the event damaged."""
+    if sighting.offset is None or event.offset is None:
+        return False
+    end = sighting.end_offset or sighting.offset + 1
+    return event.offset < end and (event.end_offset is None or sighting.offset < event.end_offset)
 
 
 def example(sighting: Sighting, excuse: Event | None, stage: Stage) -> dict[str, Any]:
@@ -177,6 +182,11 @@ def text_of(report: dict[str, Any]) -> str:
         f"{report['bounds']['checker_memory_bytes'] or 0:,} bytes; it was behind by "
         f"{behind(report['bounds']['behind_ms'])}",
     ]
+    if points := report["coverage"]["kill_points"]:
+        missed = [point for point, kills in points.items() if not kills]
+        lines.append(f"  C writers died at {len(points) - len(missed)} of {len(points)} points, "
+                     f"{sum(points.values()):,} in all; "
+                     f"{'not at ' + ', '.join(missed) if missed else 'none was missed'}")
     for name, row in report["anomalies"].items():
         lines.append(f"  {name}: {row['count']:,}, {row['severity']}: {row['meaning']}")
         lines += ["    " + describe(seen) for seen in row["examples"][:3]]

@@ -260,5 +260,9 @@ class Child:
         ledger = _native.Ledger(path, run, self.number)
         values, keys = _native.stamp_values(
             run, self.number, ledger.enter(), ledger.sent, numpy.full(records, 100))
-        with pylog.Log(self.writer.layout.log) as log:
-            ledger.send_each(log.append, values, keys)
+        try:
+            with pylog.Log(self.writer.layout.log) as log:
+                ledger.send_each(log.append, values, keys)
+        except Exception as error:
+            ledger.doubt(is_failed=isinstance(error, DiskFullError))
+            self.writer.excuse(error)
