@@ -30,6 +30,7 @@ static void publish(pl_page *page, int64_t end) {
 static void mark_sealed(pl_page *page) {
   page->batch_count = 0;
   page->batch_position = page->position;
+  PL_POINT("before-sealed");
   atomic_store_explicit(&page->sealed_offset, end_of(page), memory_order_release);
   PL_POINT("after-sealed");
 }
@@ -74,12 +75,14 @@ static pl_status switch_active(pl_log *log, int64_t base) {
 static pl_status finish_roll(pl_log *log) {
   pl_page *page = log->page;
   int64_t *bases, count;
+  PL_POINT("repair-begun");
   PL_TRY(pl_list_segments(log->directory, &bases, &count));
   int64_t newest = count ? bases[count - 1] : -1;
   free(bases);
   if (newest > atomic_load(&page->active_base)) atomic_store(&page->active_base, newest);
   if (!log->active || log->active->base_offset != newest) PL_TRY(switch_active(log, newest));
   if (log->active->inode == atomic_load(&page->prepared)) atomic_store(&page->prepared, 0);
+  PL_POINT("repair-before-count");
   /* Counted again if it was: a roll too many costs the readers a listing, one too few would hide
    * the segment from them. */
   atomic_fetch_add(&page->rolls, 1);
@@ -95,13 +98,16 @@ static pl_status destroy_leftovers(pl_log *log, pl_segment *segment, uint64_t po
   while ((status = pl_segment_see(segment, position, PL_BATCH_HEADER_SIZE, true)) == PL_OK) {
     uint64_t length = pl_batch_load_length(segment->data + position);
     if (length == 0 || length > PL_SEGMENT_BYTES_MAX) break;
+    PL_POINT("repair-before-void");
     memset(segment->data + position, 0, PL_BATCH_HEADER_SIZE);
     position += length + PL_BATCH_LENGTH_OVERHEAD;
     found = true;
   }
   if (status < 0) return status;
-  if (!found || pl_file_sync(segment->fd, segment->path) == PL_OK) return PL_OK;
-  pl_log_poison(log, pl_error_last()->os_errno); /* done again, it would find nothing to sync */
+  if (!found) return PL_OK;
+  PL_POINT("repair-before-sync");
+  if (pl_file_sync(segment->fd, segment->path) == PL_OK) return PL_OK;
+  pl_log_poison(log, pl_error_last()->os_errno); /* never asked again: see pl_flush.c */
   return state_error(log, PL_LOG_POISONED);
 }
 
@@ -129,6 +135,7 @@ static pl_status repair(pl_log *log) {
   PL_TRY(finish_roll(log));
   pl_view view = {end_of(page), atomic_load(&page->sealed_offset), &log->meta, true};
   pl_tail tail;
+  PL_POINT("repair-before-derive");
   PL_TRY(find_tail(log, &view, &tail));
   page->position = tail.position;
   page->batch_position = tail.batch_position;
@@ -153,6 +160,7 @@ static pl_status enter_slowly(pl_log *log, bool owner_died) {
   uint32_t state = atomic_load(&page->state);
   if (state == PL_LOG_BROKEN) {
     status = repair(log);
+    PL_POINT("repair-before-live");
     /* A flush may have failed meanwhile: that word stands. */
     if (status == PL_OK && !atomic_compare_exchange_strong(&page->state, &state, PL_LOG_LIVE))
       status = state_error(log, state);
@@ -242,6 +250,7 @@ static pl_status roll(pl_log *log) {
   log->active = next;
   pthread_mutex_unlock(&log->list_lock);
   pl_segment_release(old);
+  PL_POINT("roll-before-base");
   atomic_store(&page->active_base, base);
   atomic_store(&page->prepared, 0);
   PL_POINT("roll-before-count");
@@ -362,6 +371,7 @@ static void open_batch(pl_log *log, int64_t end, int64_t timestamp) {
   pl_page *page = log->page;
   pl_identity identity = PL_IDENTITY_NONE;
   if (log->options.append_time) identity.attributes = PL_ATTRIBUTE_APPEND_TIME;
+  PL_POINT("before-open");
   pl_batch_open(log->active->data + page->position, end,
                 atomic_load_explicit(&page->leader_epoch, memory_order_relaxed), timestamp,
                 &identity);
@@ -430,6 +440,7 @@ static int64_t encode_batch(pl_log *log, const pl_columns *c, int64_t i, int64_t
   } while (i < c->count && (uint64_t)(p - batch) + bound_of(c, i) <= limit);
   PL_POINT("many-before-seal");
   pl_batch_seal(batch, (uint64_t)(p - batch), i - first, max_timestamp);
+  PL_POINT("many-sealed");
   page->position += (uint64_t)(p - batch);
   return i;
 }

@@ -4,6 +4,7 @@
 #include <assert.h>
 
 #include "pl_crc32c.h"
+#include "pl_fault.h"
 
 _Static_assert(PL_BATCH_HEADER_SIZE == 61, "Kafka's header is 61 bytes");
 _Static_assert(PL_BATCH_CRC_START == 21, "Kafka's CRC starts at the attributes");
@@ -33,8 +34,10 @@ void pl_batch_seal(uint8_t *batch, uint64_t size, int64_t count, int64_t max_tim
   pl_store_u32(batch + PL_BATCH_LAST_OFFSET_DELTA, (uint32_t)(count - 1));
   pl_store_u64(batch + PL_BATCH_MAX_TIMESTAMP, (uint64_t)max_timestamp);
   pl_store_u32(batch + PL_BATCH_RECORDS_COUNT, (uint32_t)count);
+  PL_POINT("seal-filled");
   uint32_t crc = pl_crc32c(batch + PL_BATCH_CRC_START, size - PL_BATCH_CRC_START);
   pl_store_u32(batch + PL_BATCH_CRC, crc);
+  PL_POINT("seal-summed");
   uint32_t length = __builtin_bswap32((uint32_t)(size - PL_BATCH_LENGTH_OVERHEAD));
   __atomic_store_n((uint32_t *)(void *)(batch + PL_BATCH_LENGTH), length, __ATOMIC_RELEASE);
 }

@@ -62,6 +62,7 @@ static pl_status sync_segments(pl_log *log, int64_t from, int64_t active_base) {
   while (base < active_base && next_base != INT64_MAX);
   int fd;
   PL_TRY(pl_file_open_directory(log->directory, &fd));
+  PL_POINT("before-sync-names");
   pl_status status = poison_if_lost(log, pl_file_sync_names(fd, log->directory));
   pl_file_close(fd);
   return status;
@@ -70,6 +71,7 @@ static pl_status sync_segments(pl_log *log, int64_t from, int64_t active_base) {
 static pl_status flush_locked(pl_log *log, int wait_ms) {
   pl_page *page = log->page;
   int64_t end, active_base, from = atomic_load(&page->durable_offset);
+  PL_POINT("flush-locked");
   PL_TRY(pl_seal(log, wait_ms, &end, &active_base));
   if (end <= from) return PL_OK;
   int64_t unused;

@@ -117,6 +117,7 @@ static pl_status map_active(pl_log *log) {
   if (status == PL_ERR_IO && atomic_load(&page->active_base) != base) return PL_BUSY;
   PL_TRY(status);
   pl_lock_result locked = pl_slot_wait(&page->append_lock, WAIT_MS);
+  if (locked != PL_LOCK_BUSY) PL_POINT("map-locked");
   if (locked != PL_LOCKED) { /* a death to repair, or a busy lock: the caller comes again */
     if (locked == PL_LOCKED_DEAD) {
       uint32_t live = PL_LOG_LIVE;
@@ -384,11 +385,13 @@ static pl_status remove_below(pl_log *log, int64_t offset) {
   int64_t *bases, count;
   PL_TRY(pl_list_segments(log->directory, &bases, &count));
   pl_status status = PL_OK;
+  PL_POINT("delete-started");
   atomic_fetch_add(&page->list_sequence, 1);
   for (int64_t i = 0; status == PL_OK && i + 1 < count && bases[i + 1] <= offset; i++) {
     PL_POINT("remove-segment");
     status = remove_segment(log, bases[i]);
   }
+  PL_POINT("delete-removed");
   atomic_fetch_add(&page->list_sequence, 1);
   free(bases);
   return status;
@@ -410,6 +413,7 @@ pl_status pl_delete_before(pl_log *log, int64_t offset) {
   if (offset <= atomic_load(&page->log_start)) return PL_OK;
   PL_TRY(make_dirty(log));
   PL_TRY(pl_maintenance_enter(log, WAIT_MS));
+  PL_POINT("delete-locked");
   /* The start is durable before a byte goes: a crash between leaves only files to remove. */
   pl_status status = pl_log_change_meta(log, set_log_start, &offset, true);
   if (status == PL_OK) {

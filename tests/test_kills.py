@@ -33,13 +33,15 @@ RUNS = [
     ("crowd", "fsync", 131_072, 120),
     ("deleters", "os", 65_536, 160),
     ("deleters", "fsync", 65_536, 100),
+    ("heirs", "os", 65_536, 60),
     ("all", "os", 131_072, 90),
     ("all", "interval", 131_072, 60),
     ("all", "fsync", 65_536, 60),
     ("births", "os", 65_536, 20),
     ("alone", "fsync", 65_536, 180),
 ]
-MORE = ("alone", "fsync", 65_536, 60)    # as long as a point was hit too seldom
+# As long as a point was hit too seldom.
+MORE = [("alone", "fsync", 65_536, 60), ("deleters", "fsync", 65_536, 40)] * 3
 PYTHON_KILLS = 40       # of each durability
 WRITERS = 3
 KILLS_LEAST = 1000
@@ -102,7 +104,7 @@ def test_a_thousand_kills_lose_and_invent_nothing(drivers, tmp_path, seed):
     total = Counter()
     print(f"\n{'writers':22}{'kills':>7}{'kills/s':>9}{'owner deaths':>14}{'read back':>11}"
           f"{'records':>12}")
-    for number, run in enumerate(RUNS + [MORE] * 4):
+    for number, run in enumerate(RUNS + MORE):
         if number >= len(RUNS) and not seldom_hit(total):
             break
         path = tmp_path / f"log{number}"

@@ -6,7 +6,8 @@
  * HITS is how many died at the point in earlier runs: who dies where is chosen to even that out.
  *
  * MODE is crowd (four writers, one is killed at a time, this process keeps the log open), deleters
- * (the same, and they delete what is old), all (three writers die at once, nobody has the log open
+ * (the same, and they delete what is old), heirs (one writer dies with a batch behind the log's end,
+ * the next one in its repair), all (three writers die at once, nobody has the log open
  * between), alone (one writer that opens and closes, and whose control page is removed now and
  * then, so that recovery scans; fsync only) or births (one writer, of a log that is new each
  * time). Prints one line "name value" per figure.
@@ -177,8 +178,18 @@ static void flush_some(writer *w) {
   if (status != PL_BUSY) must(status, "flush");
 }
 
+static bool has_prefix(int index, const char *prefix) {
+  return strncmp(the_stage->points[index].name, prefix, strlen(prefix)) == 0;
+}
+
+static bool is_to_die_deleting(void) {
+  return run.deletes && armed_point >= 0 &&
+         (has_prefix(armed_point, "delete-") || has_prefix(armed_point, "remove-"));
+}
+
 static void act(writer *w) {
   uint32_t dice = random_below(1000);
+  if (dice % 4 == 0 && is_to_die_deleting()) dice = 999;
   if (dice < 560) {
     for (uint32_t n = random_below(60); n; n--) append_one(w);
   } else if (dice < 800) {
@@ -215,10 +226,6 @@ static _Noreturn void write_for_ever(uint32_t number, bool closes) {
 
 /* ---- who dies when ---------------------------------------------------------------------- */
 
-static bool has_prefix(int index, const char *prefix) {
-  return strncmp(the_stage->points[index].name, prefix, strlen(prefix)) == 0;
-}
-
 /* A quarter die at any time; the others at a point that anybody passed, half of these, and all who
  * are alone, where the fewest died. */
 static void choose_death(void) {
@@ -238,7 +245,7 @@ static void choose_death(void) {
   if (armed_point < 0) return;
   atomic_fetch_add(&the_stage->points[armed_point].tries, 1);
   static const char *const once_a_life[] = {"recover-", "repair-",       "leftover-",
-                                            "create-",  "before-clean-", "remove-"};
+                                            "create-",  "before-clean-", "remove-",       "delete-",   "map-"};
   bool is_rare = false;
   for (size_t i = 0; i < sizeof once_a_life / sizeof *once_a_life; i++)
     is_rare |= has_prefix(armed_point, once_a_life[i]);
@@ -370,6 +377,30 @@ static void kill_alone(void) {
   inspect(true);
 }
 
+/* Of the points in a repair, the one where the fewest died so far. */
+static int seldomest_in_repair(void) {
+  int seldomest = NO_POINT;
+  uint32_t fewest = UINT32_MAX;
+  for (int i = 0; i < the_stage->point_count; i++) {
+    uint32_t hits = the_stage->points[i].hits_before + atomic_load(&the_stage->points[i].kills);
+    if (has_prefix(i, "repair-") && hits < fewest) fewest = hits, seldomest = i;
+  }
+  return seldomest;
+}
+
+static void kill_heirs(void) {
+  pl_log *log;
+  open_log(&log);
+  while (figures.kills < run.kills_wanted) {
+    kill_writer(start_writer(false, stage_point("many-sealed")));
+    kill_writer(start_writer(false, seldomest_in_repair()));
+    if (figures.kills % VERIFY_EVERY == 0) verify(log);
+  }
+  verify(log);
+  figures.owner_deaths = atomic_load(&log->page->owner_deaths);
+  close_log(log);
+}
+
 /* Every other one dies where a log has its first segment and no log.meta. */
 static void kill_at_birth(void) {
   int birth = stage_point("create-segment-made");
@@ -402,6 +433,7 @@ int main(int argc, char **argv) {
   uint64_t started = pl_monotonic_ns();
   mkdir(run.directory, 0700);
   if (strcmp(mode, "crowd") == 0 || run.deletes) kill_in_a_crowd();
+  else if (strcmp(mode, "heirs") == 0) kill_heirs();
   else if (strcmp(mode, "all") == 0) kill_all();
   else if (strcmp(mode, "alone") == 0) kill_alone();
   else if (strcmp(mode, "births") == 0) kill_at_birth();
