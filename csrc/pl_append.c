@@ -90,8 +90,9 @@ static pl_status finish_roll(pl_log *log) {
 }
 
 /* What the dead writer left behind the end could be whole valid batches, and might reach the
- * disk while what is written over them does not. Their headers are zeroed there, durably, before
- * any of their offsets is used again. */
+ * disk while what is written over them does not. They are made no batches there, durably, before
+ * any of their offsets is used again. Only the magic byte goes: whoever repairs after a death in
+ * here finds them again by their lengths, and syncs again. */
 static pl_status destroy_leftovers(pl_log *log, pl_segment *segment, uint64_t position) {
   bool found = false;
   pl_status status;
@@ -99,7 +100,7 @@ static pl_status destroy_leftovers(pl_log *log, pl_segment *segment, uint64_t po
     uint64_t length = pl_batch_load_length(segment->data + position);
     if (length == 0 || length > PL_SEGMENT_BYTES_MAX) break;
     PL_POINT("repair-before-void");
-    memset(segment->data + position, 0, PL_BATCH_HEADER_SIZE);
+    segment->data[position + PL_BATCH_MAGIC] = 0xff;
     position += length + PL_BATCH_LENGTH_OVERHEAD;
     found = true;
   }

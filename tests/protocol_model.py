@@ -1,29 +1,33 @@
 """The control page as a specification: who stores what in which order, and what a death leaves.
 
 A *step* is one store that another process could see, or the loads that go with it. Before every
-step its process may be killed; the kernel then marks the locks it held. `search` tries all
-interleavings. The tables below are the steps. At the right stand the fault points (PL_POINT) that
-the C passes just before a step: test_protocol.py lays them beside what the C really passes, so a
-kill before a step here is a kill at that point there. Steps without a point only load, or are the
-halves of what one memcpy does there.
+step its process may be killed; the kernel then marks the locks it held. The tables below are the
+steps, protocol_steps.py says what each does, protocol_world.py what must hold in every state, and
+protocol_search.py tries all interleavings. At the right stand the fault points (PL_POINT) that the
+C passes just before a step: test_protocol.py lays them beside what the C really passes, so a kill
+before a step here is a kill at that point there. Steps without a point only load or lock, or are
+the halves of what one memcpy does there.
 
-    * before a step   it touches only what the append lock guards: nobody else can tell when
-    ? before a step   a decision by the one that holds the lock, part of the step before it
+    *step   it touches only what the append lock guards: nobody else can tell when
+    ~step   it loads what delete_before alone changes: the same, where nobody deletes
+    ?step   a decision, part of the step before it: it may put another list before the rest
+    -       no step, only points
 
-Smaller than life: a header or a record is one cell; a segment has CAPACITY cells, an open batch
-BATCH records; a sync covers its file as it is at one instant; the next segment is always prepared.
+Smaller than life: a header or a record is one cell; a segment has five cells, an open batch two
+records; a sync covers its file as it is at one instant; the next segment is always prepared.
 
-Orders of memory. Here every store is seen at once by all, in the order of the program. The C has
-two places where that needs a word:
+Orders of memory. Here every store is seen at once by all, in the order of the program. What the
+C needs for that, and what is left out:
 
-    place                             kept by                          in this model
-    record bytes -> end -> its reader store-release, load-acquire      a given: program order
-    bytes, CRC -> length -> reader    store-release, acquire by end    a given: program order
-    end -> bells | bells -> end       membarrier(2) in the waiter      not modelled: a sleeper
-    (ringer)       (waiter)           (full fences, store before load) wakes after 100 ms anyway
+    place                                kept in the C by               in this model
+    record bytes, end | end, bytes       store-release, load-acquire    a given
+    bytes, CRC, length | length, bytes   store-release, the end's load  a given
+    end, bell map | bell map, end        a full fence on either side,   left out
+      (who rings)   (who waits)            membarrier(2) by the waiter
 
-x86-64 keeps the first two by itself; the third, a store that a later load overtakes, is the one
-reordering that it makes. It can cost a waiter time and never a record, so it is left out.
+x86-64 keeps the first two by itself, so a step order is what can be wrong there. The third needs
+a fence even so: a load may overtake an earlier store. Without it a waiter may sleep its 100 ms
+through; no record is lost or changed by that, and doorbells are not among the words here.
 """
 
 from typing import NamedTuple
@@ -51,7 +55,7 @@ STEPS = {
         fill_header         many-before-seal
         fill_crc            seal-filled
         fill_length         seal-summed
-        *move_behind        seal-finished
+        *move_behind        many-sealed
         publish             before-publish
         *forget_batch       after-publish
         mark_sealed         before-sealed
@@ -66,7 +70,7 @@ STEPS = {
         fill_header         before-seal
         fill_crc            seal-filled
         fill_length         seal-summed
-        *forget_batch       seal-finished after-seal
+        *forget_batch       after-seal
         mark_sealed         before-sealed
         -                   after-sealed
     """,
@@ -85,6 +89,13 @@ STEPS = {
         unlock
         lock
         enter               locked
+    """,
+    "come again": """
+        unlock              before-unlock
+        -                   after-unlock
+        lock
+        enter               locked
+        ?make_room
     """,
     "repair": """
         finish_base         repair-begun

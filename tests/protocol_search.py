@@ -49,8 +49,8 @@ class Search:
     def __init__(self, setup, merges_equals=True):
         self.worlds, self.actors = Numbers(), Numbers()
         self.known = {}             # (world, actor): what the actor can do there
-        self.is_private = {}        # actor: may its next step go before all others
-        self.is_holder = {}         # actor: does it hold the append lock
+        self.is_private = []        # of each actor: may its next step go before all others
+        self.is_holder = []         # of each actor: does it hold the append lock
         self.killed_before = set()
         deletes = any("delete_before" in jobs for jobs in setup.writers + setup.others)
         self.private = ("*",) if deletes else ("*", "~")
@@ -64,7 +64,14 @@ class Search:
         alike = len(setup.writers) if len(set(setup.writers)) == 1 and merges_equals else 0
         self.alike = alike if alike > 1 else 0
         self.first = (self.worlds[World({"kills": setup.kills}).freeze()],
-                      *(self.actors[actor.freeze()] for actor in actors))
+                      *(self.number_of(actor) for actor in actors))
+
+    def number_of(self, actor):
+        number = self.actors[actor.freeze()]
+        if number == len(self.is_holder):
+            self.is_holder.append(actor.holds)
+            self.is_private.append(bool(actor.todo) and actor.todo[0].mark in self.private)
+        return number
 
     def moves(self, world, actor):
         """[(label, world, actor)] of one process; a violation is a label alone."""
@@ -77,15 +84,16 @@ class Search:
     def work_out(self, world, actor):
         thing = self.actors.things[actor]
         todo = Actor.thaw(thing).todo
-        self.is_holder[actor] = Actor.thaw(thing).holds
-        self.is_private[actor] = bool(todo) and todo[0].mark in self.private
         if not todo:
             return
+        before = World.thaw(self.worlds.things[world])
         for label, act in ((todo[0].name, do_step), (KILL, kill)):
             w, me = World.thaw(self.worlds.things[world]), Actor.thaw(thing)
             try:
                 act(w, me)
-                check_change(World.thaw(self.worlds.things[world]), w)
+                if w.files != before.files or w.truth != before.truth or w.stale != before.stale:
+                    check_change(before, w)
+                    w.rename_values()
                 frozen = w.freeze()
                 if frozen not in self.worlds:
                     check(w)
@@ -96,10 +104,13 @@ class Search:
                 continue
             if act is kill:
                 self.killed_before.add(todo[0].name)
-            yield label, self.worlds[frozen], self.actors[me.freeze()]
+            yield label, self.worlds[frozen], self.number_of(me)
 
     def tidy(self, state):
         """The same state with equal writers in one order."""
+        if self.alike == 2:     # as below, and faster
+            world, one, two, *others = state
+            return state if one <= two else (world, two, one, *others)
         if self.alike:
             return (state[0], *sorted(state[1:1 + self.alike]), *state[1 + self.alike:])
         return state
@@ -111,21 +122,19 @@ class Search:
         known, is_private, is_holder = self.known, self.is_private, self.is_holder
         while queue:
             state = queue.popleft()
-            moves, chosen, holders = [], None, 0
-            world = state[0] << BITS
+            world, chosen, holders = state[0] << BITS, slots, 0
             for slot in slots:
                 actor = state[slot]
-                found = known.get(world | actor)
-                if found is None:
-                    found = self.moves(state[0], actor)
-                moves.append(found)
                 holders += is_holder[actor]
                 if is_private[actor]:
-                    chosen = slot
+                    chosen = (slot,)
             if holders > 1:
                 return self.result(came_from, transitions, state, "two hold the lock")
-            for slot in slots if chosen is None else (chosen,):
-                for label, new_world, new_actor in moves[slot - 1]:
+            for slot in chosen:
+                moves = known.get(world | state[slot])
+                if moves is None:
+                    moves = self.moves(state[0], state[slot])
+                for label, new_world, new_actor in moves:
                     transitions += 1
                     if new_actor is None:
                         return self.result(came_from, transitions, state, new_world, slot, label)
@@ -148,7 +157,7 @@ class Search:
             after.setdefault(old, set()).update(shows[new] for _, new, actor in moves
                                                 if actor is not None and shows[new] != old)
         world_of = {show: world for world, show in enumerate(shows)}
-        first = shows[self.first[0]], self.actors[new_actor(jobs).freeze()]
+        first = shows[self.first[0]], self.number_of(new_actor(jobs))
         reached, queue, transitions = {first}, deque([first]), 0
         while queue:
             show, actor = queue.popleft()

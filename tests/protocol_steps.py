@@ -7,10 +7,7 @@ from contextlib import suppress
 from itertools import pairwise
 
 from protocol_world import (
-    BATCH,
-    CAPACITY,
     DEAD,
-    EMPTY,
     FREE,
     HELD,
     Batch,
@@ -78,13 +75,15 @@ def map_opened(w, me):
 
 
 def make_room(w, me):
-    if w.position + 1 + (me.jobs[0] == "append_many") + 1 > CAPACITY:
+    if me.notes.pop("is_unready", False):
+        me.do_first("come again")
+    elif w.position + 1 + (me.jobs[0] == "append_many") + 1 > w.capacity:
         me.do_first("roll")
 
 
 def join_batch(w, me):
     me.notes["count"] = 1
-    if not 0 < w.count < BATCH:
+    if not 0 < w.count < w.batch_most:
         me.do_first("open batch")
         seal(w, me)
 
@@ -152,14 +151,17 @@ def rename(w, me):
         raise Violation(f"a roll replaces the segment {w.end}")
     me.mapped = w.end
     w.names = (*w.names, w.end)
-    w.files[w.end] = EMPTY
+    w.files[w.end] = (None,) * w.capacity
     w.counted = False
 
 
 # ---- the steps: who finds an owner dead ---------------------------------------------------------
 
 def finish_base(w, me):
-    me.mapped = w.active = w.names[-1]
+    newest = w.names[-1]
+    if me.mapped != newest:     # as yet without a window that is faulted in for writing
+        me.notes["is_unready"] = True
+    me.mapped = w.active = newest
 
 
 def tail_from(w, me, at, offset):
@@ -174,7 +176,7 @@ def tail_from(w, me, at, offset):
 def derive(w, me):
     """By a walk, from the batch that the hint names if it is there and leads to the end."""
     cells, hint = w.files[me.mapped], w.batch_position
-    header = cells[hint] if hint < CAPACITY else None
+    header = cells[hint] if hint < w.capacity else None
     if w.end <= me.mapped:
         tail = 0, 0, 0
     else:
@@ -188,7 +190,7 @@ def derive(w, me):
 def find_leftovers(w, me):
     """Whole batches behind the end, which nobody was told of."""
     at, cells, found = w.position, w.files[me.mapped], []
-    while at < CAPACITY and isinstance(cells[at], Batch) and cells[at].length:
+    while at < w.capacity and isinstance(cells[at], Batch) and cells[at].length:
         found.append(at)
         at += 1 + cells[at].length
     if found:
@@ -367,15 +369,19 @@ def do(step, w, me):
 
 
 def do_step(w, me):
-    """The first step of `me`, and the decisions that are part of it."""
+    """The first step of `me`, and the decisions that are part of it. Returns the fault points that
+    the C passes on the way."""
     step, me.todo = me.todo[0], me.todo[1:]
+    points = step.points
     do(step, w, me)
     while me.todo and me.todo[0].mark in ("?", "-"):
         step, me.todo = me.todo[0], me.todo[1:]
+        points += step.points
         do(step, w, me)
     if not me.todo:
         me.jobs = me.jobs[1:] if me.jobs[0] not in ("read", "reread") else me.jobs
         me.begin()
+    return points
 
 
 def kill(w, me):

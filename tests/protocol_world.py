@@ -8,8 +8,6 @@ from typing import ClassVar, NamedTuple
 
 from protocol_model import LISTS
 
-CAPACITY, BATCH = 5, 2      # cells of a segment, records of an open batch
-EMPTY = (None,) * CAPACITY
 FREE, HELD, DEAD = "free", "held", "dead"
 
 
@@ -55,14 +53,15 @@ class World:
     """All that processes share: the page, the directory, the disk, and ghosts: what was shown."""
 
     FIELDS: ClassVar = {
+        "capacity": 5, "batch_most": 2,     # cells of a segment, records of an open batch
         "kills": 0,                 # how many may yet be
         "lock": FREE, "flush_lock": FREE, "maintenance": FREE,
         "state": "live", "end": 0, "sealed": 0, "active": 0, "rolls": 0,
         "start": 0, "sequence": 0, "durable": 0,
         "position": 0, "batch_position": 0, "count": 0,    # hints, guarded by the lock
-        "names": (0,), "files": ((0, EMPTY),),
+        "names": (0,), "files": (),
         "disk_names": (0,),         # that the disk has for certain
-        "disk": ((0, 0),),          # per segment: where a scan of what was synced ends
+        "disk": (),          # per segment: where a scan of what was synced ends
         "truth": (),                # ghost: the record of each offset, once published
         "stale": (),                # ghost: batches never published that the disk may hold
         "counted": True,            # ghost: readers are told of every segment there is
@@ -72,17 +71,19 @@ class World:
     def __init__(self, fields=()):
         self.__dict__.update(self.FIELDS)
         self.__dict__.update(fields)
-        self.files, self.disk = dict(self.files), dict(self.disk)
+        self.files = dict(self.files) or {0: (None,) * self.capacity}
+        self.disk = dict(self.disk)
 
     def freeze(self):
-        """With values renamed in the order of their coming: it tells nobody which is which."""
+        return tuple(tuple(value.items()) if isinstance(value, dict) else value
+                     for value in self.__dict__.values())
+
+    def rename_values(self):
+        """In the order of their coming: it tells nobody which is which."""
         new = {}
         self.truth = renamed(self.truth, new)
         self.stale = tuple((*old[:3], renamed(old[3], new)) for old in self.stale)
         self.files = {base: renamed(self.files[base], new) for base in sorted(self.files)}
-        self.disk = dict(sorted(self.disk.items()))
-        return tuple(tuple(value.items()) if isinstance(value, dict) else value
-                     for value in self.__dict__.values())
 
     @classmethod
     def thaw(cls, frozen):
@@ -99,6 +100,7 @@ class World:
         """What a scan takes now it will take always: sealed bytes do not change (check_change).
         And what the memory has no more, the disk has no more."""
         self.disk[base] = base
+        self.disk = dict(sorted(self.disk.items()))
         for _, offset, values in sorted(batches_of(self.files[base])):
             if offset == self.disk[base] and values == self.truth[offset:][:len(values)]:
                 self.disk[base] += len(values)
