@@ -6,11 +6,11 @@
  * HITS is how many died at the point in earlier runs: who dies where is chosen to even that out.
  *
  * MODE is crowd (four writers, one is killed at a time, this process keeps the log open), deleters
- * (the same, and they delete what is old), heirs (one writer dies with a batch behind the log's end,
- * the next one in its repair), all (three writers die at once, nobody has the log open
- * between), alone (one writer that opens and closes, and whose control page is removed now and
- * then, so that recovery scans; fsync only) or births (one writer, of a log that is new each
- * time). Prints one line "name value" per figure.
+ * (the same, and they delete what is old), heirs (one writer dies with a batch behind the end, the
+ * next one in its repair), all (three writers die at once, nobody has the log open between), alone
+ * (one writer that opens and closes, and whose control page is removed now and then, so that
+ * recovery scans; fsync only) or births (one writer, of a log that is new each time). Prints one
+ * line "name value" per figure.
  */
 #define _GNU_SOURCE
 #include <errno.h>
