@@ -79,3 +79,9 @@ pl_status pl_fail_errno(int os_errno, const char *path, const char *action) {
   last_error.os_errno = os_errno;
   return status;
 }
+
+pl_status pl_fail_reading(int os_errno, const char *path, const char *action) {
+  pl_status status = pl_fail_errno(os_errno, path, action);
+  if (status == PL_ERR_READ_ONLY) status = last_error.status = PL_ERR_DENIED;
+  return status;
+}

@@ -35,6 +35,7 @@ typedef enum pl_status {
   PL_ERR_FORKED = -17,
   PL_ERR_CONFIG = -18,
   PL_ERR_NO_MEMORY = -19,
+  PL_ERR_DENIED = -20, /* no permission to read */
 } pl_status;
 
 typedef struct pl_error {
@@ -61,6 +62,9 @@ pl_status pl_fail(pl_status status, const char *path, const char *format, ...)
 /* As pl_fail for a system call that set errno: disk full, limits and the rest become their own
  * status. `action` is the verb that failed, for the message. */
 pl_status pl_fail_errno(int os_errno, const char *path, const char *action);
+
+/* The same where nothing was to be written: a refusal is no matter of being read-only then. */
+pl_status pl_fail_reading(int os_errno, const char *path, const char *action);
 
 /* As pl_fail for damage at a known place. `beyond`: valid batches after it, -1 unknown. */
 pl_status pl_fail_corrupt(const char *path, int64_t position, int64_t offset, int64_t beyond,

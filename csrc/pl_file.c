@@ -92,7 +92,9 @@ pl_status pl_file_check_filesystem(const char *path, bool must_survive_power_los
 pl_status pl_file_open(const char *path, int flags, int *fd) {
   *fd = -1;
   int opened = UNINTERRUPTED(open(path, flags | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK, 0600));
-  if (opened < 0) return pl_fail_errno(errno, path, "open the file");
+  if (opened < 0)
+    return (flags & O_ACCMODE) == O_RDONLY ? pl_fail_reading(errno, path, "open the file")
+                                           : pl_fail_errno(errno, path, "open the file");
   struct stat info;
   pl_status status = PL_OK;
   if (fstat(opened, &info) != 0)
@@ -117,7 +119,7 @@ pl_status pl_file_ask(int fd, const char *path, pl_file_info *info) {
 
 pl_status pl_file_ask_name(const char *path, pl_file_info *info) {
   struct stat found;
-  if (stat(path, &found) != 0) return pl_fail_errno(errno, path, "ask what the file is");
+  if (stat(path, &found) != 0) return pl_fail_reading(errno, path, "ask what the file is");
   *info = (pl_file_info){(uint64_t)found.st_size, (uint64_t)found.st_dev, (uint64_t)found.st_ino};
   return PL_OK;
 }
@@ -206,7 +208,7 @@ pl_status pl_file_sync(int fd, const char *path) {
 
 pl_status pl_file_open_directory(const char *directory, int *fd) {
   *fd = UNINTERRUPTED(open(directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC));
-  return *fd < 0 ? pl_fail_errno(errno, directory, "open the directory") : PL_OK;
+  return *fd < 0 ? pl_fail_reading(errno, directory, "open the directory") : PL_OK;
 }
 
 pl_status pl_file_sync_names(int fd, const char *directory) {

@@ -38,7 +38,7 @@ pl_status pl_list_segments(const char *directory, int64_t **bases, int64_t *coun
   *bases = NULL;
   *count = 0;
   DIR *entries = opendir(directory);
-  if (!entries) return pl_fail_errno(errno, directory, "list the directory");
+  if (!entries) return pl_fail_reading(errno, directory, "list the directory");
   int64_t capacity = 0;
   struct dirent *entry;
   while (errno = 0, (entry = readdir(entries))) {
@@ -406,7 +406,7 @@ static pl_status open_for_reading(pl_log *log, const pl_options *wanted) {
   if (status == PL_OK) status = pl_file_lock(log->lock_fd, log->directory, false, 1000);
   if (status == PL_OK) status = attach(log, wanted);
   /* A private page would show less than there is, for a failure that will pass. */
-  if (status == PL_OK || !(pl_is_evidence(status) || status == PL_ERR_READ_ONLY)) return status;
+  if (status == PL_OK || !(pl_is_evidence(status) || status == PL_ERR_DENIED)) return status;
   pl_file_close(log->lock_fd); /* whoever comes to recover must not be kept waiting by us */
   log->lock_fd = -1;
   PL_TRY(pl_recover_private(log));

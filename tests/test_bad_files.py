@@ -1,5 +1,6 @@
 """Bad places, options and files: each is told by name, and nothing is changed by opening it."""
 
+import errno
 import os
 import shutil
 import subprocess
@@ -64,12 +65,23 @@ def test_directory_of_somebody_else_is_refused_and_untouched(closed):
         return pylog.Log(closed, mode=mode).end_offset
 
     assert isinstance(in_child(lambda: as_nobody("a")), pylog.ReadOnlyLogError)
-    assert isinstance(in_child(lambda: as_nobody("r")), pylog.LogError)
+    denied = in_child(lambda: as_nobody("r"))
+    assert (type(denied), denied.errno) == (pylog.LogError, errno.EACCES)
+    assert "look at its owner and mode" in str(denied)
     for path in closed.iterdir():
         os.chmod(path, 0o644)
     assert in_child(lambda: as_nobody("r")) == 300
     assert isinstance(in_child(lambda: as_nobody("a")), pylog.ReadOnlyLogError)
     assert {path.name: path.read_bytes() for path in closed.iterdir()} == before
+
+    def read_as_nobody():
+        os.setuid(NOBODY)
+        with pylog.Log(closed, mode="r") as log:
+            return [record.offset for record in log.read()]
+
+    os.chmod(segments(closed)[1], 0o600)
+    denied = in_child(read_as_nobody)
+    assert (type(denied), denied.path) == (pylog.LogError, str(segments(closed)[1]))
 
 
 @pytest.mark.parametrize("path", ["/proc", "/sys", "/proc/none/such", "/sys/kernel/pylog"])

@@ -20,6 +20,7 @@ cdef object _errors = {
     PL_ERR_FORKED: errors.IllegalStateError,
     PL_ERR_CONFIG: errors.ConfigurationError,
     PL_ERR_NO_MEMORY: errors.ResourceLimitError,
+    PL_ERR_DENIED: errors.LogError,
 }
 
 # What pl_error.extra and .bound are, and which limit an errno names, in the words of `ulimit -a`.
