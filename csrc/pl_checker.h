@@ -1,7 +1,7 @@
 /* The checker: one streaming pass over records that check themselves (pl_stamp.h).
  *
  * It is given batches, or decoded records, in the order of their offsets, and holds for each
- * producer the set of sequences it has seen, as intervals: one interval and 60 bytes a producer as
+ * producer the set of sequences it has seen, as intervals: one interval and 64 bytes a producer as
  * long as all is well, 32 bytes more for each hole. What is wrong becomes a finding: a counter for
  * each kind, and the first few with their places. What a *missing* record means, the ledgers
  * decide afterwards (pylog/stress/passage.py): the sets can be taken out.

@@ -39,20 +39,19 @@ cdef class Checker:
         """The next record may stand at `offset` or, with -1, anywhere."""
         pl_checker_seek(self.c, offset)
 
-    def take_batch(self, batch, is_resumed=False):
+    def take_batch(self, const uint8_t[::1] batch not None, is_resumed=False):
         """One whole batch, as `Log.batches` gives them.
 
         `is_resumed`: it may begin before the expected offset, with records that were checked.
         """
-        cdef const uint8_t[::1] view = batch
         cdef pl_slice whole, records
         cdef pl_slice *decompressed = NULL
         cdef int codec = 0
-        whole.data = &view[0] if view.shape[0] else NULL
-        whole.size = view.shape[0]
+        whole.data = &batch[0] if batch.shape[0] else NULL
+        whole.size = batch.shape[0]
         if whole.size > PL_BATCH_HEADER_SIZE:
-            codec = view[PL_BATCH_ATTRIBUTES + 1] & PL_ATTRIBUTE_CODEC_MASK
-        plain = self.decompressed(codec, view[PL_BATCH_HEADER_SIZE:]) if codec else None
+            codec = batch[PL_BATCH_ATTRIBUTES + 1] & PL_ATTRIBUTE_CODEC_MASK
+        plain = self.decompressed(codec, batch[PL_BATCH_HEADER_SIZE:]) if codec else None
         if plain is not None:
             take_bytes(plain, &records)
             decompressed = &records
