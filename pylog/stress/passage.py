@@ -7,6 +7,7 @@ once; the memory does not grow with their number.
 """
 
 import bisect
+import math
 import time
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ class Passage:
         self.noted = dict.fromkeys(_native.FINDINGS, 0)
         self.seen_total = 0
         self.is_first = True
+        self.damaged_since = math.inf
 
     @property
     def next_offset(self) -> int:
@@ -52,27 +54,31 @@ class Passage:
                 left -= 1
                 if not left:
                     break
+            self.damaged_since = math.inf
         except CorruptRecordError as error:
-            self._go_around(log, error)
+            self.wait_or_go_around(log, error)
         except OffsetOutOfRangeError:
             pass    # deleted between the look and the read
         if self.checker.found_total != self.seen_total:
             self.note_findings(None, None)
         return self.checker.records - before
 
-    def _go_around(self, log: pylog.Log, error: CorruptRecordError) -> None:
+    @property
+    def is_at_damage(self) -> bool:
+        """Whether the last turn ended at damage; a log that is opened anew may see it undone."""
+        return self.damaged_since != math.inf
+
+    def wait_or_go_around(self, log: pylog.Log, error: CorruptRecordError) -> None:
         """Damage that is undone in time is passed over as if it had not been there."""
-        deadline = time.monotonic() + PATIENCE_SECONDS
-        while time.monotonic() < deadline:
-            try:
-                next(iter(log.batches(self.next_offset)), None)
-                return
-            except CorruptRecordError:
-                time.sleep(0.02)
+        now = time.monotonic()
+        self.damaged_since = min(self.damaged_since, now)
+        if now - self.damaged_since < PATIENCE_SECONDS:
+            return
         self.notes.note("torn-batch", str(error), offset=error.offset, file=error.path,
                         position=error.position)
         beyond = next(log.read(self.next_offset, on_corruption="skip"), None)
         self.checker.seek(beyond.offset if beyond else log.end_offset)
+        self.damaged_since = math.inf
 
     # ---- at rest
 

@@ -10,6 +10,7 @@ import time
 import zlib
 from collections import deque
 from collections.abc import Callable
+from typing import Literal
 
 import pylog
 from pylog import _native
@@ -20,6 +21,7 @@ from pylog.stress.passage import sentence
 from pylog.stress.plan import Plan
 from pylog.stress.sightings import Sightings
 
+MODES: tuple[Literal["a", "r"], ...] = ("a", "r")
 VIEWS = 8
 LATE_MS = 1000
 AS_READER = {"offset-gap": "poll-skip", "offset-backwards": "nonmonotonic-poll"}
@@ -37,7 +39,8 @@ class Reader:
         self.ledger = _native.Ledger(layout.ledgers / f"reader-{index}", plan.run, index)
         incarnation = self.ledger.enter()
         self.rng = random.Random(f"{plan.options.seed} reader {index} {incarnation}")
-        self.log = pylog.Log(layout.log, mode="r" if index % 2 else "a")
+        self.path, self.mode = layout.log, MODES[index % 2]
+        self.log = pylog.Log(self.path, mode=self.mode)
         self.checker = _native.Checker(plan.run, folds=self.folds)
         self.next = self.ledger.next
         self.records, self.rounds = self.ledger.records, self.ledger.rounds
@@ -58,10 +61,16 @@ class Reader:
             except CorruptRecordError as error:
                 self.notes.note("torn-batch", str(error), offset=error.offset, file=error.path,
                                 position=error.position)
-                time.sleep(0.05)
+                self.open_anew()
             self.rounds += 1
             self.ledger.note(self.next, self.records, self.rounds)
         self.log.close()
+
+    def open_anew(self) -> None:
+        """What is mapped of a file that was cut stays cut; who restores it opens again."""
+        time.sleep(0.05)
+        self.log.close()
+        self.log = pylog.Log(self.path, mode=self.mode)
 
     def was_refused(self, error: OffsetOutOfRangeError) -> None:
         """An offset that was deleted may be refused; none at or above the start."""

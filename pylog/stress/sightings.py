@@ -50,6 +50,8 @@ class Sightings:
     def __init__(self, path: Path, by: str) -> None:
         self.path = path
         self.by = by
+        # Opened now: who finds something may have no descriptor left.
+        self.descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
         self.counts: Counter[str] = Counter()
         self.described: Counter[str] = Counter()
 
@@ -60,11 +62,10 @@ class Sightings:
         if self.described[anomaly] > KEPT:
             what, known = "", {}
         line = json.dumps(Sighting(anomaly, what, count=count, by=self.by, **known).to_dict())
-        descriptor = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
-        try:
-            os.write(descriptor, line.encode() + b"\n")
-        finally:
-            os.close(descriptor)
+        os.write(self.descriptor, line.encode() + b"\n")
+
+    def __del__(self) -> None:
+        os.close(self.descriptor)
 
 
 def read_sightings(path: Path) -> list[Sighting]:

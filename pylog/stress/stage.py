@@ -24,6 +24,7 @@ from pathlib import Path
 import pylog
 from pylog import _native
 from pylog.errors import ConfigurationError
+from pylog.stress.anomalies import DAMAGE
 from pylog.stress.board import Board, Phase
 from pylog.stress.cast import Cast, Member
 from pylog.stress.disk import SmallDisk
@@ -186,7 +187,7 @@ class Stage:
     def begin(self, fault: Fault) -> None:
         """One fault, and its end in the calendar."""
         event = Event(time.monotonic(), fault.nemesis, "")
-        undo = FAULTS[fault.nemesis](self, fault, event)
+        undo = None if self.is_in_the_way(fault) else FAULTS[fault.nemesis](self, fault, event)
         if not event.what:
             self.counts["faults without a target"] += 1
             return
@@ -195,6 +196,12 @@ class Stage:
         if undo:
             entry = (time.monotonic() + fault.seconds, next(self.numbers), event, undo)
             heapq.heappush(self.undos, entry)
+
+    def is_in_the_way(self, fault: Fault) -> bool:
+        """One damage at a time, and none with a full disk, which could not be undone."""
+        standing = {event.nemesis for _, _, event, _ in self.undos}
+        return ((fault.nemesis in DAMAGE and bool(standing & {*DAMAGE, "disk-full"}))
+                or (fault.nemesis == "disk-full" and bool(standing & {*DAMAGE})))
 
     def end(self, event: Event, undo: Callable[[], None]) -> bool:
         """Ends a fault, but one that is being inspected: later."""

@@ -25,18 +25,23 @@ def watch(plan: Plan, layout: Layout, board: Board) -> None:
     notes = Sightings(layout.sightings, "watcher")
     passage = Passage(notes, plan.run, open_folds(layout.folds))
     behind_ns: list[int] = []
-    with pylog.Log(layout.log, mode="r") as log:
-        while True:
-            is_over = board.phase == Phase.SETTLE
-            taken = passage.go_on(log, TURN_BATCHES)
-            board.checked = passage.next_offset
-            if taken:
-                behind_ns.append(time.monotonic_ns() - passage.checker.figures()["last_sent_ns"])
-            elif is_over and passage.next_offset >= log.end_offset:
-                break
-            else:
-                log.wait(passage.next_offset, timeout=0.1)
-        stats = log.stats()
+    log = pylog.Log(layout.log, mode="r")
+    while True:
+        is_over = board.phase == Phase.SETTLE
+        taken = passage.go_on(log, TURN_BATCHES)
+        board.checked = passage.next_offset
+        if taken:
+            behind_ns.append(time.monotonic_ns() - passage.checker.figures()["last_sent_ns"])
+        elif passage.is_at_damage:
+            time.sleep(0.02)
+            log.close()
+            log = pylog.Log(layout.log, mode="r")
+        elif is_over and passage.next_offset >= log.end_offset:
+            break
+        else:
+            log.wait(passage.next_offset, timeout=0.1)
+    stats = log.stats()
+    log.close()
     balance = settle(passage.checker, layout.producers(), notes)
     layout.figures.write_text(json.dumps({
         "checker": passage.checker.figures(), "balance": asdict(balance),
