@@ -186,6 +186,34 @@ def test_unknown_durability_of_one_append_is_refused(log):
         log.append_many([b""], durability=True)
 
 
+@pytest.mark.parametrize("append", [
+    lambda log: log.append(b"v", durability="interval"),
+    lambda log: log.append_many([b"v"], durability="interval"),
+    lambda log: log.append_many([b"v"], atomic=True, durability="interval"),
+    lambda log: log.append_many([], durability="interval"),
+])
+def test_interval_of_one_call_is_refused_where_nobody_flushes(log, append):
+    end = log.end_offset
+
+    with pytest.raises(pylog.ConfigurationError, match="use 'fsync', or flush") as caught:
+        append(log)
+    assert (caught.value.option, caught.value.stored) == ("durability", "os")
+    assert log.end_offset == end
+
+
+@pytest.mark.parametrize(("stored", "durability"), [
+    ("os", "os"), ("interval", "os"), ("interval", "interval"), ("fsync", "os"),
+    ("fsync", "interval"), ("fsync", "fsync"),
+])
+def test_durability_of_one_call_may_be_what_the_log_does_or_less(log_path, stored, durability):
+    with pylog.Log(log_path, durability=stored) as log:
+        log.append(b"v", durability=durability)
+        log.append_many([b"v", b"w"], durability=durability)
+
+        assert log.readable_offset == 3
+        assert log.durable_offset == 3 or stored != "fsync"
+
+
 def test_generator_that_raises_appends_nothing(log):
     def values():
         yield b"one"

@@ -38,7 +38,8 @@ cdef class Appender(Handle):
         value, key: bytes-like, or None for null. headers: a mapping or pairs of (str, bytes or
         None). timestamp: ms since the epoch, now if None. if_end: append only if the log ends at
         this offset. durability: None as the log's; "fsync" makes this call wait until the record
-        is on disk; "os" and "interval" spare no wait on a log that was created with "fsync".
+        is on disk. What the log does anyway, or less, changes nothing: no value spares the wait of
+        a log created with "fsync". "interval" is refused by one created with "os".
 
         Cost: about three times `list.append` for 100 bytes; one copy, no system call.
         Raises TypeError, InvalidTimestampError, MessageSizeTooLargeError, WrongEndOffsetError,
@@ -65,7 +66,7 @@ cdef class Appender(Handle):
         if if_end is not None:
             expected = self.take_if_end(if_end)
         if durability is not None:
-            check_durability(durability)
+            check_durability(durability, self.log.options.durability)
         status = pl_append(self.log, time, k, v, h, expected, 0, &offset)
         if status != PL_OK:
             self.append_slowly(time, k, v, h, expected, &offset)
@@ -155,8 +156,8 @@ cdef class Appender(Handle):
                     if_end=None, durability=None):
         """Appends many records; returns the first one's offset.
 
-        Parallel lists (or iterables) as in `append`; `timestamps` may be one int for all, or an
-        int64 array. All arguments are checked before anything is appended. With `atomic` or
+        Parallel lists (or iterables) and `durability` as in `append`; `timestamps` may be one int
+        for all, or an int64 array. All arguments are checked before anything is appended. With `atomic` or
         `if_end` they are one batch, appended whole or not at all, of at most max_message_bytes;
         without, they go in runs of at most 64 KiB, between which other writers' records may stand.
         No values: nothing is appended, and the end offset is returned, if it is `if_end`. With
@@ -181,7 +182,7 @@ cdef class Appender(Handle):
         if timestamps is not None and not self.uses_append_time:
             stamps = take_timestamps(timestamps, n, &now)
         if durability is not None:
-            check_durability(durability)
+            check_durability(durability, self.log.options.durability)
         cdef int64_t expected = self.take_if_end(if_end)
         if len(v) != n or (k is not None and len(k) != n): # by code of the later arguments
             raise list_changed(0)

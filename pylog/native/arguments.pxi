@@ -123,11 +123,17 @@ cdef int64_t take_at_least_1(object number, str option) except -1:
     return taken
 
 
-cdef int check_durability(object durability) except -1:
+cdef int check_durability(object durability, int64_t stored) except -1:
+    """Of one call, on a log created with `stored`."""
     if durability not in ("os", "interval", "fsync"):
         raise errors.ConfigurationError(
             f"durability={durability!r} is unknown; use 'os', 'interval' or 'fsync'; nothing was "
             "appended", option="durability", value=durability)
+    if durability == "interval" and stored == PL_DURABILITY_OS:
+        raise errors.ConfigurationError(
+            "durability='interval' cannot be had for one call: nobody flushes this log, which was "
+            "created with 'os'; nothing was appended; use 'fsync', or flush() after some calls",
+            option="durability", value=durability, stored="os")
     return 0
 
 
