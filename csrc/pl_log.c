@@ -382,6 +382,12 @@ static pl_status open_lock(pl_log *log) {
   return pl_file_ask(log->lock_fd, path, &log->lock_file);
 }
 
+static pl_status waited_enough(const pl_log *log, int wait_ms) {
+  return pl_fail(PL_ERR_TIMEOUT, log->directory,
+                 "another process has been recovering or closing the log for %d ms; look at who "
+                 "holds the file \"lock\" there", wait_ms);
+}
+
 static pl_status open_for_append(pl_log *log, const pl_options *wanted, int wait_ms) {
   int64_t deadline = pl_monotonic_ms() + wait_ms;
   PL_TRY(pl_file_check_filesystem(log->directory, wanted->durability == PL_DURABILITY_FSYNC));
@@ -394,16 +400,14 @@ static pl_status open_for_append(pl_log *log, const pl_options *wanted, int wait
     if (status < 0) return status;
     if (status == PL_OK) status = attach(log, wanted);
     if (status != PL_NOT_READY && status != PL_BUSY) return status;
-    if (pl_monotonic_ms() >= deadline)
-      return pl_fail(PL_ERR_TIMEOUT, log->directory,
-                     "another process has been recovering or closing the log for %d ms; look at "
-                     "who holds the file \"lock\" there", wait_ms);
+    if (pl_monotonic_ms() >= deadline) return waited_enough(log, wait_ms);
   }
 }
 
-static pl_status open_for_reading(pl_log *log, const pl_options *wanted) {
+static pl_status open_for_reading(pl_log *log, const pl_options *wanted, int wait_ms) {
   pl_status status = open_lock(log);
-  if (status == PL_OK) status = pl_file_lock(log->lock_fd, log->directory, false, 1000);
+  if (status == PL_OK) status = pl_file_lock(log->lock_fd, log->directory, false, wait_ms);
+  if (status == PL_BUSY && wait_ms > 0) return waited_enough(log, wait_ms);
   if (status == PL_OK) status = attach(log, wanted);
   /* A private page would show less than there is, for a failure that will pass. */
   if (status == PL_OK || !(pl_is_evidence(status) || status == PL_ERR_DENIED)) return status;
@@ -428,7 +432,8 @@ pl_status pl_log_open(const char *directory, bool writable, const pl_options *wa
     status = pl_fail(PL_ERR_CONFIG, directory, "the path is too long; use a shorter one");
   pl_keeper_register(log);
   if (status == PL_OK)
-    status = writable ? open_for_append(log, wanted, wait_ms) : open_for_reading(log, wanted);
+    status = writable ? open_for_append(log, wanted, wait_ms)
+                      : open_for_reading(log, wanted, wait_ms);
   if (status == PL_OK && writable && log->options.durability == PL_DURABILITY_INTERVAL)
     status = pl_keeper_adopt(log); /* who else would keep the promise? */
   if (status != PL_OK) {

@@ -85,7 +85,8 @@ typedef struct pl_log {
 /* Defaults for options that the caller left at -1 (a stored one wins over a default). */
 #define PL_OPTION_UNSET (-1)
 
-/* Opens or creates. `wait_ms` bounds the wait for somebody else's recovery. */
+/* Opens or creates. `wait_ms` bounds the wait for somebody else's recovery (PL_ERR_TIMEOUT); a
+ * reader with 0 waits for nobody, and takes from the files what they tell. */
 pl_status pl_log_open(const char *directory, bool writable, const pl_options *wanted, int wait_ms,
                       pl_log **log);
 /* Seals; the last one out writes indexes, trims and notes the clean end. Idempotent. Not to be

@@ -48,6 +48,7 @@ DEF BLOCK = 512           # records handed from C to Python at a time
 DEF READ_BLOCK = 32      # the same where they are read: what is decoded stays at hand
 DEF SLICE_MS = 100        # longest wait without looking at signals
 DEF IDLE_SLICE_MS = 1000  # after some time: a wake-up costs 0.1 ms, and a signal wakes anyway
+DEF READER_OPEN_MS = 1000 # how long mode="r" waits for who recovers or closes the log
 DEF ENCODE_BYTES = 65536  # records that go into one compressed batch
 DEF AHEAD = 32            # list entries to prefetch: their objects are rarely in the nearest cache
 

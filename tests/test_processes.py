@@ -391,6 +391,35 @@ def test_opening_beside_a_recovery_can_be_interrupted_and_names_it(log_path):
     pylog.Log(log_path).close()
 
 
+def test_opening_to_read_beside_a_recovery_looks_at_signals(log_path):
+    pylog.Log(log_path).close()
+    with open(log_path / "lock") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+
+        def let_go(*_):
+            fcntl.flock(file, fcntl.LOCK_UN)
+
+        before = signal.signal(signal.SIGALRM, let_go)
+        try:
+            signal.setitimer(signal.ITIMER_REAL, 0.02)
+            reader = pylog.Log(log_path, mode="r")
+        finally:
+            signal.signal(signal.SIGALRM, before)
+    # Else it had waited in vain, and would see nothing of what others do from now on.
+    with reader, pylog.Log(log_path) as log:
+        log.append(b"seen")
+        assert reader.end_offset == 1
+
+
+def test_opening_to_read_beside_a_long_recovery_shows_what_the_files_tell(log_path):
+    with pylog.Log(log_path) as log:
+        log.append(b"there")
+    with open(log_path / "lock") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        with pylog.Log(log_path, mode="r") as reader:
+            assert [record.value for record in reader.read()] == [b"there"]
+
+
 # ---- forked and killed --------------------------------------------------------------------------
 
 def test_forked_child_is_told_and_does_not_disturb(log_path):

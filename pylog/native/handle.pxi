@@ -61,6 +61,7 @@ cdef class Handle:
         cdef pl_status status
         cdef const char *directory = path
         cdef int wait_ms = min(lock_timeout_ms, 2**31 - 1)
+        cdef int slice_ms = 0    # a writer's open waits at least 100 ms by itself
         if self.log != NULL:
             raise errors.IllegalStateError("this object is open already: make a new one")
         wanted.durability = durability
@@ -69,15 +70,20 @@ cdef class Handle:
         wanted.append_time = append_time
         wanted.index_interval_bytes = index_interval_bytes
         wanted.flush_interval_ms = flush_interval_ms
+        if not writable:    # waits in slices, then takes what the files tell
+            slice_ms, wait_ms = SLICE_MS, READER_OPEN_MS
         deadline = pl_monotonic_ms() + wait_ms
         while True:
             with nogil:
-                status = pl_log_open(directory, writable, &wanted, 0, &log)
+                status = pl_log_open(directory, writable, &wanted, slice_ms, &log)
             if status != PL_ERR_TIMEOUT:
                 break
             PyErr_CheckSignals()
-            if pl_monotonic_ms() >= deadline:
+            if pl_monotonic_ms() < deadline:
+                continue
+            if writable:
                 raise open_timeout(path, lock_timeout_ms)
+            slice_ms = 0
         check(status)
         self.log = log
         self.can_append = writable
