@@ -46,14 +46,14 @@ class Numbers(dict):
 
 
 class Search:
-    def __init__(self, setup, merges_equals=True):
+    def __init__(self, setup, merges_equals=True, takes_private_first=True):
         self.worlds, self.actors = Numbers(), Numbers()
         self.known = {}             # (world, actor): what the actor can do there
         self.is_private = []        # of each actor: may its next step go before all others
         self.is_holder = []         # of each actor: does it hold the append lock
         self.killed_before = set()
         deletes = any("delete_before" in jobs for jobs in setup.writers + setup.others)
-        self.private = ("*",) if deletes else ("*", "~")
+        self.private = () if not takes_private_first else ("*",) if deletes else ("*", "~")
         self.names, actors = [], []
         for jobs in setup.writers:
             self.names.append(f"writer {len(self.names) + 1}")
@@ -130,6 +130,7 @@ class Search:
                     chosen = (slot,)
             if holders > 1:
                 return self.result(came_from, transitions, state, "two hold the lock")
+            moved = transitions
             for slot in chosen:
                 moves = known.get(world | state[slot])
                 if moves is None:
@@ -142,7 +143,13 @@ class Search:
                     if after not in came_from:
                         came_from[after] = state
                         queue.append(after)
+            if transitions == moved and self.is_stuck(state):
+                return self.result(came_from, transitions, state, "all wait for a lock")
         return self.result(came_from, transitions)
+
+    def is_stuck(self, state):
+        waiting = [Actor.thaw(self.actors.things[actor]).todo for actor in state[1:]]
+        return any(todo and todo[0].name in ("lock", "lock_flush") for todo in waiting)
 
     def look(self, jobs):
         """Lets a process that changes nothing look at all that the others were found to do.

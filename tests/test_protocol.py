@@ -15,7 +15,7 @@ import pytest
 from protocol_model import LISTS
 from protocol_search import Search, Setup, search
 from protocol_steps import do_step, kill
-from protocol_world import Actor, World
+from protocol_world import VISIBLE, Actor, World
 
 DRIVERS = Path(__file__).parent / "c"
 SOURCES = Path(__file__).parent.parent / "csrc"
@@ -23,7 +23,7 @@ APPENDS = ("append", "append")
 OF_READERS = ("read", "reread", "look again", "list")
 TABLE = "{:44}{:>10,}{:>13,}{:>8.1f}"
 
-# What is tried, the process that looks on, and who has more than one order to be killed in.
+# What is tried, and what the process does that looks on.
 SETUPS = {
     "2 writers x 2 appends, a flusher, 2 kills":
         (Setup((APPENDS, APPENDS), (("flush",),), kills=2), "read"),
@@ -34,6 +34,8 @@ SETUPS = {
          "reread"),
 }
 LARGER = {
+    "2 writers x 2 appends, 2 kills, a reader among them":
+        (Setup((APPENDS, APPENDS), (("read",),), kills=2), "read"),
     "3 writers x 2 appends, 2 kills":
         (Setup((APPENDS,) * 3, kills=2), "read"),
     "2 writers x 2 appends, 2 flushes, 2 kills":
@@ -55,7 +57,7 @@ def exhaust(name, setup, looker):
     assert not looked.violation, looked
     print(TABLE.format(name, result.states, result.transitions, time.process_time() - start))
     print(TABLE.format(f"    with a process that does \"{looker}\"", looked.states,
-                       looked.transitions, 0))
+                       looked.transitions, time.process_time() - start))
     return result.killed_before
 
 
@@ -74,6 +76,18 @@ def test_no_order_and_no_two_deaths_lose_or_change_a_record():
 @pytest.mark.parametrize("name", LARGER)
 def test_more_writers_and_more_deaths_do_not_either(name):
     exhaust(name, *LARGER[name])
+
+
+def shown(found):
+    """All that a reader could ever see there."""
+    found.run()
+    return {tuple(world[field] for field in VISIBLE) for world in found.worlds.things}
+
+
+def test_steps_that_nobody_sees_may_go_first():
+    setup = Setup((APPENDS, ("append",)), (("flush",),), kills=1)
+
+    assert shown(Search(setup)) == shown(Search(setup, takes_private_first=False))
 
 
 # ---- planted mistakes ---------------------------------------------------------------------------
@@ -105,6 +119,9 @@ MISTAKES = {
     "publishing before the copy": (
         "append", lambda: moved("append", "publish", "copy_half"),
         Setup((("append",),)), "not wholly written"),
+    "never letting the lock go": (
+        "append", lambda: without("append", "unlock"),
+        Setup((("append",), ("append",))), "all wait for a lock"),
     "believing the position after a death": (
         "repair", lambda: without("repair", "derive"),
         Setup((("append",) * 3,), kills=1), "not wholly written|another record"),
@@ -271,6 +288,7 @@ def deaths_in_repair():
                 yield ["append", word, f"append@{point}"]
 
 
+@pytest.mark.slow
 def test_core_repairs_as_the_model_after_a_death_at_any_point(tmp_path, trace):
     ways = [*deaths(), *deaths_in_repair()]
     for number, words in enumerate(ways):
