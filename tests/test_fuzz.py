@@ -1,4 +1,4 @@
-"""The fuzzers of tests/c for a few seconds; `make fuzz` gives each of them 30."""
+"""The fuzzers of tests/c for a few seconds; `make fuzz` shares 30 among them."""
 
 import re
 import shutil
