@@ -42,10 +42,11 @@ from pylog.walk import (
     Walker,
     Window,
     cannot_look,
+    is_open_header,
     open_batch,
     raise_ours,
-    raw_header,
     read_small,
+    unless_denied,
 )
 
 __all__ = ["Finding", "Report", "check"]
@@ -170,7 +171,7 @@ class _Check:
             self.tell("log.meta", max(0, error.position or 0), None, _sentence(error))
         except LogError as error:
             raise_ours(error)
-            self.tell("log.meta", 0, None, _sentence(error), "anomaly")
+            self.tell("log.meta", 0, None, _sentence(error), unless_denied(error, "anomaly"))
         else:
             if self.meta is None:
                 self.tell("log.meta", 0, None, "there is none: the options and the epochs of the "
@@ -205,7 +206,8 @@ class _Check:
                 self.tell(name, 0, None, "the file is missing; the next writer makes it", "notice")
         except OSError as error:
             raise_ours(error)
-            self.tell(name, 0, None, f"it cannot be read: {error.strerror or error}", "anomaly")
+            self.tell(name, 0, None, f"it cannot be read: {error.strerror or error}",
+                      unless_denied(error, "anomaly"))
         return None
 
     def _check_page(self) -> None:
@@ -313,7 +315,8 @@ class _Check:
             if self._was_deleted(at, error):
                 return self.bases[at + 1]
             self.leave(UNREADABLE, self._size_of(base))
-            self.tell(name, 0, base, f"it cannot be opened: {error.strerror or error}")
+            self.tell(name, 0, base, f"it cannot be opened: {error.strerror or error}; look at its "
+                      "owner and mode", unless_denied(error, "damage"))
             return None
         try:
             return _SegmentCheck(self, at, name, window).run()
@@ -420,7 +423,7 @@ class _SegmentCheck:
         except OSError as error:
             raise_ours(error)
             self.check.tell(name, 0, None, f"it cannot be read: {error.strerror or error}",
-                            "anomaly")
+                            unless_denied(error, "anomaly"))
             return None
         if len(data) > size_max:
             self.check.tell(name, size_max, None, "the index is larger than its segment: it is "
@@ -550,14 +553,6 @@ class _SegmentCheck:
             self.check.tell(self.name, position, None, f"{rest} bytes follow the last batch of a "
                             "closed log; readers do not look at them",
                             "notice" if is_zero else "anomaly")
-
-
-def is_open_header(view: memoryview, offset: int) -> bool:
-    """Whether an open batch that begins with `offset` stands at the start of `view`."""
-    if len(view) < HEADER_BYTES:
-        return False
-    header = raw_header(view)
-    return (header["batchLength"], header["magic"], header["baseOffset"]) == (0, 2, offset)
 
 
 def _sentence(error: LogError) -> str:

@@ -471,15 +471,16 @@ def check(directory: Path, as_json: bool) -> None:
     """Prove a log's files, and name every fault.
 
     Reads every byte, changes nothing, takes no lock, may run beside writers. Exits with 4 if it
-    found damage or an anomaly, with 3 if there are records in a codec that it cannot read.
+    found damage or an anomaly, with 3 if there are files that it may not read, or records in a
+    codec that it cannot read.
     """
     need_log(directory)
     with progress() as on_progress:
         report = pylog.check(directory, on_progress=on_progress)
     click.echo(json.dumps(report.to_dict()) if as_json else str(report))
-    if not report.ok:
+    if report.faults:
         raise click.exceptions.Exit(Exit.DAMAGE)
-    if report.unverified.get(UNKNOWN_CODEC):
+    if not report.ok or report.unverified.get(UNKNOWN_CODEC):
         raise click.exceptions.Exit(Exit.INCONCLUSIVE)
 
 

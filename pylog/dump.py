@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import Any
 
 from pylog import _native
-from pylog.check import is_open_header
 from pylog.compression import NAMES
 from pylog.envelope import to_json
 from pylog.errors import LogError, UnsupportedFormatError
@@ -32,6 +31,7 @@ from pylog.walk import (
     OPEN_BATCH_BYTES,
     Walker,
     Window,
+    is_open_header,
     open_batch,
     raw_header,
     read_small,

@@ -1,15 +1,16 @@
 """What a check of a log found: the findings, and how much was proved and how.
 
 How bad a finding is: "damage" (records are lost or wrong), "anomaly" (something is not as it
-should be, no record is lost by it) or "notice" (harmless).
+should be, no record is lost by it), "inconclusive" (a file that we may not read) or "notice"
+(harmless).
 """
 
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
-Severity = Literal["damage", "anomaly", "notice"]
+Severity = Literal["damage", "anomaly", "inconclusive", "notice"]
 
-SEVERITIES: tuple[Severity, ...] = ("damage", "anomaly", "notice")
+SEVERITIES: tuple[Severity, ...] = ("damage", "anomaly", "inconclusive", "notice")
 
 # Why bytes were not verified: the keys of Report.unverified.
 OPEN_BATCH = "in the open batch, which has no CRC yet"
@@ -35,7 +36,8 @@ class Finding:
     """One thing that is not as it should be.
 
     path: the file. position: a byte in it, inside the damaged batch or entry. offset: of the first
-    record concerned, if one is. what: a sentence. severity: "damage", "anomaly" or "notice".
+    record concerned, if one is. what: a sentence. severity: "damage", "anomaly",
+    "inconclusive" or "notice".
     """
 
     path: str
@@ -88,8 +90,13 @@ class Report:
 
     @property
     def ok(self) -> bool:
-        """No damage and no anomaly; there may be notices."""
+        """No damage and no anomaly, and no file that may not be read; there may be notices."""
         return all(finding.severity == "notice" for finding in self.findings)
+
+    @property
+    def faults(self) -> int:
+        """How much damage and how many anomalies; 0, and not `ok`: it could not be told."""
+        return sum(finding.severity in ("damage", "anomaly") for finding in self.findings)
 
     @property
     def batches(self) -> int:
@@ -117,9 +124,10 @@ class Report:
                 f"{self.records} records in {self.batches} batches>")
 
     def __str__(self) -> str:
-        faults = sum(finding.severity != "notice" for finding in self.findings)
+        verdict = "ok" if self.ok else f"NOT ok, faults found: {self.faults}" if self.faults \
+            else "no fault found, but not all may be read"
         lines = [
-            f"{self.path}: ok" if self.ok else f"{self.path}: NOT ok, faults found: {faults}",
+            f"{self.path}: {verdict}",
             f"  offsets [{self.start_offset}, {self.end_offset}), "
             f"{counted(len(self.segments), 'segment')}, {counted(self.batches, 'batch', 'es')}, "
             f"{counted(self.records - self.records_below_start, 'record')}",

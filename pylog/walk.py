@@ -21,6 +21,7 @@ import numpy
 
 from pylog import _native
 from pylog.errors import LogError, ResourceLimitError, UnsupportedCodecError
+from pylog.report import Severity
 
 WINDOW_BYTES = 4 << 20
 OPEN_BATCH_BYTES = 1 << 16    # an open batch is sealed well before it is so large
@@ -38,6 +39,11 @@ def raise_ours(error: OSError | LogError) -> None:
     """Raises again what this process lacks: it is no fault of the log."""
     if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM):
         raise error
+
+
+def unless_denied(error: OSError | LogError, severity: Severity) -> Severity:
+    """How bad it is that a file cannot be read: a missing permission says nothing about it."""
+    return "inconclusive" if error.errno in (errno.EACCES, errno.EPERM) else severity
 
 
 def cannot_look(error: OSError, directory: Path) -> LogError:
@@ -76,6 +82,14 @@ def raw_header(view: memoryview) -> dict[str, int]:
         name: int.from_bytes(view[at:end], "big", signed=name not in UNSIGNED)
         for name, at, end in _SPANS
     }
+
+
+def is_open_header(view: memoryview, offset: int) -> bool:
+    """Whether an open batch that begins with `offset` stands at the start of `view`."""
+    if len(view) < HEADER_BYTES:
+        return False
+    header = raw_header(view)
+    return (header["batchLength"], header["magic"], header["baseOffset"]) == (0, 2, offset)
 
 
 def examine(view: memoryview) -> dict[str, Any]:

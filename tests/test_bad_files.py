@@ -10,10 +10,12 @@ from pathlib import Path
 import pytest
 from children import in_child
 from faults import rewrite_meta
-from planted import segments
+from planted import flip, segments
+from shell import run
 
 import pylog
 from pylog import _native
+from pylog.exits import Exit
 
 NOBODY = 65534
 FIRST = "00000000000000000000.log"
@@ -50,14 +52,24 @@ def test_reading_where_no_log_is_creates_nothing(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_directory_of_somebody_else_is_refused_and_untouched(closed):
-    before = {path.name: path.read_bytes() for path in closed.iterdir()}
+def let_nobody_come(directory):
     if os.getuid() != 0:
         pytest.skip("only root can become somebody else")
-    for place in [closed, *closed.parents[:4]]:
+    for place in [directory, *directory.parents[:4]]:
         os.chmod(place, 0o755)
-    if any(place.stat().st_mode & 0o5 != 0o5 for place in closed.parents):
+    if any(place.stat().st_mode & 0o5 != 0o5 for place in directory.parents):
         pytest.skip("somebody else may not come here")
+
+
+def let_nobody_read(directory):
+    let_nobody_come(directory)
+    for path in directory.iterdir():
+        os.chmod(path, 0o644)
+
+
+def test_directory_of_somebody_else_is_refused_and_untouched(closed):
+    before = {path.name: path.read_bytes() for path in closed.iterdir()}
+    let_nobody_come(closed)
 
     def as_nobody(mode):
         os.setgid(NOBODY)
@@ -68,8 +80,7 @@ def test_directory_of_somebody_else_is_refused_and_untouched(closed):
     denied = in_child(lambda: as_nobody("r"))
     assert (type(denied), denied.errno) == (pylog.LogError, errno.EACCES)
     assert "look at its owner and mode" in str(denied)
-    for path in closed.iterdir():
-        os.chmod(path, 0o644)
+    let_nobody_read(closed)
     assert in_child(lambda: as_nobody("r")) == 300
     assert isinstance(in_child(lambda: as_nobody("a")), pylog.ReadOnlyLogError)
     assert {path.name: path.read_bytes() for path in closed.iterdir()} == before
@@ -82,6 +93,37 @@ def test_directory_of_somebody_else_is_refused_and_untouched(closed):
     os.chmod(segments(closed)[1], 0o600)
     denied = in_child(read_as_nobody)
     assert (type(denied), denied.path) == (pylog.LogError, str(segments(closed)[1]))
+
+
+@pytest.mark.parametrize("name", [FIRST, FIRST.replace(".log", ".index"), "log.meta", "control"])
+def test_check_of_a_file_that_may_not_be_read_is_inconclusive(closed, name):
+    let_nobody_read(closed)
+    os.chmod(closed / name, 0o600)
+
+    def check_as_nobody():
+        os.setuid(NOBODY)
+        return pylog.check(closed), run("check", closed).exit_code
+
+    report, code = in_child(check_as_nobody)
+    assert code == Exit.INCONCLUSIVE
+    assert (report.ok, report.faults) == (False, 0)
+    told = [f for f in report.findings if f.severity != "notice"]
+    assert [(f.path, f.severity) for f in told] == [(str(closed / name), "inconclusive")]
+    assert "not all may be read" in str(report)
+
+
+def test_check_tells_damage_beside_a_file_that_may_not_be_read(closed):
+    let_nobody_read(closed)
+    os.chmod(closed / FIRST, 0o600)
+    flip(segments(closed)[1], 70)
+
+    def check_as_nobody():
+        os.setuid(NOBODY)
+        return pylog.check(closed), run("check", closed).exit_code
+
+    report, code = in_child(check_as_nobody)
+    assert code == Exit.DAMAGE
+    assert [f.severity for f in report.findings[:2]] == ["damage", "inconclusive"]
 
 
 @pytest.mark.parametrize("path", ["/proc", "/sys", "/proc/none/such", "/sys/kernel/pylog"])
