@@ -354,6 +354,8 @@ def test_help_shows_examples_and_exit_codes():
 
     assert "pylog append data/numbers" in text
     assert "4 damage" in text
+    told = set(re.findall(r"\b\d+\b", text.partition("Exit codes:")[2]))
+    assert told == {str(int(code)) for code in Exit}
     for command in ("append", *READERS):
         assert run(command, "--help").exit_code == Exit.FINE
         assert f"  {command}  " in text
