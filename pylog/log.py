@@ -341,7 +341,12 @@ class Log(_native.Log):
         return self._offset_before_end(min(-offset, 1 << 62))
 
     def cursor(self, start: Start = "earliest") -> _native.Cursor:
-        """A native reader with a position: iterate it, or `fetch` chunks from it."""
+        """A native reader with a position: iterate it, or `fetch` chunks from it.
+
+        start: as in `resolve`. It stops at what is there, and goes on when there is more. Raises
+        ConfigurationError for a `start` that is none, ClosedError; whether there is such an offset
+        shows at the first read.
+        """
         return _native.Cursor(self, self.resolve(start))
 
     def read(

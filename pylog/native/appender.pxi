@@ -157,9 +157,10 @@ cdef class Appender(Handle):
         """Appends many records; returns the first one's offset.
 
         Parallel lists (or iterables) and `durability` as in `append`; `timestamps` may be one int
-        for all, or an int64 array. All arguments are checked before anything is appended. With `atomic` or
-        `if_end` they are one batch, appended whole or not at all, of at most max_message_bytes;
-        without, they go in runs of at most 64 KiB, between which other writers' records may stand.
+        for all, or an int64 array. All arguments are checked before anything is appended. With
+        `atomic` or `if_end` they are one batch, appended whole or not at all, of at most
+        max_message_bytes; without, they go in runs of at most 64 KiB, between which other writers'
+        records may stand.
         No values: nothing is appended, and the end offset is returned, if it is `if_end`. With
         compression="lz4" each batch is compressed where that makes it smaller.
 

@@ -5,9 +5,12 @@
 cdef class Cursor:
     """A position in a log and the native reader at it: iterate it, or fetch chunks from it.
 
-    `offset` is the next record to be returned. Not for two threads at once. Cost: an iteration
-    step is a Record out of a decoded block; a fetch looks at batch headers and, on first touch,
-    checks their CRCs. Keeps one segment mapped, reads nothing ahead into memory of its own.
+    `offset` is the next record to be returned, `skipped` how often an iteration with
+    on_corruption="skip" stepped over damage. Not for two threads at once (IllegalStateError).
+    Cost: an iteration step is a Record out of a decoded block; a fetch looks at batch headers and,
+    on first touch, checks their CRCs. Keeps one segment mapped, reads nothing ahead into memory of
+    its own. Iterating raises OffsetOutOfRangeError, CorruptRecordError, UnsupportedCodecError,
+    ClosedError.
     """
 
     cdef Handle log
@@ -49,7 +52,10 @@ cdef class Cursor:
             else self.c.offset
 
     def seek(self, offset):
-        """Moves to `offset`; that it exists is checked by the next read."""
+        """Moves to `offset`; that it exists is checked by the next read.
+
+        Raises OffsetOutOfRangeError beyond 64 bits, IllegalStateError when in use by a thread.
+        """
         cdef int64_t target = self.log.offset_of(offset)
         self.check_free()
         self.drop_block()
@@ -93,7 +99,7 @@ cdef class Cursor:
         """The records that are there now, as a Chunk, empty at the end; moves behind them.
 
         max_bytes: whole batches up to this many bytes (at least one). Raises OffsetOutOfRangeError,
-        CorruptRecordError.
+        CorruptRecordError, UnsupportedCodecError, ClosedError, and ConfigurationError below 1.
         """
         cdef Chunk chunk
         cdef int64_t records_max = take_at_least_1(max_records, "max_records")
@@ -125,7 +131,10 @@ cdef class Cursor:
             raise
 
     def wait(self, timeout=None):
-        """Waits until there is a record at `offset`; False after `timeout` seconds."""
+        """Waits until there is a record at `offset`; False after `timeout` seconds.
+
+        Raises as `Log.wait`.
+        """
         return self.log.wait(self.offset, timeout)
 
     cdef int open_chunk(self) except -1:

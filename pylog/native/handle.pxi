@@ -38,7 +38,10 @@ cdef object flock_owner(bytes path):
 
 
 cdef class Handle:
-    """An open log, without ways in or out."""
+    """An open log, without ways in or out.
+
+    lock_timeout_ms: how long a call waits for a lock that a stopped process holds.
+    """
 
     cdef pl_log *log
     cdef bint can_append, is_closing, waits_for_disk, uses_append_time
@@ -139,6 +142,9 @@ cdef class Handle:
         """Seals the open batch, flushes as the durability says; the last closer leaves a tidy log.
 
         Idempotent. Chunks, records and views handed out stay valid. Waits end with ClosedError.
+        Cost: the last closer trims a segment and writes its indexes; a flush, if not "os". Raises
+        DurabilityError, or DiskFullError and LogError where the open batch could not be sealed: the
+        log is closed all the same, and the next to open it makes it tidy.
         """
         cdef pl_status status
         if self.log == NULL or self.log.is_closed:

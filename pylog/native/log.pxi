@@ -125,7 +125,9 @@ cdef class Log(Appender):
         """Waits until the record at `offset` can be read; True, or False after `timeout` seconds.
 
         Woken by the append itself, in whatever process; Ctrl-C works. With mode="r" in a directory
-        that this user cannot write it polls, every 128 ms at the slowest.
+        that this user cannot write it polls, every 128 ms at the slowest. Raises ClosedError, also
+        when another thread closes the log meanwhile, ConfigurationError for a timeout of nan, and
+        LogError when the directory was moved or replaced.
         """
         cdef pl_status status
         cdef int64_t left = SLICE_MS, slices = 0

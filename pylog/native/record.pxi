@@ -112,10 +112,12 @@ cdef class Record:
 
     @property
     def topic(self):
+        """Name of the topic; None on a bare log."""
         return self.owner.topic
 
     @property
     def partition(self):
+        """Number of the partition; None on a bare log."""
         return self.owner.partition
 
     @property
@@ -125,6 +127,7 @@ cdef class Record:
 
     @property
     def leader_epoch(self):
+        """Of the batch: one more after each recovery."""
         cdef const uint8_t *p = self.batch + PL_BATCH_LEADER_EPOCH
         return <int32_t>(<uint64_t>p[0] << 24 | p[1] << 16 | p[2] << 8 | p[3])
 
