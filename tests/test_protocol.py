@@ -49,15 +49,17 @@ LARGER = {
 
 def exhaust(name, setup, looker):
     """Tries all of it; returns before which steps somebody was killed."""
-    start = time.process_time()
     found = Search(setup)
+    start = time.process_time()
     result = found.run()
-    assert not result.violation, result
+    searched = time.process_time()
     looked = found.look((looker,))
+    end = time.process_time()
+    print(TABLE.format(name, result.states, result.transitions, searched - start))
+    print(TABLE.format(f"    a process that does \"{looker}\" beside", looked.states,
+                       looked.transitions, end - searched))
+    assert not result.violation, result
     assert not looked.violation, looked
-    print(TABLE.format(name, result.states, result.transitions, time.process_time() - start))
-    print(TABLE.format(f"    with a process that does \"{looker}\"", looked.states,
-                       looked.transitions, time.process_time() - start))
     return result.killed_before
 
 
