@@ -44,7 +44,7 @@ FLOORS = {
     "benchmark.comparison": 16, "benchmark.table": 17, "benchmark.command": 18,
     "stress": 10, "stress.anomalies": 10, "stress.sightings": 11, "stress.passage": 12,
     "stress.settlement": 12, "stress.examination": 13, "stress.editor": 10,
-    "stress.planting": 11, "stress.trial": 14,
+    "stress.planting": 11, "stress.liars": 15, "stress.trial": 16,
     "stress.plan": 10, "stress.board": 10, "stress.disk": 11, "stress.cast": 12,
     "stress.nemesis": 13, "stress.inspection": 14, "stress.writing": 14, "stress.reading": 14,
     "stress.watching": 14, "stress.stage": 15, "stress.verdict": 16,

@@ -3,10 +3,10 @@
 What has never failed proves nothing. So `--plant` makes a good run's directory by every way into a
 log, shows that nothing is told of it, and then plants each anomaly (planting.py) in a copy of its
 own. It must be *found*, *named* (nothing else is told but what the plant implies) and *placed*.
+What no file can show is told to a reader of the run by a log that lies (liars.py).
 """
 
 import itertools
-import operator
 import random
 import shutil
 import tempfile
@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, SupportsIndex
+from typing import Any
 
 import numpy
 
@@ -23,7 +23,8 @@ import pylog
 from pylog import _native
 from pylog.stress.anomalies import ANOMALIES
 from pylog.stress.editor import LogFiles
-from pylog.stress.examination import Layout, examine, open_folds, probe_once
+from pylog.stress.examination import Layout, examine, open_folds
+from pylog.stress.liars import LIES, tell
 from pylog.stress.passage import Passage
 from pylog.stress.planting import NOT_PLANTED, PLANTS, Planted, Spot, make
 from pylog.stress.sightings import Sighting, Sightings, counted, described, read_sightings
@@ -69,7 +70,7 @@ def planted(
     that there are, for one that is not a plant's.
     """
     wanted = set(names)
-    known = {plant.anomaly for plant in PLANTS} | {"lying-index"}
+    known = {plant.anomaly for plant in PLANTS} | {lie.anomaly for lie in LIES}
     for name in sorted(wanted - known - {"all"}):
         why = NOT_PLANTED.get(name, f"there are all, {', '.join(sorted(known))}")
         raise ValueError(f"{name!r} cannot be planted: {why}")
@@ -81,8 +82,9 @@ def planted(
         for number, plant in enumerate(PLANTS):
             if {"all", plant.anomaly} & wanted:
                 yield try_plant(good, directory / "planted", number, seed)
-        if {"all", "lying-index"} & wanted:
-            yield from (try_liar(good, by, seed) for by in (-1, 1))
+        for number, lie in enumerate(LIES):
+            if {"all", lie.anomaly} & wanted:
+                yield try_lie(good, directory / "told", number, seed)
 
 
 def try_unplanted(good: Path) -> Row:
@@ -117,29 +119,17 @@ def judge(done: Planted, sightings: list[Sighting], start: float) -> Row:
                time.perf_counter() - start)
 
 
-class Liar(pylog.Log):
-    """A log that answers with a neighbour of the record that was asked for.
-
-    No file can bring a log to that: it believes an index entry only with the batch that it names.
-    """
-
-    by = 0
-
-    def fetch(self, offset: SupportsIndex, *limits: SupportsIndex, **more: SupportsIndex) -> Any:
-        return super().fetch(operator.index(offset) + self.by, *limits, **more)
-
-
-def try_liar(good: Path, by: int, seed: int) -> Row:
-    """Has the prober ask a log that lies."""
+def try_lie(good: Path, copy: Path, number: int, seed: int) -> Row:
+    """Has a reader told one lie, and sees what it says of that."""
     start = time.perf_counter()
-    notes = Sightings(good.parent / f"liar-{by}", "prober")
-    offset = random.Random(seed).randrange(1, 8000)
-    with Liar(good / "log", mode="r") as log:
-        log.by = by
-        probe_once(log, notes, offset)
-    what = f"a reader that finds the record {'before' if by < 0 else 'behind'} the one asked for"
-    done = Planted("lying-index", what, Spot(offset=offset), frozenset())
-    return judge(done, read_sightings(notes.path), start)
+    lie, rng = LIES[number], random.Random(f"{seed} lie {number}")
+    shutil.copytree(good, copy)
+    try:
+        spot = tell(lie, layout := Layout(copy), RUN, rng)
+        sightings = read_sightings(layout.sightings)
+    finally:
+        shutil.rmtree(copy)
+    return judge(Planted(lie.anomaly, lie.what, spot, lie.implies), sightings, start)
 
 
 def look_at(directory: Path) -> list[Sighting]:
