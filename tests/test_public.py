@@ -50,7 +50,8 @@ def test_every_public_name_is_documented(name):
     ids=lambda value: getattr(value, "__name__", value),
 )
 def test_every_method_of_the_log_is_documented(kind, member):
-    if member in ("lock_timeout_ms", "next_offset", "skipped", "offset", "timestamp"):    # Cython gives these no text
+    # Cython gives these no text of their own
+    if member in ("lock_timeout_ms", "next_offset", "skipped", "offset", "timestamp"):
         assert member in kind.__doc__
         return
 
