@@ -104,6 +104,63 @@ def test_bench_leaves_no_scratch_behind(smoke):
     assert smoke[2] == set()
 
 
+class TestData:
+    """What a pass returns is compared with what was written, once before the first round."""
+
+    @pytest.fixture
+    def workspace(self):
+        from bench.workspace import SMOKE, Workspace
+
+        with Workspace(SMOKE) as workspace:
+            yield workspace
+
+    @pytest.mark.parametrize("lie", [
+        lambda values: [b"?" * len(values[0]), *values[1:]],
+        lambda values: values[::-1],
+        lambda values: values[:-1],
+    ], ids=["other bytes", "other order", "fewer"])
+    def test_a_pass_that_returns_other_values_is_refused(self, workspace, monkeypatch, lie):
+        from bench import fetching
+
+        def use(chunk):
+            return lie(chunk.values())
+
+        monkeypatch.setitem(fetching.RECORDS, use, fetching.RECORDS[fetching.values_of])
+        with pytest.raises(AssertionError, match="something else than was written"):
+            fetching.chunked("cached_records", use)(workspace)
+
+    @pytest.mark.parametrize("column", range(4), ids=["offset", "timestamp", "position", "size"])
+    def test_a_scan_with_a_wrong_column_is_refused(self, workspace, monkeypatch, column):
+        from bench import fetching
+
+        def use(chunk):
+            columns = [one.copy() for one in fetching.columns_of(chunk)]
+            columns[column][len(chunk) // 2] += 1
+            return columns
+
+        monkeypatch.setitem(fetching.RECORDS, use, fetching.rows_of_columns)
+        with pytest.raises(AssertionError, match="something else than was written"):
+            fetching.chunked("cached_records", use)(workspace)
+
+    @pytest.mark.parametrize("name", ["file_read", "sqlite_select", "lmdb_iterate",
+                                      "rocks_iterate"])
+    def test_a_peer_that_returns_other_values_is_refused(self, workspace, monkeypatch, name):
+        from bench import peers
+
+        told = []
+
+        def scanning(run, values, read_all):
+            told.append(read_all() == values)
+            values[-1] = values[-1][::-1]
+            return real(run, values, read_all)
+
+        real = peers.scanning
+        monkeypatch.setattr(peers, "scanning", scanning)
+        with pytest.raises(AssertionError, match="other values"):
+            getattr(peers, name)(workspace)
+        assert told == [True]
+
+
 class TestVerdict:
     """The judge, without a clock."""
 
