@@ -281,7 +281,7 @@ class LogFiles:
             for other in segment.batches:
                 if other.base >= first:
                     other.base += by
-        self.epochs = [(epoch, start + by * (start > first)) for epoch, start in self.epochs]
+        self.epochs = [(epoch, start + by * (start >= first)) for epoch, start in self.epochs]
         self.meta["clean_end"] = str(self.end + by)
 
     def following(self, batch: Batch) -> Batch | None:

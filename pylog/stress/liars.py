@@ -9,7 +9,7 @@ import operator
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, SupportsIndex
+from typing import Any, Literal, SupportsIndex
 
 import pylog
 from pylog.errors import OffsetOutOfRangeError
@@ -19,6 +19,7 @@ from pylog.stress.examination import Layout, probe_once
 from pylog.stress.plan import Options, Plan
 from pylog.stress.planting import Spot, patch
 from pylog.stress.reading import VIEWS, Reader
+from pylog.stress.writing import Producer, Writer
 
 
 class Liar(pylog.Log):
@@ -30,21 +31,36 @@ class Liar(pylog.Log):
     first_asked = -1
 
     def fetch(self, offset: SupportsIndex, *limits: SupportsIndex, **more: SupportsIndex) -> Any:
-        asked = operator.index(offset)
-        if self.first_asked < 0:
-            self.first_asked = asked
+        offset = self.neighbour(offset)
         if self.refuses:
-            raise OffsetOutOfRangeError("it was deleted", offset=asked)
-        return super().fetch(asked + self.by, *limits, **more)
+            raise OffsetOutOfRangeError("it was deleted", offset=offset)
+        return super().fetch(offset, *limits, **more)
+
+    def append_many(self, *values: Any, **more: Any) -> int:
+        return super().append_many(*values, **more) + self.by
 
     def get(self, offset: SupportsIndex) -> Any:
+        return super().get(self.neighbour(offset))
+
+    def neighbour(self, offset: SupportsIndex) -> int:
+        """What is told instead, if there is such a record; notes the first time."""
+        asked = operator.index(offset)
+        if not self.start_offset <= asked + self.by < self.end_offset:
+            return asked
         if self.first_asked < 0:
-            self.first_asked = operator.index(offset)
-        return super().get(operator.index(offset) + self.by)
+            self.first_asked = asked
+        return asked + self.by
 
     @property
     def durable_offset(self) -> int:
         return super().durable_offset if self.durable is None else self.durable
+
+
+class Boaster(Liar):
+    """One that says another offset than the one at which it appended, and tells it no more."""
+
+    def get(self, offset: SupportsIndex) -> Any:
+        return pylog.Log.get(self, offset)
 
 
 class Sleeper(Liar):
@@ -65,6 +81,7 @@ class Lie:
     tell: Callable[[Reader, Any, random.Random], Spot]
     implies: frozenset[str] = frozenset()
     liar: type[Liar] = Liar
+    mode: Literal["a", "r"] = "r"
 
     @property
     def what(self) -> str:
@@ -75,21 +92,24 @@ class Lie:
 def skip(reader: Reader, log: Liar, rng: random.Random) -> Spot:
     """a reader is given the record behind the one that is next."""
     log.by = 1
-    reader.read_chunks()
+    while log.first_asked < 0:
+        reader.read_chunks()
     return Spot(offset=log.first_asked + 1)
 
 
 def go_back(reader: Reader, log: Liar, rng: random.Random) -> Spot:
     """a reader is given the record before the one that is next."""
     log.by = -1
-    reader.read_chunks()
+    while log.first_asked < 0:
+        reader.read_chunks()
     return Spot(offset=log.first_asked - 1)
 
 
 def answer_with_the_next(reader: Reader, log: Liar, rng: random.Random) -> Spot:
     """one who asks for a record gets the one behind it."""
     log.by = 1
-    reader.get()
+    while log.first_asked < 0:
+        reader.get()
     return Spot(offset=log.first_asked)
 
 
@@ -142,7 +162,18 @@ def let_sleep(reader: Reader, log: Liar, rng: random.Random) -> Spot:
     return Spot(offset=reader.next)
 
 
+def boast(reader: Reader, log: Liar, rng: random.Random) -> Spot:
+    """an append returns the offset of its producer's record before."""
+    log.by = -1
+    writer = Writer(reader.plan, Layout(log.path.parent), reader.board, 0)
+    producer = Producer(writer, log, 0)    # whose records are the last ones there
+    sequence = producer.ledger.sent
+    producer.look_back(producer.append_many())
+    return Spot(producer=0, sequence=sequence)
+
+
 LIES = (
+    Lie("misplaced-write", boast, liar=Boaster, mode="a"),
     Lie("poll-skip", skip),
     Lie("nonmonotonic-poll", go_back),
     Lie("lying-index", answer_with_the_next, frozenset({"poll-skip"})),
@@ -156,10 +187,10 @@ LIES = (
 
 def tell(lie: Lie, layout: Layout, run: int, rng: random.Random) -> Spot:
     """Has a reader told it, in the directory of a run at rest."""
-    plan = Plan(Options(seed=rng.getrandbits(32)), run, ())
+    plan = Plan(Options(seed=rng.getrandbits(32), size_max=400), run, ())
     reader = Reader(plan, layout, Board(), 1)
     reader.log.close()
-    with contextlib.closing(lie.liar(layout.log, mode="r")) as log:
+    with contextlib.closing(lie.liar(layout.log, mode=lie.mode)) as log:
         reader.log = log
         spot = lie.tell(reader, log, rng)
         reader.views.clear()

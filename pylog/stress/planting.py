@@ -22,12 +22,12 @@ RESERVED = 1 << 24    # offsets that a log has in hand behind its end
 
 # And not told by a log that lies (liars.py) either.
 NOT_PLANTED = {
-    "misplaced-write": "live: the writer compares what append returned with what it reads there",
     "untold-damage": "it says of check() that it missed a planted byte: nothing to plant",
     "stuck-reader": "live: time passes",
     "unseen": "live: time passes",
     "unwritable-log": "live: appends fail",
     "broken-worker": "live: a process ends",
+    "refused-call": "live: a call raises what a fault explains; documented",
     "unexpected-error": "live: a call raises",
     "fork-accepted": "live: a process forks",
     "indeterminate-write": "no anomaly by itself: counted from the ledgers, in every good log",

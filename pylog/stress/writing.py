@@ -128,6 +128,7 @@ class Producer:
         self.sizes_rng = numpy.random.default_rng(self.rng.getrandbits(60))
         self.size_max = options.size_max
         self.calls = 0
+        self.first = 0
         self.backlog = BACKLOG_BYTES // 256
 
     def run(self) -> None:
@@ -169,7 +170,7 @@ class Producer:
     ) -> tuple[list[bytes | None], list[bytes | None] | None]:
         """Begins a call: its values, and keys where some values are too short for a stamp."""
         sizes = numpy.minimum(self.sizes(count, least), size_max)
-        first = self.ledger.begin(count)
+        self.first = first = self.ledger.begin(count)
         return _native.stamp_values(
             self.writer.plan.run, self.number, self.incarnation, first, sizes)
 
@@ -222,8 +223,7 @@ class Producer:
             self.log.flush()
 
     def look_back(self, offset: int) -> None:
-        """Reads what a call has just returned the offset of."""
-        sequence = self.ledger.settled - 1
+        """Reads what a call has just returned the offset of: the first that it sent."""
         try:
             record = self.log.get(offset)
         except OffsetError:
@@ -232,10 +232,10 @@ class Producer:
             return    # deleted meanwhile
         stamp = _native.read_stamp(record.key, record.value)
         if not isinstance(stamp, dict) or stamp["producer"] != self.number \
-                or stamp["sequence"] > sequence:
+                or stamp["sequence"] != self.first:
             self.writer.notes.note(
                 "misplaced-write", f"append said {offset}, where {stamp} stands", offset=offset,
-                producer=self.number, sequence=sequence)
+                producer=self.number, sequence=self.first)
 
 
 class Child:
