@@ -161,10 +161,10 @@ def test_row_is_right_only_when_found_named_and_placed():
     assert not trial.Row("", "nothing planted", "", {"hole": 1}, ("hole",)).is_right
 
 
-def test_table_has_a_line_for_each_row_and_counts_the_right_ones(rows):
+def test_table_has_two_lines_for_each_row_and_counts_the_right_ones(rows):
     text = trial.table([*rows, trial.Row("hole", "what", "where")])
 
-    assert text.count("\n") == len(rows) + 3
+    assert text.count("\n") == 2 * (len(rows) + 1) + 2
     assert "NOT FOUND" in text
     assert text.endswith(f"{len(rows)} of {len(rows) + 1} right\n")
 

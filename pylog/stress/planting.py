@@ -238,7 +238,7 @@ def lose_the_tail_and_go_on(ground: Ground) -> Spot:
 
 @plant("invented-write")
 def invent_a_record(ground: Ground) -> Spot:
-    """a record that its producer is yet to send, at the end."""
+    """a record that was never sent, at the end."""
     account = ground.rng.choice([one for one in ground.accounts if one.sent == one.settled])
     *_, batch = ground.log.batches()
     entries = batch.entries()
@@ -301,7 +301,7 @@ def put_in_a_record_of_another_run(ground: Ground) -> Spot:
 
 @plant("zombie-write")
 def write_from_the_grave(ground: Ground) -> Spot:
-    """a record given the number of its producer's dead incarnation."""
+    """a record given its producer's dead incarnation."""
     def is_late(entries: list[Entry], at: int) -> bool:
         stamp = entries[at].stamp
         return stamp.incarnation > 1 and any(
@@ -319,7 +319,7 @@ def write_from_the_grave(ground: Ground) -> Spot:
 
 @plant("duplicate")
 def repeat_a_record(ground: Ground) -> Spot:
-    """a record put in again, right behind itself or later in its batch."""
+    """a record put in again, later in its batch."""
     batch, entries, at = ground.pick(lambda entries, at: len(entries) < 400)
     again = ground.rng.randrange(at + 1, len(entries) + 1)
     stamp = entries[at].stamp
@@ -444,7 +444,7 @@ def skip_offsets_at_an_epoch(ground: Ground) -> Spot:
 
 @plant("inconsistent-offset", keeps_folds=True)
 def exchange_a_record(ground: Ground) -> Spot:
-    """a record made another good one, after somebody had read it."""
+    """a record made another good one after it was read."""
     end = ground.log.end // FOLD_RECORDS * FOLD_RECORDS
     batch, entries, at = ground.pick(
         lambda entries, at: True, [one for one in ground.log.batches() if one.end <= end])

@@ -165,7 +165,8 @@ def text_of(spot: Spot) -> str:
     """A place in few words."""
     parts = []
     if spot.file is not None:
-        name = Path(spot.file).name
+        file = Path(spot.file)
+        name = f"{int(file.stem)}{file.suffix}" if file.stem.isdigit() else file.name
         parts.append(name if spot.position is None else f"{name}:{spot.position}")
     if spot.offset is not None:
         parts.append(f"offset {spot.offset}")
@@ -175,20 +176,23 @@ def text_of(spot: Spot) -> str:
 
 
 def table(rows: Iterable[Row]) -> str:
-    """The rows as text: a line each, then how many were right."""
+    """The rows as text of 100 columns, two lines each; then how many were right."""
     rows = list(rows)
-    lines = [("planted", "what was done", "where", "told", "place", "ms", "")]
+    lines = [line_of("planted", "told", "place", "ms", "")]
     for row in rows:
-        told = ", ".join(f"{name} {count}" for name, count in row.found.items())
+        told = ", ".join(f"{name} {count}" for name, count in row.found.items()) or "nothing"
         place = "" if not row.anomaly else "right" if row.is_placed else "WRONG"
         verdict = "ok" if row.is_right else "NOT FOUND" if not row.is_found else "NOT RIGHT"
-        lines.append((row.anomaly or "(none)", row.what, row.where, told or "nothing", place,
-                      f"{1000 * row.seconds:.0f}", verdict))
-    widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
-    text = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
-            for line in lines]
+        lines.append(line_of(row.anomaly or "(nothing)", told, place, f"{1000 * row.seconds:.0f}",
+                             verdict))
+        lines.append(f"    {row.what}: {row.where}" if row.anomaly else f"    {row.where}")
     right = sum(row.is_right for row in rows)
-    return "\n".join([*text, f"{right} of {len(rows)} right", ""])
+    return "\n".join([*lines, f"{right} of {len(rows)} right", ""])
+
+
+def line_of(name: str, told: str, place: str, milliseconds: str, verdict: str) -> str:
+    """The columns of a row's first line."""
+    return f"{name:22} {told:57} {place:5} {milliseconds:>5}  {verdict}".rstrip()
 
 
 # ---- the good log -----------------------------------------------------------------------------
