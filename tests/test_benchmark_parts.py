@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 
 import pylog
+from pylog import hardware
 from pylog.benchmark import (
     comparison,
     crew,
     ground,
-    hardware,
     pings,
     proof,
     table,
