@@ -55,7 +55,7 @@ ROWS = (
             excused_by=DAMAGE),
     Anomaly("torn-batch", "a batch whose header, CRC or structure is wrong",
             excused_by=DAMAGE),
-    Anomaly("foreign-record", "a record that no producer of the run made"),
+    Anomaly("foreign-record", "a record that no producer of the run made", excused_by=DAMAGE),
     Anomaly("other-run", "a record of another run: bytes that came back"),
     Anomaly("zombie-write", "a record of an incarnation that a later one had followed"),
     Anomaly("duplicate", "one record at two offsets"),

@@ -42,9 +42,11 @@ class Cast:
 
     def start(self, role: str, index: int, work: Callable[[], None]) -> int:
         """Forks; the child works and ends."""
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         pid = os.fork()
         if pid == 0:
             perform(work, Sightings(self.notes.path, f"{role} {index}"))
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
         self.members[pid] = Member(pid, role, index, work)
         return pid
 
@@ -93,7 +95,8 @@ def perform(work: Callable[[], None], notes: Sightings) -> None:
     """The life of a child. Never returns."""
     status = 1
     try:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)    # Ctrl-C is the stage's
+        signal.signal(signal.SIGINT, signal.SIG_IGN)    # Ctrl-C is the stage's alone
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)    # a file that may not grow: EFBIG
         work()
         status = 0

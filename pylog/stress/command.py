@@ -1,6 +1,7 @@
 """The words of `pylog stress`."""
 
 import json
+import math
 import random
 from pathlib import Path
 from typing import Any
@@ -37,16 +38,28 @@ def to_names(ctx: click.Context, param: click.Parameter, value: str | None) -> t
     return names
 
 
+class Seconds(click.FloatRange):
+    """A range that "nan" is not in."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        seconds = super().convert(value, param, ctx)
+        if math.isnan(seconds):
+            self.fail(f"{value} is not in the range {self._describe_range()}.", param, ctx)
+        return seconds
+
+
 @click.command(epilog=EPILOG)
 @click.argument("directory", metavar="[DIR]", required=False, type=click.Path(path_type=Path))
 @click.option("--workload", metavar="NAMES", default="append", show_default=True,
               callback=to_names, help=f"One after the other: {', '.join(WORKLOADS)}.")
 @click.option("--nemesis", metavar="NAMES", callback=to_names,
               help=f"The faults: some of {', '.join(NEMESES)}.")
-@click.option("--seconds", type=click.FloatRange(0.1, 1e6), default=10.0, show_default=True,
+@click.option("--seconds", type=Seconds(0.1, 1e6), default=10.0, show_default=True,
               help="How long there are faults.")
+@click.option("--quiet-seconds", type=Seconds(0.5, 600), default=10.0, show_default=True,
+              help="How long, at most, until all is seen.")
 @click.option("--seed", type=click.IntRange(0, 2**63), help="Of the plan.  [default: drawn]")
-@click.option("--rate", type=click.FloatRange(0.01, 1000), default=1.0, show_default=True,
+@click.option("--rate", type=Seconds(0.01, 1000), default=1.0, show_default=True,
               help="How many times as many faults as usual.")
 @click.option("--durability", type=click.Choice(DURABILITIES), help="Of the log.")
 @click.option("-z", "--compression", type=click.Choice(["lz4"]), help="Of the log.")

@@ -20,7 +20,7 @@ KEPT = 16    # examples of an anomaly that one process describes; the rest are c
 
 @dataclass(slots=True)
 class Sighting:
-    """One example of an anomaly, or `count` of them without a description.
+    """One example of an anomaly, or `count` of them; without a description from the 17th on.
 
     offset, producer, sequence: of the record concerned, where one is. file, position: where its
     batch stands. at: seconds on the monotonic clock. by: the process that saw it.
@@ -60,7 +60,7 @@ class Sightings:
         self.counts[ANOMALIES[anomaly].name] += count
         self.described[anomaly] += bool(what)    # not `count`: one of them may be thousands
         if self.described[anomaly] > KEPT:
-            what, known = "", {}
+            what = ""
         line = json.dumps(Sighting(anomaly, what, count=count, by=self.by, **known).to_dict())
         os.write(self.descriptor, line.encode() + b"\n")
 

@@ -71,6 +71,17 @@ class Stage:
     def run(self) -> Examination | None:
         """Plays the plan. None: it was interrupted."""
         prepare(self.layout)
+        # A KeyboardInterrupt in the middle of a fork would be swallowed by Python's own hooks.
+        before = signal.signal(signal.SIGINT, self.note_interrupt)
+        try:
+            return self.play()
+        finally:
+            signal.signal(signal.SIGINT, before)
+
+    def note_interrupt(self, *unused: object) -> None:
+        self.was_interrupted = True
+
+    def play(self) -> Examination | None:
         self.notes = Sightings(self.layout.sightings, "stage")
         self.cast = Cast(self.notes)
         with SmallDisk.under(self.layout.log, self.plan) as disk:
@@ -82,7 +93,6 @@ class Stage:
                 self.play_settlement()
                 return examine(self.layout, self.notes, self.plan.run, self.plan.options.seed)
             except KeyboardInterrupt:
-                self.was_interrupted = True
                 return None
             finally:
                 self.end_faults()
@@ -172,6 +182,8 @@ class Stage:
         return True
 
     def tick(self) -> None:
+        if self.was_interrupted:
+            raise KeyboardInterrupt
         while self.undos and self.undos[0][0] <= time.monotonic():
             if not self.end(*heapq.heappop(self.undos)[2:]):
                 break

@@ -128,8 +128,9 @@ def excuse_of(sighting: Sighting, events: list[Event]) -> Event | None:
     for event in events:
         if event.nemesis not in ANOMALIES[sighting.anomaly].excused_by:
             continue
-        # A view may be held, and looked at again, long after.
-        until = math.inf if sighting.anomaly == "changed-view" else event.until or event.at
+        # A view may be held, and a file that was opened while it was cut stay mapped, for long.
+        lasts = sighting.anomaly == "changed-view" or event.nemesis == "truncate"
+        until = math.inf if lasts else event.until or event.at
         if event.at <= sighting.at <= until + SLACK_SECONDS and (
                 event.file is None or sighting.anomaly == "broken-worker"
                 or event.file == sighting.file or overlap(event, sighting)):

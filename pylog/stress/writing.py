@@ -67,7 +67,7 @@ class Writer:
         if log is None:
             return
         threads = [
-            threading.Thread(target=Producer(self, log, number).run)
+            threading.Thread(target=self.produce, args=(log, number))
             for number in range(self.plan.options.threads)
         ]
         for thread in threads:
@@ -79,6 +79,13 @@ class Writer:
             threads[0].join(0.02)
             time.sleep(0.02)
         log.close()
+
+    def produce(self, log: pylog.Log, number: int) -> None:
+        """The life of a thread; what ends it before its time is said."""
+        try:
+            Producer(self, log, number).run()
+        except BaseException as error:
+            self.notes.note("broken-worker", f"thread {number}: {type(error).__name__}: {error}")
 
     def _open(self) -> pylog.Log | None:
         """The log, tried again while a fault is in the way; None: the run is over."""
@@ -128,7 +135,7 @@ class Producer:
         self.sizes_rng = numpy.random.default_rng(self.rng.getrandbits(60))
         self.size_max = options.size_max
         self.calls = 0
-        self.first = 0
+        self.first = 0    # sequence of the latest call's first record
         self.backlog = BACKLOG_BYTES // 256
 
     def run(self) -> None:
@@ -170,9 +177,9 @@ class Producer:
     ) -> tuple[list[bytes | None], list[bytes | None] | None]:
         """Begins a call: its values, and keys where some values are too short for a stamp."""
         sizes = numpy.minimum(self.sizes(count, least), size_max)
-        self.first = first = self.ledger.begin(count)
+        self.first = self.ledger.begin(count)
         return _native.stamp_values(
-            self.writer.plan.run, self.number, self.incarnation, first, sizes)
+            self.writer.plan.run, self.number, self.incarnation, self.first, sizes)
 
     # ---- the ways in; each returns the offset of its first record
 
@@ -223,7 +230,7 @@ class Producer:
             self.log.flush()
 
     def look_back(self, offset: int) -> None:
-        """Reads what a call has just returned the offset of: the first that it sent."""
+        """Reads what a call has just returned the offset of: the first of its records."""
         try:
             record = self.log.get(offset)
         except OffsetError:
@@ -231,8 +238,8 @@ class Producer:
                 raise
             return    # deleted meanwhile
         stamp = _native.read_stamp(record.key, record.value)
-        if not isinstance(stamp, dict) or stamp["producer"] != self.number \
-                or stamp["sequence"] != self.first:
+        mine = self.number, self.first
+        if not isinstance(stamp, dict) or (stamp["producer"], stamp["sequence"]) != mine:
             self.writer.notes.note(
                 "misplaced-write", f"append said {offset}, where {stamp} stands", offset=offset,
                 producer=self.number, sequence=self.first)

@@ -1,0 +1,296 @@
+"""`pylog stress` as a user runs it: it finds nothing in a good log, and something in a bad one."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import shell
+
+from pylog.stress.plan import NEMESES, Options, Plan
+
+ROOT = Path(__file__).parent.parent
+SMALL = ("--segment-bytes", "262144", "--size-max", "20000", "--disk-mb", "16")
+
+
+def stress(*arguments, script=None):
+    """Runs the command; the completed process, with the report if it made one."""
+    start = ["-c", script] if script else ["-m", "pylog"]
+    return subprocess.run([sys.executable, *start, "stress", *map(str, arguments)],
+                          capture_output=True, text=True, timeout=120, cwd=ROOT)
+
+
+def report_of(done):
+    return json.loads(done.stdout)
+
+
+def run(directory, *arguments, **keywords):
+    """A run that must end well; its report."""
+    done = stress(directory, "--json", *arguments, **keywords)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return report_of(done)
+
+
+@pytest.mark.slow
+def test_every_record_of_a_run_with_kills_and_pauses_is_accounted_for(log_path):
+    report = run(log_path, "--nemesis", "kill,pause,fork", "--seconds", 2, "--rate", 2, *SMALL)
+
+    counts = report["counts"]
+    assert report["verdict"] == "ok"
+    assert counts["faults"]["kill"] > 0
+    assert counts["acknowledged"] > 1000
+    assert counts["checked"] == counts["acknowledged"] + counts["indeterminate_present"]
+    assert counts["sent"] == sum(
+        counts[name] for name in ("acknowledged", "failed", "indeterminate"))
+
+
+@pytest.mark.slow
+def test_readers_are_told_of_damage_that_comes_and_goes(log_path):
+    report = run(log_path, "--workload", "fanout", "--nemesis", "flip,truncate", "--readers", 4,
+                 "--seconds", 2, "--rate", 3, *SMALL)
+
+    faults = report["counts"]["faults"]
+    assert faults.get("flip", 0) + faults.get("truncate", 0) > 0
+    assert report["counts"]["read"] > 1000
+    assert all("NEVER" not in row["severity"] for row in report["anomalies"].values())
+
+
+@pytest.mark.slow
+def test_durable_records_are_seen_after_kills_of_their_writers(log_path):
+    report = run(log_path, "--workload", "durable", "--nemesis", "kill,limits", "--seconds", 1.5,
+                 "--rate", 3)
+
+    assert report["plan"]["options"]["durability"] == "fsync"
+    assert report["counts"]["flushes"] > 0
+
+
+@pytest.mark.slow
+def test_full_disk_refuses_calls_and_takes_them_again(log_path):
+    report = run(log_path, "--nemesis", "disk-full", "--seconds", 2.5, "--rate", 8, "--seed", 1,
+                 *SMALL)
+
+    assert report["counts"]["faults"]["disk-full"] > 0
+    assert report["anomalies"]["refused-call (documented)"]["count"] > 0
+
+
+@pytest.mark.slow
+def test_c_writers_die_at_the_points_of_the_core(log_path):
+    if not shutil.which("make") or not shutil.which("cc"):
+        pytest.skip("there is no make or cc")
+    subprocess.run(["make", "-s", "-C", ROOT / "tests/c", "build/stress"], check=True)
+
+    report = run(log_path, "--nemesis", "kill-at", "--driver", ROOT / "tests/c/build/stress",
+                 "--seconds", 2.5, "--rate", 3, *SMALL)
+
+    points = report["coverage"]["kill_points"]
+    assert len(points) > 15
+    assert sum(kills > 0 for kills in points.values()) > len(points) // 2
+
+
+BROKEN = """
+from pylog import _native
+from pylog.cli import commands
+from pylog.stress import {module} as patched
+
+{patch}
+
+commands()
+"""
+BREAKS = {
+    "acknowledged and never appended": ("writing", """
+def append_many(self):
+    self.make(5)
+    self.ledger.acknowledge()
+patched.Producer.append_many = append_many
+""", {"hole", "lost-write"}),
+    "appended twice": ("writing", """
+def append_many(self):
+    values, keys = self.make(5)
+    self.log.append_many(values, keys=keys)
+    first = self.log.append_many(values, keys=keys)
+    self.ledger.acknowledge()
+    return first
+patched.Producer.append_many = append_many
+""", {"duplicate"}),
+    "appended without its ledger": ("writing", """
+def append_many(self):
+    values, keys = _native.stamp_values(self.writer.plan.run, self.number, self.incarnation,
+                                        10**6 + 5 * self.calls, [100] * 5)
+    self.log.append_many(values, keys=keys)
+patched.Producer.append_many = append_many
+""", {"invented-write"}),
+    "refused and appended": ("writing", """
+def append_many(self):
+    values, keys = self.make(5)
+    self.log.append_many(values, keys=keys)
+    raise patched.MessageSizeTooLargeError("not that it matters")
+patched.Producer.append_many = append_many
+""", {"failed-write"}),
+    "another offset returned": ("writing", """
+old = patched.Producer.append_many
+patched.LOOK_BACK_EVERY = 1
+def append_many(self):
+    first = old(self)
+    return first - 1 if first else first
+patched.Producer.append_many = append_many
+""", {"misplaced-write"}),
+    "skipped by a reader": ("reading", """
+old = patched.Reader.take
+def take(self, chunk):
+    return old(self, chunk) + 1
+patched.Reader.take = take
+""", {"poll-skip"}),
+    "a view that changes": ("reading", """
+patched.zlib.crc32 = lambda view, numbers=iter(range(10**9)): next(numbers)
+""", {"changed-view"}),
+    "a reader that stops": ("reading", """
+def follow(self):
+    patched.time.sleep(0.01)
+patched.Reader.follow = follow
+""", {"stuck-reader"}),
+    "a worker with a mistake": ("watching", """
+def clean(plan, layout, board):
+    raise KeyError("a mistake")
+from pylog.stress import stage
+stage.clean = clean
+""", {"broken-worker"}),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", BREAKS)
+def test_broken_log_is_found_and_named(log_path, name):
+    module, patch, expected = BREAKS[name]
+    script = BROKEN.format(module=module, patch=patch)
+
+    done = stress(log_path, "--json", "--workload", "fanout", "--processes", 1, "--readers", 2,
+                  "--seconds", 0.4, "--quiet-seconds", 1, "--ways", "append_many", script=script)
+
+    assert done.returncode == 4, done.stdout + done.stderr
+    found = {name for name, row in report_of(done)["anomalies"].items()
+             if row["severity"] == "never allowed"}
+    assert found & expected, found
+
+
+def test_replay_has_the_plan_of_the_report(log_path):
+    arguments = ("--seconds", 0.3, "--processes", 1, "--threads", 1, "--nemesis", "kill",
+                 "--rate", 5, "--seed", 4711, *SMALL)
+    first = run(log_path / "first", *arguments)
+
+    again = run(log_path / "again", "--replay", log_path / "first/append/report.json")
+
+    assert again["plan"] == first["plan"]
+    assert first["plan"]["faults"]
+
+
+def test_interrupted_run_leaves_nothing_behind(log_path):
+    process = shell.start("stress", log_path, "--seconds", 60, "--nemesis", "pause", *SMALL,
+                          start_new_session=True)
+    while not list(log_path.glob("append/ledgers/producer-*")):
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    try:
+        said, _ = process.communicate(timeout=30)
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+
+    assert process.returncode == 130
+    assert b"verdict: inconclusive" in said
+    with pytest.raises(ProcessLookupError):
+        os.killpg(process.pid, 0)
+
+
+@pytest.mark.parametrize(("arguments", "said"), [
+    ((), "name a new directory"),
+    (("new", "--workload", "apend"), "none of append"),
+    (("new", "--nemesis", "kil"), "none of kill"),
+    (("new", "--ways", "append,shout"), "none of append"),
+    (("new", "--nemesis", "kill-at"), "--driver"),
+    (("new", "--seconds", "0"), "range"),
+    (("new", "--seconds", "nan"), "range"),
+    (("new", "--seed", "-1"), "range"),
+    (("new", "--processes", "0"), "range"),
+    (("new", "--durability", "sometimes"), "sometimes"),
+    (("--plant", "holes"), "holes"),
+    (("new", "--replay", "nowhere.json"), "nowhere.json"),
+])
+def test_what_makes_no_sense_is_refused_before_anything_is_made(tmp_path, arguments, said):
+    arguments = [str(tmp_path / "new") if word == "new" else word for word in arguments]
+
+    done = stress(*arguments)
+
+    assert done.returncode == 2
+    assert said in done.stderr
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("content", [
+    "", "no json", "[]", "{}", '{"plan": 1}', '{"plan": {"options": {}, "run": 1}}',
+    '{"plan": {"options": {"workload": "x"}, "run": 1, "faults": []}}',
+    '{"plan": {"options": {"color": 1}, "run": 1, "faults": []}}',
+    '{"plan": {"options": {}, "run": "x", "faults": []}}',
+    '{"plan": {"options": {}, "run": 1, "faults": [{"at": 1}]}}',
+    '{"plan": {"options": {"nemeses": ["rain"]}, "run": 1, "faults": []}}',
+])
+def test_replay_of_what_is_no_report_is_refused(tmp_path, content):
+    path = tmp_path / "report.json"
+    path.write_text(content)
+
+    done = stress(tmp_path / "new", "--replay", path)
+
+    assert done.returncode == 1
+    assert done.stderr.startswith("Error: ")
+    assert not (tmp_path / "new").exists()
+
+
+def test_directory_with_other_things_in_it_is_left_alone(tmp_path):
+    (tmp_path / "append").mkdir()
+    (tmp_path / "append/thesis.txt").write_text("years of work")
+
+    done = stress(tmp_path, "--seconds", 0.1)
+
+    assert done.returncode == 1
+    assert "not empty" in done.stderr
+    assert [path.name for path in (tmp_path / "append").iterdir()] == ["thesis.txt"]
+
+
+def test_driver_that_is_none_is_refused(tmp_path):
+    done = stress(tmp_path / "new", "--nemesis", "kill-at", "--driver", "/bin/false")
+
+    assert done.returncode == 1
+    assert "--points" in done.stderr
+
+
+def test_same_seed_is_the_same_plan_and_another_another():
+    options = Options.for_workload("append", nemeses=tuple(NEMESES), seconds=60.0, seed=7)
+
+    assert Plan.draw(options) == Plan.draw(options)
+    assert Plan.draw(options) != Plan.draw(
+        Options.for_workload("append", nemeses=tuple(NEMESES), seconds=60.0, seed=8))
+
+
+def test_plan_has_every_fault_within_its_time_and_in_order():
+    plan = Plan.draw(Options.for_workload("fanout", nemeses=tuple(NEMESES), seconds=60.0, seed=7))
+
+    assert {fault.nemesis for fault in plan.faults} == set(NEMESES)
+    assert all(fault.at > 0 and fault.at + fault.seconds <= 60.001 for fault in plan.faults)
+    assert list(plan.faults) == sorted(plan.faults, key=lambda fault: fault.at)
+
+
+def test_plan_comes_back_from_json():
+    plan = Plan.draw(Options.for_workload("durable", nemeses=("kill", "pause"), seed=3))
+
+    assert Plan.from_dict(json.loads(json.dumps(plan.to_dict()))) == plan
+
+
+def test_list_names_all_there_is():
+    done = stress("--list")
+
+    assert done.returncode == 0
+    assert all(name in done.stdout for name in (*NEMESES, "fanout", "zombie-write"))
