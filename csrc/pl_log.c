@@ -378,7 +378,9 @@ static pl_status attach(pl_log *log, const pl_options *wanted) {
 static pl_status open_lock(pl_log *log) {
   char path[PL_PATH_MAX];
   PL_TRY(pl_file_path(log->directory, "lock", path));
-  PL_TRY(pl_file_open(path, log->is_writable ? O_RDWR | O_CREAT : O_RDONLY, &log->lock_fd));
+  int fd;
+  PL_TRY(pl_file_open(path, log->is_writable ? O_RDWR | O_CREAT : O_RDONLY, &fd));
+  log->lock_fd = fd;
   return pl_file_ask(log->lock_fd, path, &log->lock_file);
 }
 

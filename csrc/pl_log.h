@@ -61,7 +61,7 @@ typedef struct pl_log {
   _Atomic uint64_t nudge_position; /* past it an append wakes the housekeeper */
 
   char directory[PL_PATH_MAX];
-  int lock_fd;
+  _Atomic int lock_fd; /* a close takes it away from who looks whether the place is still ours */
   pl_file_info lock_file; /* the directory is ours while "lock" in it is this file */
   pl_meta meta;           /* as loaded at open: epochs and options never change while open */
   pl_recovered recovered;

@@ -83,7 +83,7 @@ def examine(layout: Layout, notes: Sightings, run: int = 0, seed: int = 0) -> Ex
     for start, end in report.gaps:
         notes.note("cut", f"offsets {start} to {end - 1} were skipped", offset=end)
     for finding in report.findings:
-        if finding.severity != "notice":
+        if finding.severity not in ("notice", "inconclusive"):
             notes.note("damaged-structure", finding.what, offset=finding.offset,
                        file=str(layout.log / finding.path), position=finding.position)
     if passage.checker.records:

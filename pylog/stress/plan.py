@@ -82,6 +82,9 @@ class Options:
         if unknown := sorted({*self.ways} - {*WAYS}):
             raise ConfigurationError(
                 f"there is no way in {unknown[0]!r}; use some of {', '.join(WAYS)}")
+        if {"truncate", "disk-full"} <= {*self.nemeses}:
+            raise ConfigurationError(
+                "what truncate cuts off might find no room again with disk-full; use one of them")
         if self.segment_bytes < 2 * self.size_max:
             raise ConfigurationError(
                 f"a segment of {self.segment_bytes} bytes is too small for records of "
