@@ -9,8 +9,9 @@ import os
 import sys
 from pathlib import Path
 
-from bench.harness import Figure, Probe, Question, ask
-from bench.workspace import FULL, SCRATCH, SMOKE, Sizes, Workspace, warm_memory
+from bench.asking import chosen, measure, measure_apart
+from bench.harness import Figure
+from bench.workspace import FULL, SCRATCH, SMOKE
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
@@ -28,25 +29,6 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     if options.groups is None:
         options.groups = not options.names and not options.smoke
     return options
-
-
-def chosen(names: list[str]) -> list[Question | Probe]:
-    from bench.questions import PROBES, QUESTIONS
-
-    everything = [*QUESTIONS, *PROBES]
-    if not names:
-        return everything
-    found = [one for one in everything if any(name in one.name for name in names)]
-    if not found:
-        sys.exit(f"no question is called {', '.join(names)}; python -m bench --list names all")
-    return found
-
-
-def measure(one: Question | Probe, sizes: Sizes, rounds: int) -> list[Figure]:
-    with Workspace(sizes) as workspace:
-        if isinstance(one, Probe):
-            return one.measure(workspace, rounds)
-        return ask(one, workspace, rounds)
 
 
 def number(value: float | None) -> str:
@@ -95,10 +77,10 @@ def main(arguments: list[str] | None = None) -> int:
     print(line(machine))
     print(f"best and median of {options.rounds} interleaved rounds"
           f"{'; smoke sizes: the figures mean nothing' if options.smoke else ''}\n\n{HEADER}")
-    warm_memory(sizes.warm_bytes)
     figures: list[Figure] = []
     for one in asked:
-        found = measure(one, sizes, options.rounds)
+        found = (measure(one, sizes, options.rounds) if options.smoke
+                 else measure_apart(one.name, options.rounds))
         figures += found
         print("\n".join(map(row, found)), flush=True)
     if options.json:
