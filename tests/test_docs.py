@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 import pylog
+from pylog.stress.anomalies import ROWS
 
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = sorted([ROOT / "README.md", ROOT / "CHANGELOG.md", *(ROOT / "docs").glob("*.md")])
@@ -124,3 +125,21 @@ def test_every_dependency_has_its_reason():
     reasons = ARCHITECTURE[ARCHITECTURE.index("## Dependencies"):]
 
     assert [name for name in sorted(names) if not re.search(rf"\b{name}\b", reasons)] == []
+
+
+def test_every_anomaly_is_on_the_page_as_the_catalogue_has_it():
+    text = (ROOT / "docs/stress.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| ([a-z-]+) \| (.+) \| ([a-z]+) \| (.*) \|$", text, re.MULTILINE)
+
+    assert [(row.name, row.meaning, row.seen_by) for row in ROWS] == [row[:3] for row in rows]
+    assert [row[3] for row in rows] == [
+        "documented" if row.is_documented else ", ".join(row.excused_by) for row in ROWS]
+
+
+def test_regression_tests_that_the_page_names_exist():
+    text = (ROOT / "docs/stress.md").read_text(encoding="utf-8")
+    named = re.findall(r"\| `(test_\w+)` \|", text)
+
+    tests = "".join(path.read_text(encoding="utf-8") for path in ROOT.glob("tests/test_*.py"))
+    assert named
+    assert all(f"def {name}" in tests for name in named)
