@@ -19,11 +19,11 @@ ALL_BUT_ONE = tuple(sorted(set(NEMESES) - {"truncate"}))
 SMALL = ("--segment-bytes", "262144", "--size-max", "20000", "--disk-mb", "16")
 
 
-def stress(*arguments, script=None):
+def stress(*arguments, script=None, timeout=120):
     """Runs the command; the completed process, with the report if it made one."""
     start = ["-c", script] if script else ["-m", "pylog"]
     return subprocess.run([sys.executable, *start, "stress", *map(str, arguments)],
-                          capture_output=True, text=True, timeout=120, cwd=ROOT)
+                          capture_output=True, text=True, timeout=timeout, cwd=ROOT)
 
 
 def report_of(done):
@@ -91,6 +91,14 @@ def test_c_writers_die_at_the_points_of_the_core(log_path):
     points = report["coverage"]["kill_points"]
     assert len(points) > 15
     assert sum(kills > 0 for kills in points.values()) > len(points) // 2
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("durability", ["os", "interval", "fsync"])
+@pytest.mark.parametrize("workload", ["append", "fanout", "durable"])
+def test_minute_of_kills_and_pauses_loses_nothing(log_path, workload, durability):
+    run(log_path, "--workload", workload, "--durability", durability, "--nemesis",
+        "kill,pause,fork,limits,flip", "--seconds", 60, "--rate", 2, timeout=300)
 
 
 BROKEN = """

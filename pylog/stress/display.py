@@ -12,9 +12,10 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from pylog.report import counted
+from pylog.stress import sightings
 from pylog.stress.anomalies import ANOMALIES
 from pylog.stress.board import Phase
-from pylog.stress.sightings import counted, read_sightings
 from pylog.stress.stage import Stage
 
 LINE_SECONDS = 5.0
@@ -69,7 +70,7 @@ class Display:
         table.add_row("faults", ", ".join(
             f"{count:,} {name}" for name, count in stage.counts.items()) or "none yet")
         table.add_row("alive", ", ".join(
-            f"{len(stage.alive(role))} {role}s" for role in ("writer", "reader", "driver")
+            counted(len(stage.alive(role)), role) for role in ("writer", "reader", "driver")
             if stage.alive(role)))
         return [table, Text(self.anomalies(stage), style="bold")]
 
@@ -82,7 +83,8 @@ class Display:
 
     def anomalies(self, stage: Stage) -> str:
         """Counts by name, of all that is no matter of course."""
-        counts = counted(read_sightings(stage.layout.sightings))
+        seen_so_far = sightings.read_sightings(stage.layout.sightings)
+        counts = sightings.counted(seen_so_far)
         seen = [f"{count:,} {name}" for name, count in counts.items()
                 if not ANOMALIES[name].is_documented]
         return "anomalies so far: " + (", ".join(seen) or "none")

@@ -15,7 +15,7 @@ import shutil
 import signal
 import subprocess
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable
 from functools import partial
 from itertools import count
@@ -31,9 +31,10 @@ from pylog.stress.disk import SmallDisk
 from pylog.stress.examination import Examination, Layout, examine
 from pylog.stress.inspection import inspect
 from pylog.stress.nemesis import FAULTS, Event, send
+from pylog.stress.passage import place_of
 from pylog.stress.plan import Fault, Plan
 from pylog.stress.reading import Reader
-from pylog.stress.sightings import Sightings
+from pylog.stress.sightings import Sightings, read_sightings
 from pylog.stress.watching import clean, watch
 from pylog.stress.writing import Writer
 
@@ -43,6 +44,7 @@ FOLD_BLOCKS = 1 << 22    # 17 milliard offsets, in a sparse file of 32 MiB
 INSPECTION = "inspector"
 DRIVERS_MAX = 4          # C writers at once
 DRIVER_PRODUCERS = 500   # their producers' numbers from here on
+PLACES_MAX = 8           # offsets of an anomaly that are looked up
 PASSES_MAX = 40          # a point is passed up to so many times before the one that kills
 
 
@@ -62,6 +64,7 @@ class Stage:
         self.counts: Counter[str] = Counter()
         self.undos: list[tuple[float, int, Event, Callable[[], None]]] = []
         self.ballast: Path | None = None
+        self.places: dict[int, tuple[str, int]] = {}    # of the offsets that were sighted
         self.is_over = self.was_interrupted = False
         self.numbers = count()
         self.began = self.shown = 0.0
@@ -91,7 +94,10 @@ class Stage:
                 self.play_faults()
                 self.play_quiet()
                 self.play_settlement()
-                return examine(self.layout, self.notes, self.plan.run, self.plan.options.seed)
+                examination = examine(
+                    self.layout, self.notes, self.plan.run, self.plan.options.seed)
+                self.places = places_of(self.layout)
+                return examination
             except KeyboardInterrupt:
                 return None
             finally:
@@ -324,6 +330,18 @@ class Stage:
     def settled(self) -> int:
         """Records that calls have returned for, one way or another."""
         return sum(ledger.settled for ledger in self.ledgers())
+
+
+def places_of(layout: Layout) -> dict[int, tuple[str, int]]:
+    """File and position for the offsets of sightings that bear none, of a few of each anomaly."""
+    wanted: dict[str, set[int]] = defaultdict(set)
+    for sighting in read_sightings(layout.sightings):
+        if (sighting.offset is not None and sighting.file is None
+                and len(wanted[sighting.anomaly]) < PLACES_MAX):
+            wanted[sighting.anomaly].add(sighting.offset)
+    offsets = set().union(*wanted.values())
+    found = ((offset, place_of(layout.log, offset)) for offset in offsets)
+    return {offset: place for offset, place in found if place}
 
 
 def points_of(driver: Path | None) -> dict[str, int]:

@@ -151,6 +151,8 @@ def example(sighting: Sighting, excuse: Event | None, stage: Stage) -> dict[str,
     known = sighting.to_dict()
     known["at"] = round(sighting.at - stage.began, 3)
     del known["anomaly"]
+    if sighting.file is None and (place := stage.places.get(sighting.offset or -1)):
+        known["file"], known["position"] = place
     nearest = excuse or min(stage.events, key=lambda event: abs(event.at - sighting.at),
                             default=None)
     if nearest:
