@@ -178,7 +178,8 @@ def test_broken_log_is_found_and_named(log_path, name):
     script = BROKEN.format(module=module, patch=patch)
 
     done = stress(log_path, "--json", "--workload", "fanout", "--processes", 1, "--readers", 2,
-                  "--seconds", 1.5 if "reader" in name else 0.4, "--quiet-seconds", 1, "--ways", "append_many", script=script)
+                  "--seconds", 1.5 if "reader" in name else 0.4, "--quiet-seconds", 1,
+                  "--ways", "append_many", script=script)
 
     assert done.returncode == 4, done.stdout + done.stderr
     found = {name for name, row in report_of(done)["anomalies"].items()
