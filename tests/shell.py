@@ -1,5 +1,6 @@
 """The `pylog` command for tests: in this process where that will do, or in one of its own."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -40,3 +41,12 @@ def start(*arguments, **pipes):
 def hear_interrupts():
     """A job in the background of a script, as these tests may be, is born deaf to SIGINT."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+def is_alive_group(number):
+    """Whether a process of the group is left; a dead one that nobody waited for counts, too."""
+    try:
+        os.killpg(number, 0)
+    except ProcessLookupError:
+        return False
+    return True

@@ -216,6 +216,23 @@ def test_interrupted_run_leaves_nothing_behind(log_path):
         os.killpg(process.pid, 0)
 
 
+def test_killed_run_leaves_nobody_behind(log_path):
+    process = shell.start("stress", log_path, "--seconds", 60, *SMALL, start_new_session=True)
+    while not list(log_path.glob("append/ledgers/producer-*")):
+        time.sleep(0.02)
+    process.kill()
+    process.wait()
+
+    deadline = time.monotonic() + 30
+    try:
+        while shell.is_alive_group(process.pid) and time.monotonic() < deadline:
+            time.sleep(0.02)
+        assert not shell.is_alive_group(process.pid)
+    finally:
+        if shell.is_alive_group(process.pid):
+            os.killpg(process.pid, signal.SIGKILL)
+
+
 @pytest.mark.parametrize(("arguments", "said"), [
     ((), "name a new directory"),
     (("new", "--workload", "apend"), "none of append"),

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from pylog.stress.sightings import Sightings
 
-PR_SET_CHILD_SUBREAPER = 36
+PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
 
 
 @dataclass(slots=True)
@@ -37,18 +37,27 @@ class Cast:
         self.members: dict[int, Member] = {}
         self.cpu_seconds: defaultdict[str, float] = defaultdict(float)
         self.ended: Counter[str] = Counter()
+        self.libc = ctypes.CDLL(None)
         # The children of a killed writer come to us and not to init.
-        ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+        self.libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
     def start(self, role: str, index: int, work: Callable[[], None]) -> int:
         """Forks; the child works and ends."""
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        stage = os.getpid()
         pid = os.fork()
         if pid == 0:
+            self.go_with(stage)
             perform(work, Sightings(self.notes.path, f"{role} {index}"))
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
         self.members[pid] = Member(pid, role, index, work)
         return pid
+
+    def go_with(self, stage: int) -> None:
+        """In a child: who kills the stage with SIGKILL has not to look for the others."""
+        self.libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        if os.getppid() != stage:    # it was killed just now
+            os._exit(1)
 
     def start_program(self, role: str, index: int, errand: str, command: list[str]) -> int:
         """The same with a program; `errand` is what it is to do."""
