@@ -66,6 +66,7 @@ def test_doubts_of_a_kind_that_meet_are_one_span(path):
 
     assert ledger.spans == [(0, 4, True), (4, 8, False), (8, 10, True), (11, 12, True)]
     assert acknowledged(ledger) == [10]
+    assert ledger.acknowledged == 1
 
 
 def test_doubt_about_nothing_is_no_span(path):
@@ -79,6 +80,7 @@ def test_doubt_about_nothing_is_no_span(path):
 
     assert ledger.spans == []
     assert acknowledged(ledger) == [0]
+    assert ledger.acknowledged == 1
 
 
 def test_send_each_leaves_the_record_that_raised_in_flight(path):

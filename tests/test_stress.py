@@ -162,6 +162,12 @@ def follow(self):
     patched.time.sleep(0.01)
 patched.Reader.follow = follow
 """, {"stuck-reader"}),
+    "a log that takes no more": ("writing", """
+def append_many(self):
+    self.make(5)
+    raise ValueError("never again")
+patched.Producer.append_many = append_many
+""", {"unwritable-log"}),
     "a worker with a mistake": ("watching", """
 def clean(plan, layout, board):
     raise KeyError("a mistake")

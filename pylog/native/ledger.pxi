@@ -174,6 +174,15 @@ cdef class Ledger:
         return pl_load_word(&self.c.settled)
 
     @property
+    def acknowledged(self):
+        """How many records calls have returned for: those that are settled and in no span."""
+        cdef uint64_t settled = pl_load_word(&self.c.settled), count = settled
+        cdef uint32_t i
+        for i in range(pl_load_word32(&self.c.span_count)):
+            count -= min(settled, self.c.spans[i].end) - min(settled, self.c.spans[i].start)
+        return count
+
+    @property
     def spans(self):
         """Of what was not acknowledged: tuples (start, end, is_failed), rising."""
         cdef uint32_t i

@@ -53,19 +53,19 @@ class Display:
 
     def line(self, stage: Stage, now: float) -> str:
         """All of it in one."""
-        settled, rate = self.progress(stage, now)
+        appended, rate = self.progress(stage, now)
         faults = sum(event.pid is not None or bool(event.what) for event in stage.events)
         return (f"{now - stage.began:6.1f} s  {WHAT_IT_IS[stage.board.phase]}: "
-                f"{settled:,} records ({rate:,.0f}/s), {stage.board.checked:,} checked, "
+                f"{appended:,} records ({rate:,.0f}/s), {stage.board.checked:,} checked, "
                 f"{faults:,} faults, {self.anomalies(stage)}")
 
     def block(self, stage: Stage, now: float) -> list[Table | Text]:
         """A small table, and what went wrong so far."""
-        settled, rate = self.progress(stage, now)
+        appended, rate = self.progress(stage, now)
         table = Table.grid(padding=(0, 2))
         table.add_row(f"{now - stage.began:.1f} s of {stage.plan.options.seconds:g}",
                       WHAT_IT_IS[stage.board.phase])
-        table.add_row("appended", f"{settled:,} records, {rate:,.0f}/s")
+        table.add_row("appended", f"{appended:,} records, {rate:,.0f}/s")
         table.add_row("checked", f"up to offset {stage.board.checked:,}")
         table.add_row("faults", ", ".join(
             f"{count:,} {name}" for name, count in stage.counts.items()) or "none yet")
@@ -76,10 +76,10 @@ class Display:
 
     def progress(self, stage: Stage, now: float) -> tuple[int, float]:
         """Records so far, and how many a second since the last look."""
-        settled = stage.settled()
+        appended = stage.acknowledged()
         then, before = self.before
-        self.before = (now, settled)
-        return settled, (settled - before) / max(now - then, 1e-3)
+        self.before = (now, appended)
+        return appended, (appended - before) / max(now - then, 1e-3)
 
     def anomalies(self, stage: Stage) -> str:
         """Counts by name, of all that is no matter of course."""

@@ -145,8 +145,8 @@ class Stage:
         """No more faults; the log must take appends again."""
         self.end_faults()
         self.board.phase = Phase.QUIET
-        before = self.settled()
-        if not self.go_on_while(lambda: self.settled() == before):
+        before = self.acknowledged()
+        if not self.go_on_while(lambda: self.acknowledged() == before):
             self.notes.note("unwritable-log", "nothing was acknowledged for "
                             f"{self.plan.options.quiet_seconds:g} s after the faults")
         self.board.phase = Phase.STOP
@@ -327,9 +327,9 @@ class Stage:
     def ledgers(self, role: str = "producer") -> list[_native.Ledger]:
         return [_native.Ledger(path) for path in self.layout.ledgers.glob(f"{role}-*[0-9]")]
 
-    def settled(self) -> int:
-        """Records that calls have returned for, one way or another."""
-        return sum(ledger.settled for ledger in self.ledgers())
+    def acknowledged(self) -> int:
+        """Records that calls have returned for."""
+        return sum(ledger.acknowledged for ledger in self.ledgers())
 
 
 def places_of(layout: Layout) -> dict[int, tuple[str, int]]:
