@@ -333,9 +333,12 @@ static pl_status map_bells(pl_log *log) {
       map_shared(log->directory, "doorbells", true, sizeof(pl_bells), &fd, &bells);
   if (status != PL_OK && !log->is_writable) return PL_OK;
   if (status != PL_OK) return pl_is_evidence(status) ? PL_NOT_READY : status;
+  pl_file_info info;
+  status = pl_file_ask(fd, log->directory, &info);
   pl_file_close(fd);
   log->bells = (pl_bells *)(void *)bells;
-  return PL_OK;
+  log->bells_inode = status == PL_OK ? info.inode : 0;
+  return status;
 }
 
 /* Maps page and doorbells of a log that some process (maybe we) has recovered. PL_NOT_READY:

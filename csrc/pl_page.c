@@ -50,10 +50,10 @@ void pl_bells_register(void) {
 
 static int own_bell(void) { return (int)((uint32_t)getpid() * 2654435761u >> 26); }
 
-uint32_t pl_bells_announce(pl_bells *bells, _Atomic uint64_t *map) {
+uint32_t pl_bells_announce(pl_bells *bells, _Atomic uint64_t *const *maps, int count) {
   int bell = own_bell();
   uint32_t seen = atomic_load(&bells->bell[bell].word);
-  atomic_fetch_or(map, (uint64_t)1 << bell);
+  for (int i = 0; i < count; i++) atomic_fetch_or(maps[i], (uint64_t)1 << bell);
   syscall(SYS_membarrier, MEMBARRIER_CMD_GLOBAL_EXPEDITED, 0, 0);
   return seen;
 }

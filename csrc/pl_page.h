@@ -119,9 +119,10 @@ static inline void pl_bells_ring_if_any(pl_bells *bells, _Atomic uint64_t *map) 
     pl_bells_ring(bells, map);
 }
 
-/* Announces the caller and returns the value to wait on; look at the condition once more, then
- * pl_bells_sleep, which is false when a signal came. */
-uint32_t pl_bells_announce(pl_bells *bells, _Atomic uint64_t *map);
+/* Announces the caller in each of `count` maps and returns the value to wait on; look at all the
+ * conditions once more, then pl_bells_sleep, which is false when a signal came. One file of bells
+ * may serve many maps, so one sleep any number of logs. */
+uint32_t pl_bells_announce(pl_bells *bells, _Atomic uint64_t *const *maps, int count);
 bool pl_bells_sleep(pl_bells *bells, uint32_t seen, int timeout_ms);
 
 #endif

@@ -359,9 +359,10 @@ static void remove_leftovers(const pl_log *log) {
 
 /* ---- the new page ----------------------------------------------------------------------- */
 
-static pl_status make_file(const pl_log *log, const char *name, size_t size, char *path, int *fd) {
+static pl_status make_file(const pl_log *log, const char *name, int flags, size_t size, char *path,
+                           int *fd) {
   PL_TRY(pl_file_path(log->directory, name, path));
-  PL_TRY(pl_file_open(path, O_RDWR | O_CREAT | O_TRUNC, fd));
+  PL_TRY(pl_file_open(path, O_RDWR | O_CREAT | flags, fd));
   pl_status status = pl_file_reserve(*fd, path, size, 0);
   if (status != PL_OK) pl_file_close(*fd);
   return status;
@@ -391,7 +392,8 @@ static pl_status put_page(pl_log *log, const pl_page *old, int64_t end, const pl
   uint8_t *data;
   pl_file_info info;
   int fd;
-  PL_TRY(make_file(log, "doorbells", sizeof(pl_bells), path, &fd));
+  /* Not cut first: a file that other logs share (by a hard link) is mapped by their users. */
+  PL_TRY(make_file(log, "doorbells", 0, sizeof(pl_bells), path, &fd));
   pl_file_close(fd);
   PL_TRY(pl_list_segments(log->directory, &bases, &count));
   int64_t active = bases[count - 1], first = bases[0];
@@ -402,7 +404,7 @@ static pl_status put_page(pl_log *log, const pl_page *old, int64_t end, const pl
                            "the segment that holds offset %" PRId64 " is missing; restore it, or "
                            "copy the rest into a new log: `pylog read --skip-corrupt --json DIR "
                            "| pylog append --json NEW`", log->meta.log_start);
-  PL_TRY(make_file(log, "control.tmp", PL_PAGE_BYTES, path, &fd));
+  PL_TRY(make_file(log, "control.tmp", O_TRUNC, PL_PAGE_BYTES, path, &fd));
   pl_status status = pl_file_ask(fd, path, &info);
   if (status == PL_OK) status = pl_file_map(fd, path, PL_PAGE_BYTES, true, &data);
   pl_file_close(fd);

@@ -22,6 +22,10 @@ cdef extern from "pl_file.h" nogil:
     const char *pl_filesystem_name(uint32_t magic)
 
 cdef extern from "pl_bytes.h" nogil:
+    ctypedef struct pl_word "_Atomic uint64_t":
+        pass
+    ctypedef struct pl_word32 "_Atomic uint32_t":
+        pass
     ctypedef struct pl_slice:
         const uint8_t *data
         int64_t size
@@ -184,6 +188,8 @@ cdef extern from "pl_log.h" nogil:
     pl_status pl_flush(pl_log *log, int64_t target, int wait_ms)
     pl_status pl_delete_before(pl_log *log, int64_t offset)
     pl_status pl_wait_readable(pl_log *log, int64_t offset, int wait_ms)
+    pl_status pl_wait_any(pl_log **logs, const int64_t *offsets, int count, pl_word **maps,
+                          int wait_ms, int *found)
     pl_status pl_log_check_place(const pl_log *log)
     void pl_end_waits(pl_log *log)
 
@@ -244,10 +250,6 @@ cdef extern from "pl_stamp.h" nogil:
     pl_stamp_found pl_stamp_read(pl_slice key, pl_slice value, pl_stamp *stamp, uint32_t *crc)
 
 cdef extern from "pl_ledger.h" nogil:
-    ctypedef struct pl_word "_Atomic uint64_t":
-        pass
-    ctypedef struct pl_word32 "_Atomic uint32_t":
-        pass
     ctypedef enum pl_span_kind:
         PL_SPAN_FAILED, PL_SPAN_INDETERMINATE
     ctypedef struct pl_span:

@@ -1,0 +1,155 @@
+"""Waiting for many logs with one sleep."""
+
+import os
+import resource
+import signal
+import threading
+import time
+
+import pytest
+
+import pylog
+from pylog import _native
+
+COUNT = 20
+
+
+def linked_logs(path, count=COUNT, **options):
+    """Logs that share one file of doorbells, as the partitions of a broker do."""
+    path.mkdir(mode=0o700)
+    (path / "doorbells").write_bytes(bytes(4096))
+    (path / "doorbells").chmod(0o600)
+    for number in range(count):
+        (path / str(number)).mkdir(mode=0o700)
+        os.link(path / "doorbells", path / str(number) / "doorbells")
+    return [pylog.Log(path / str(number), **options) for number in range(count)]
+
+
+def append_later(path, number, seconds=0.05):
+    """A process that appends to one of the logs after a while."""
+    pid = os.fork()
+    if pid == 0:
+        try:
+            with pylog.Log(path / str(number)) as log:
+                time.sleep(seconds)
+                log.append(b"value")
+        finally:
+            os._exit(0)
+    return pid
+
+
+@pytest.mark.parametrize("number", [0, COUNT // 2, COUNT - 1])
+def test_append_in_another_process_to_any_of_them_wakes(log_path, number):
+    logs = linked_logs(log_path)
+    pid = append_later(log_path, number)
+
+    found = _native.wait_any(logs, [0] * COUNT, timeout=30)
+
+    assert found == number
+    os.waitpid(pid, 0)
+    assert [log.end_offset for log in logs] == [int(i == number) for i in range(COUNT)]
+
+
+def test_what_is_there_already_is_found_without_a_sleep(log_path):
+    logs = linked_logs(log_path, 3)
+    logs[1].append(b"value")
+
+    assert _native.wait_any(logs, [0, 0, 0]) == 1
+    assert _native.wait_any(logs, [0, 1, 0], timeout=0) == -1
+
+
+def test_timeout_ends_the_wait(log_path):
+    logs = linked_logs(log_path, 3)
+    start = time.monotonic()
+
+    assert _native.wait_any(logs, [0, 0, 0], timeout=0.15) == -1
+    assert 0.1 < time.monotonic() - start < 5
+
+
+def test_logs_without_common_doorbells_are_waited_for_as_well(log_path):
+    log_path.mkdir()
+    logs = [pylog.Log(log_path / name) for name in "abc"]
+    thread = threading.Timer(0.05, logs[2].append, [b"value"])
+    thread.start()
+
+    assert _native.wait_any(logs, [0, 0, 0], timeout=30) == 2
+    thread.join()
+
+
+def test_one_log_that_recovers_leaves_the_doorbells_of_the_others(log_path):
+    logs = linked_logs(log_path, 3)
+    logs[0].close()
+    for _ in range(5):    # each time its first opener makes the page anew
+        pylog.Log(log_path / "0").close()
+    logs[0] = pylog.Log(log_path / "0")
+    pid = append_later(log_path, 0)
+
+    assert _native.wait_any(logs, [0, 0, 0], timeout=30) == 0
+    os.waitpid(pid, 0)
+    assert len({os.stat(log_path / name / "doorbells").st_ino for name in "012"}) == 1
+
+
+def test_many_idle_logs_cost_hardly_any_time(log_path):
+    logs = linked_logs(log_path, 50)
+    waiter = _native.Waiter(logs)
+    waiter.wait([0] * 50, timeout=0.7)    # the housekeeper goes to rest
+    before = resource.getrusage(resource.RUSAGE_SELF)
+
+    waiter.wait([0] * 50, timeout=1.5)
+
+    after = resource.getrusage(resource.RUSAGE_SELF)
+    used = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    woken = after.ru_nvcsw - before.ru_nvcsw
+    assert used < 0.05
+    assert woken < 40
+
+
+def test_close_in_another_thread_ends_the_wait(log_path):
+    logs = linked_logs(log_path, 3)
+    thread = threading.Timer(0.05, logs[1].close)
+    thread.start()
+
+    with pytest.raises(pylog.ClosedError):
+        _native.wait_any(logs, [0, 0, 0], timeout=30)
+    thread.join()
+
+
+def test_signal_handlers_run_in_the_wait(log_path):
+    logs = linked_logs(log_path, 2)
+
+    def interrupt(*unused):
+        raise InterruptedError
+
+    before = signal.signal(signal.SIGALRM, interrupt)
+    signal.setitimer(signal.ITIMER_REAL, 0.05)
+    try:
+        with pytest.raises(InterruptedError):
+            _native.wait_any(logs, [0, 0], timeout=30)
+    finally:
+        signal.signal(signal.SIGALRM, before)
+
+
+@pytest.mark.parametrize(("offsets", "timeout", "error"), [
+    ([0], None, ValueError),
+    ([0, 0, 0], None, ValueError),
+    ([0, "one"], None, TypeError),
+    ([0, 0], "soon", TypeError),
+    ([0, 0], float("nan"), pylog.ConfigurationError),
+])
+def test_what_cannot_be_waited_for_is_refused(log_path, offsets, timeout, error):
+    logs = linked_logs(log_path, 2)
+
+    with pytest.raises(error):
+        _native.wait_any(logs, offsets, timeout)
+
+
+def test_closed_log_is_refused(log_path):
+    logs = linked_logs(log_path, 2)
+    logs[0].close()
+
+    with pytest.raises(pylog.ClosedError):
+        _native.wait_any(logs, [0, 0])
+
+
+def test_nothing_to_wait_for_waits_for_the_timeout():
+    assert _native.wait_any([], [], timeout=0.01) == -1
