@@ -16,6 +16,7 @@ from pylog.stress.passage import Passage
 from pylog.stress.plan import Plan
 from pylog.stress.settlement import settle
 from pylog.stress.sightings import Sightings
+from pylog.stress.writing import explained_by
 
 TURN_BATCHES = 256
 
@@ -62,7 +63,7 @@ def percentiles(times_ns: list[int]) -> dict[str, float]:
 def clean(plan: Plan, layout: Layout, board: Board) -> None:
     """Deletes what was checked when the log outgrows the run's disk."""
     notes = Sightings(layout.sightings, "janitor")
-    limit = plan.options.disk_bytes
+    limit, explained = plan.options.disk_bytes, explained_by(plan.options.nemeses)
     with pylog.Log(layout.log) as log:
         while board.phase < Phase.END:
             time.sleep(0.1)
@@ -72,6 +73,6 @@ def clean(plan: Plan, layout: Layout, board: Board) -> None:
                     wanted = start + int((end - start) * (1 - limit / 2 / total))
                     log.delete_before(max(start, min(wanted, board.checked)))
             except PylogError as error:
-                if not plan.options.nemeses:
+                if not isinstance(error, explained):
                     notes.note("unexpected-error", f"{type(error).__name__}: {error}")
                 time.sleep(0.1)

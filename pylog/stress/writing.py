@@ -18,6 +18,7 @@ import pylog
 from pylog import _native
 from pylog.errors import (
     ConfigurationError,
+    CorruptRecordError,
     DiskFullError,
     IllegalStateError,
     MessageSizeTooLargeError,
@@ -37,15 +38,23 @@ LOOK_BACK_EVERY = 50          # calls between two reads of what was just written
 SMALL_MAX, MIDDLE_MAX = 400, 16384
 CHILDREN = 1000               # numbers of producers from here on are of forked children
 
+MATTERS_OF_COURSE = (MessageSizeTooLargeError, WrongEndOffsetError)
 # These promise that nothing of the call was appended.
-PROMISING = (MessageSizeTooLargeError, WrongEndOffsetError, ConfigurationError)
+PROMISING = (*MATTERS_OF_COURSE, ConfigurationError)
 # So does this one, of calls that append all or nothing.
 WHOLE = {"append", "append_full", "atomic", "if_end"}
-EXPLAINED = {
+EXPLAINED: dict[str, tuple[type[BaseException], ...]] = {
     "pause": (PylogTimeoutError,),
+    "flip": (CorruptRecordError,),
+    "truncate": (CorruptRecordError,),
     "limits": (ResourceLimitError, PylogError, MemoryError, OSError),
     "disk-full": (DiskFullError, PylogError, OSError),
 }
+
+
+def explained_by(nemeses: tuple[str, ...]) -> tuple[type[BaseException], ...]:
+    """Errors that a call may raise while such faults stand."""
+    return tuple(itertools.chain(*(EXPLAINED.get(nemesis, ()) for nemesis in nemeses)))
 
 
 class Writer:
@@ -57,8 +66,7 @@ class Writer:
         self.board = board
         self.index = index
         self.notes = Sightings(layout.sightings, f"writer {index}")
-        self.explained = (WrongEndOffsetError, MessageSizeTooLargeError, *itertools.chain(
-            *(EXPLAINED.get(nemesis, ()) for nemesis in plan.options.nemeses)))
+        self.explained = explained_by(plan.options.nemeses)
 
     def run(self) -> None:
         """Appends until the board says stop."""
@@ -89,21 +97,24 @@ class Writer:
 
     def _open(self) -> pylog.Log | None:
         """The log, tried again while a fault is in the way; None: the run is over."""
-        while self.board.phase < Phase.STOP:
+        while (phase := self.board.phase) < Phase.STOP:
             try:
                 return pylog.Log(self.layout.log)
             except Exception as error:
-                self.excuse(error)
+                self.excuse(error, phase)
                 time.sleep(0.05)
         return None
 
-    def excuse(self, error: BaseException) -> None:
-        """Notes an error, by what a fault of the run explains or by what none does."""
-        what = f"{type(error).__name__}: {error}"
-        if not isinstance(error, self.explained):
-            self.notes.note("unexpected-error", what)
-        elif not isinstance(error, PROMISING):
-            self.notes.note("refused-call", what)
+    def excuse(self, error: BaseException, began: Phase) -> None:
+        """Notes an error, by what a fault of the run explains or by what none does.
+
+        began: the phase when the call did. In the quiet one no fault stands that could explain it.
+        """
+        if isinstance(error, MATTERS_OF_COURSE):
+            return
+        is_explained = began == Phase.FAULTS and isinstance(error, self.explained)
+        self.notes.note("refused-call" if is_explained else "unexpected-error",
+                        f"{type(error).__name__}: {error}")
 
     def fork(self, log: pylog.Log, number: int) -> None:
         """Makes a child that must be refused the inherited log, and writes through its own."""
@@ -143,7 +154,7 @@ class Producer:
         ways: dict[str, Callable[[], int | None]] = {
             way: getattr(self, way) for way in self.writer.plan.options.ways}
         board = self.writer.board
-        while board.phase < Phase.STOP:
+        while (phase := board.phase) < Phase.STOP:
             if self.log.end_offset - board.checked > self.backlog:
                 time.sleep(0.002)
                 continue
@@ -157,7 +168,7 @@ class Producer:
                 promises = isinstance(error, PROMISING) or (
                     isinstance(error, DiskFullError) and way in WHOLE)
                 self.ledger.doubt(is_failed=promises)
-                self.writer.excuse(error)
+                self.writer.excuse(error, phase)
                 if not isinstance(error, PROMISING):
                     time.sleep(0.01)
 
@@ -272,4 +283,4 @@ class Child:
                 ledger.send_each(log.append, values, keys)
         except Exception as error:
             ledger.doubt(is_failed=isinstance(error, DiskFullError))
-            self.writer.excuse(error)
+            self.writer.excuse(error, Phase.FAULTS)    # it has inherited its parent's limits
