@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import shell
 
+from pylog import _native
 from pylog.stress.plan import NEMESES, Options, Plan
 
 ROOT = Path(__file__).parent.parent
@@ -191,6 +192,27 @@ def test_broken_log_is_found_and_named(log_path, name):
     found = {name for name, row in report_of(done)["anomalies"].items()
              if row["severity"] == "never allowed"}
     assert found & expected, found
+
+
+SLOW_CHILDREN = """
+from pylog.cli import commands
+from pylog.stress import writing
+
+def run(self, old=writing.Child.run):
+    writing.time.sleep(1)
+    old(self)
+writing.Child.run = run
+commands()
+"""
+
+
+def test_forked_children_are_waited_for_when_their_parents_are_gone(log_path):
+    run(log_path, "--nemesis", "fork", "--rate", 10, "--seconds", 0.8, "--processes", 1, *SMALL,
+        script=SLOW_CHILDREN)
+
+    children = [_native.Ledger(path) for path in log_path.glob("append/ledgers/producer-1???")]
+    assert children
+    assert [ledger.acknowledged for ledger in children] == [200] * len(children)
 
 
 def test_replay_has_the_plan_of_the_report(log_path):

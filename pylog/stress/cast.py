@@ -10,7 +10,9 @@ import signal
 import traceback
 from collections import Counter, defaultdict
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 
 from pylog.stress.sightings import Sightings
 
@@ -69,6 +71,14 @@ class Cast:
         """Process numbers, in the order of their starts; all without a role."""
         return [pid for pid, member in self.members.items()
                 if not roles or member.role in roles]
+
+    def has_orphans(self) -> bool:
+        """Whether children of a writer that has ended are at work: they are ours by now."""
+        stage = os.getpid()
+        with suppress(OSError):    # a kernel without CONFIG_PROC_CHILDREN
+            return bool({*Path(f"/proc/{stage}/task/{stage}/children").read_text().split()}
+                        - {*map(str, self.members)})
+        return False
 
     def bury(self) -> list[Member]:
         """Those who ended since, for the stage to replace."""

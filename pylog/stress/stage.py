@@ -150,7 +150,8 @@ class Stage:
             self.notes.note("unwritable-log", "nothing was acknowledged for "
                             f"{self.plan.options.quiet_seconds:g} s after the faults")
         self.board.phase = Phase.STOP
-        if not self.go_on_while(lambda: bool(self.cast.alive("writer", "driver", INSPECTION))):
+        if not self.go_on_while(lambda: bool(
+                self.cast.alive("writer", "driver", INSPECTION) or self.cast.has_orphans())):
             self.notes.note("unwritable-log", "a writer did not come back from its call within "
                             f"{self.plan.options.quiet_seconds:g} s after the faults")
             self.kill("writer")
