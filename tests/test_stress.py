@@ -207,12 +207,14 @@ commands()
 
 
 def test_forked_children_are_waited_for_when_their_parents_are_gone(log_path):
-    run(log_path, "--nemesis", "fork", "--rate", 10, "--seconds", 0.8, "--processes", 1, *SMALL,
-        script=SLOW_CHILDREN)
+    report = run(log_path, "--nemesis", "fork", "--rate", 10, "--seconds", 0.8,
+                 "--processes", 1, *SMALL, script=SLOW_CHILDREN)
 
     children = [_native.Ledger(path) for path in log_path.glob("append/ledgers/producer-1???")]
     assert children
     assert [ledger.acknowledged for ledger in children] == [200] * len(children)
+    everybody = [_native.Ledger(path) for path in log_path.glob("append/ledgers/producer-*[0-9]")]
+    assert report["counts"]["acknowledged"] == sum(one.acknowledged for one in everybody)
 
 
 def test_replay_has_the_plan_of_the_report(log_path):
