@@ -2,6 +2,7 @@
 
 import pytest
 
+import pylog
 from pylog.errors import (
     ConfigurationError,
     CorruptRecordError,
@@ -12,10 +13,14 @@ from pylog.errors import (
     ResourceLimitError,
     WrongEndOffsetError,
 )
+from pylog.stress import nemesis
 from pylog.stress.board import Board, Phase
 from pylog.stress.examination import Layout
-from pylog.stress.plan import Options, Plan
-from pylog.stress.sightings import read_sightings
+from pylog.stress.nemesis import Event
+from pylog.stress.passage import segments_of
+from pylog.stress.plan import Fault, Options, Plan
+from pylog.stress.sightings import Sighting, read_sightings
+from pylog.stress.verdict import excuse_of
 from pylog.stress.writing import Writer
 
 # ---- errors of writers --------------------------------------------------------------------------
@@ -52,3 +57,80 @@ def test_error_that_no_fault_of_the_run_explains_is_told(tmp_path, nemeses, erro
 @pytest.mark.parametrize("began", [Phase.FAULTS, Phase.QUIET])
 def test_error_that_callers_ask_for_is_not_worth_a_word(tmp_path, error, began):
     assert told_of(tmp_path, error, ("limits",), began) == []
+
+
+# ---- what is seen -------------------------------------------------------------------------------
+
+CUT = Event(10.0, "truncate", "a file cut", file="a.log", position=7, offset=50, end_offset=100,
+            until=10.3)
+FLIP = Event(10.0, "flip", "a bit", file="a.log", position=7, offset=50, end_offset=60, until=10.3)
+LIMITS = Event(10.0, "limits", "open files up to 4", pid=77, until=11.0)
+
+
+def seen(anomaly, at=10.1, by="reader 1", pid=1, **known):
+    return Sighting(anomaly, "it", at=at, by=by, pid=pid, **known)
+
+
+@pytest.mark.parametrize(("event", "sighting"), [
+    (FLIP, seen("torn-batch", offset=50)),
+    (FLIP, seen("torn-batch", offset=59)),
+    (FLIP, seen("torn-batch", offset=40, end_offset=51)),
+    (FLIP, seen("torn-batch", file="a.log")),
+    (FLIP, seen("torn-batch", offset=55, at=11.2)),
+    (FLIP, seen("changed-view", offset=55, at=500.0)),
+    (CUT, seen("torn-batch", offset=99, at=500.0)),
+    (CUT, seen("broken-worker", at=500.0, by="stage")),
+    (CUT, seen("damaged-structure", file="a.log", by="stage")),
+    (LIMITS, seen("broken-worker", by="writer 0", pid=77)),
+    (LIMITS, seen("broken-worker", by="child of writer 0", pid=78)),
+    (LIMITS, seen("broken-worker", by="stage", pid=77)),
+])
+def test_sighting_at_the_place_and_time_of_a_fault_is_excused(event, sighting):
+    assert excuse_of(sighting, [event]) is event
+
+
+@pytest.mark.parametrize(("event", "sighting"), [
+    (FLIP, seen("torn-batch", offset=60)),
+    (FLIP, seen("torn-batch", offset=40, end_offset=50)),
+    (FLIP, seen("torn-batch", file="b.log")),
+    (FLIP, seen("torn-batch")),
+    (FLIP, seen("torn-batch", offset=55, at=9.9)),
+    (FLIP, seen("torn-batch", offset=55, at=11.4)),
+    (FLIP, seen("duplicate", offset=55)),
+    (FLIP, seen("broken-worker", file="a.log")),
+    (CUT, seen("torn-batch", offset=100)),
+    (CUT, seen("torn-batch", offset=5000, file="z.log", at=500.0)),
+    (CUT, seen("torn-batch", offset=55, by="stage", at=500.0)),
+    (CUT, seen("damaged-structure", file="a.log", by="stage", at=500.0)),
+    (CUT, seen("hole", offset=55)),
+    (LIMITS, seen("broken-worker", by="reader 0", pid=78)),
+    (LIMITS, seen("broken-worker", by="stage", pid=78)),
+    (LIMITS, seen("broken-worker", by="writer 0", pid=77, at=12.1)),
+    (LIMITS, seen("torn-batch", offset=55, pid=77)),
+])
+def test_sighting_elsewhere_or_later_or_of_another_kind_is_not_excused(event, sighting):
+    assert excuse_of(sighting, [event]) is None
+
+
+class Target:
+    """A log whose middle segments are to be damaged."""
+
+    def __init__(self, log):
+        self.log = log
+
+    def inspect(self, event):
+        pass
+
+
+def test_cut_is_said_to_end_where_the_next_segment_begins(log_path):
+    with pylog.Log(log_path, segment_bytes=4096) as log:
+        for _ in range(400):
+            log.append(bytes(100))
+    event = Event(0.0, "truncate", "")
+
+    nemesis.truncate(Target(log_path), Fault(0.0, "truncate", 0.1, 5), event)
+
+    bases = [int(file.name[:20]) for file in segments_of(log_path)]
+    assert event.end_offset in bases
+    assert event.offset < event.end_offset
+    assert event.end_offset == bases[bases.index(int(event.file[-24:-4])) + 1]

@@ -99,7 +99,8 @@ class Cast:
             member.status = status
             if os.WIFSIGNALED(status) and os.WTERMSIG(status) != signal.SIGKILL:
                 self.notes.note("broken-worker",
-                                f"{role} {member.index} (pid {pid}) died of {how(status)}")
+                                f"{role} {member.index} (pid {pid}) died of {how(status)}",
+                                pid=pid)
             gone.append(member)
 
 

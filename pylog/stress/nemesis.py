@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from pylog.stress.passage import segments_of
+from pylog.stress.passage import base_of, segments_of
 from pylog.stress.plan import Fault, Plan
 from pylog.walk import Walker, Window
 
@@ -159,6 +159,8 @@ def truncate(target: Target, fault: Fault, event: Event) -> Undo | None:
         return None
     event.file, event.position = str(file), position
     event.offset = found[0] if found else None
+    event.end_offset = next((base for base in map(base_of, segments_of(target.log))
+                             if base > base_of(file)), None)
     event.what = f"{file.name} cut to {position} bytes"
     target.inspect(event)
 

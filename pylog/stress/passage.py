@@ -150,6 +150,11 @@ def sentence(name: str, finding: dict[str, int]) -> str:
     }.get(name, "its own bytes say so")
 
 
+def base_of(file: Path) -> int:
+    """The offset that a segment file is named after."""
+    return int(file.name[:20])
+
+
 def segments_of(directory: Path) -> list[Path]:
     """The segment files, in the order of their offsets."""
     return sorted(path for path in directory.iterdir() if is_segment(path.name))
@@ -158,7 +163,7 @@ def segments_of(directory: Path) -> list[Path]:
 def place_of(directory: Path, offset: int) -> tuple[str, int] | None:
     """File and position of the batch that bears an offset. Cost: a walk over its segment."""
     files = segments_of(directory)
-    at = bisect.bisect_right([int(file.name[:20]) for file in files], offset) - 1
+    at = bisect.bisect_right(list(map(base_of, files)), offset) - 1
     if at < 0:
         return None
     window = Window(files[at])

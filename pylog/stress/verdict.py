@@ -128,22 +128,34 @@ def excuse_of(sighting: Sighting, events: list[Event]) -> Event | None:
     for event in events:
         if event.nemesis not in ANOMALIES[sighting.anomaly].excused_by:
             continue
-        # A view may be held, and a file that was opened while it was cut stay mapped, for long.
-        lasts = sighting.anomaly == "changed-view" or event.nemesis == "truncate"
-        until = math.inf if lasts else event.until or event.at
-        if event.at <= sighting.at <= until + SLACK_SECONDS and (
-                event.file is None or sighting.anomaly == "broken-worker"
-                or event.file == sighting.file or overlap(event, sighting)):
+        until = math.inf if has_effects(event, sighting) else event.until or event.at
+        if event.at <= sighting.at <= until + SLACK_SECONDS and is_at(event, sighting):
             return event
     return None
 
 
+def has_effects(event: Event, sighting: Sighting) -> bool:
+    """Whether what was undone may still be seen: a view may be held for long, and a file that was
+    opened while it was cut stays mapped; but the stage opens the files anew, after the faults."""
+    return sighting.anomaly == "changed-view" or (event.nemesis == "truncate" and (
+        sighting.by != "stage" or sighting.anomaly == "broken-worker"))
+
+
+def is_at(event: Event, sighting: Sighting) -> bool:
+    """Whether it was seen where the event was: in the file or its offsets, or in the process."""
+    if sighting.anomaly == "broken-worker":
+        # What a file is cut for, anybody may die of; limits bind a writer and its children.
+        return event.nemesis == "truncate" or sighting.pid == event.pid or (
+            sighting.by.startswith(("writer", "child of writer")))
+    return event.file == sighting.file is not None or overlap(event, sighting)
+
+
 def overlap(event: Event, sighting: Sighting) -> bool:
     """Whether the offsets of the sighting are among those that the event damaged."""
-    if sighting.offset is None or event.offset is None:
+    if sighting.offset is None or event.offset is None or event.end_offset is None:
         return False
     end = sighting.end_offset or sighting.offset + 1
-    return event.offset < end and (event.end_offset is None or sighting.offset < event.end_offset)
+    return event.offset < end and sighting.offset < event.end_offset
 
 
 def example(sighting: Sighting, excuse: Event | None, stage: Stage) -> dict[str, Any]:
