@@ -268,6 +268,8 @@ def test_killed_run_leaves_nobody_behind(log_path):
     (("new", "--workload", "apend"), "none of append"),
     (("new", "--nemesis", "kil"), "none of kill"),
     (("new", "--ways", "append,shout"), "none of append"),
+    (("new", "--workload", ""), "name some of append"),
+    (("new", "--ways", ","), "name some of append"),
     (("new", "--nemesis", "kill-at"), "--driver"),
     (("new", "--seconds", "0"), "range"),
     (("new", "--seconds", "nan"), "range"),
@@ -323,6 +325,32 @@ def test_truncate_and_disk_full_do_not_go_together(tmp_path):
     assert done.returncode == 1
     assert "use one of them" in done.stderr
     assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize(("arguments", "said"), [
+    (("--ways", "flush"), "nothing to check"),
+    (("--nemesis", "kill", "--seconds", "1e6", "--rate", "1000"), "lower --rate"),
+])
+def test_run_that_could_not_be_or_not_tell_is_refused(tmp_path, arguments, said):
+    done = stress(tmp_path / "new", *arguments)
+
+    assert done.returncode == 1
+    assert said in done.stderr
+    assert not (tmp_path / "new").exists()
+
+
+def test_replay_of_kill_at_needs_the_driver_again(tmp_path):
+    plan = Plan.draw(Options(nemeses=("kill-at",), seconds=1.0)).to_dict()
+    (tmp_path / "report.json").write_text(json.dumps({"plan": plan}))
+
+    done = stress(tmp_path / "new", "--replay", tmp_path / "report.json")
+
+    assert done.returncode == 2
+    assert "--driver" in done.stderr
+
+
+def test_workload_that_is_named_twice_runs_once(log_path):
+    run(log_path, "--workload", "append,append", "--seconds", 0.1, "--processes", 1, *SMALL)
 
 
 def test_driver_that_is_none_is_refused(tmp_path):

@@ -35,7 +35,9 @@ def to_names(ctx: click.Context, param: click.Parameter, value: str | None) -> t
     for name in names:
         if known and name not in known:
             raise click.BadParameter(f"{name!r} is none of {', '.join(known)}", ctx, param)
-    return names
+    if value is not None and not names and param.name in ("workload", "ways"):
+        raise click.BadParameter(f"name some of {', '.join(known or ())}", ctx, param)
+    return tuple(dict.fromkeys(names))    # each once: the second would remove the first one's log
 
 
 class Seconds(click.FloatRange):
@@ -100,16 +102,16 @@ def stress(
         return
     if directory is None:
         raise click.UsageError("name a new directory: `pylog stress DIR`")
-    if "kill-at" in nemesis and driver is None:
-        raise click.UsageError(
-            "kill-at needs the C driver with the core's fault points: `make -C tests/c "
-            "build/stress` in a checkout of pylog, then --driver tests/c/build/stress")
     if replay:
         plans = [replayed(replay)]
     else:
         wanted |= {"disk_bytes": disk_mb and disk_mb << 20, "ways": ways or None}
         plans = [Plan.draw(Options.for_workload(name, nemeses=nemesis, seed=seed, **wanted))
                  for name in workload]
+    if driver is None and any("kill-at" in plan.options.nemeses for plan in plans):
+        raise click.UsageError(
+            "kill-at needs the C driver with the core's fault points: `make -C tests/c "
+            "build/stress` in a checkout of pylog, then --driver tests/c/build/stress")
     reports = [play(plan, directory / plan.options.workload, driver, as_json) for plan in plans]
     if as_json:
         click.echo(json.dumps(reports[0] if len(reports) == 1 else reports, indent=1))

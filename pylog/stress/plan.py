@@ -14,7 +14,7 @@ from pylog.errors import ConfigurationError
 WORKLOADS = {
     "append": "processes and threads append by every way in; one reader follows",
     "fanout": "few writers, many readers that seek, follow, and hold views through delete_before",
-    "durable": "many threads make small appends durable; their ledgers are on another file system",
+    "durable": "many threads make small appends, each durable when it returns",
 }
 NEMESES = {
     "kill": "SIGKILL to a writer, a reader, the janitor, or all writers at once",
@@ -38,6 +38,7 @@ OWN: dict[str, dict[str, Any]] = {
 # Seconds between two faults of a kind, on average; --rate multiplies.
 PERIODS = {"kill": 0.2, "kill-at": 0.05, "pause": 1.5, "flip": 1.0, "truncate": 2.0, "fork": 1.0,
            "limits": 2.0, "disk-full": 4.0}
+FAULTS_MAX = 1_000_000    # all of them stand in the report
 # A fault that lasts is over after so many seconds, at least and at most.
 LENGTHS = {"pause": (0.05, 2.0), "flip": (0.1, 0.5), "truncate": (0.1, 0.3), "limits": (0.2, 1.5),
            "disk-full": (0.5, 2.0)}
@@ -82,6 +83,14 @@ class Options:
         if unknown := sorted({*self.ways} - {*WAYS}):
             raise ConfigurationError(
                 f"there is no way in {unknown[0]!r}; use some of {', '.join(WAYS)}")
+        if {*self.ways} <= {"flush"}:
+            raise ConfigurationError("ways that append nothing leave nothing to check; name one "
+                                     f"more of {', '.join(WAYS)}")
+        expected = sum(self.seconds * self.rate / PERIODS[nemesis] for nemesis in self.nemeses)
+        if expected > FAULTS_MAX:
+            raise ConfigurationError(
+                f"some {expected:,.0f} faults are more than a plan may have, {FAULTS_MAX:,}; use a "
+                "lower --rate or fewer --seconds")
         if {"truncate", "disk-full"} <= {*self.nemeses}:
             raise ConfigurationError(
                 "what truncate cuts off might find no room again with disk-full; use one of them")

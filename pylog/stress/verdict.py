@@ -221,7 +221,8 @@ def behind(times: dict[str, float] | None) -> str:
 
 def describe(seen: dict[str, Any]) -> str:
     """An example in one line."""
-    place = ", ".join(f"{name} {seen[name]}" for name in ("offset", "file", "position")
-                      if name in seen)
+    # What an error says has its file in it.
+    names = ("offset",) if str(seen.get("file")) in seen["what"] else ("offset", "file", "position")
+    place = ", ".join(f"{name} {seen[name]}" for name in names if name in seen)
     near = f"; near {seen['near']}" if "near" in seen else ""
-    return f"{seen['at']:.3f} s, {seen['by']}: {seen['what']} [{place}]{near}"
+    return f"{seen['at']:.3f} s, {seen['by']}: {seen['what']}{place and f' [{place}]'}{near}"
