@@ -1,5 +1,8 @@
 """Excuses: what a fault of the run explains does not fail it, and nothing else is let through."""
 
+import resource
+import subprocess
+
 import pytest
 
 import pylog
@@ -113,10 +116,13 @@ def test_sighting_elsewhere_or_later_or_of_another_kind_is_not_excused(event, si
 
 
 class Target:
-    """A log whose middle segments are to be damaged."""
+    """A log whose middle segments are to be damaged, and one process."""
 
-    def __init__(self, log):
-        self.log = log
+    def __init__(self, log=None, pid=None):
+        self.log, self.pid = log, pid
+
+    def alive(self, *roles):
+        return [self.pid]
 
     def inspect(self, event):
         pass
@@ -134,3 +140,20 @@ def test_cut_is_said_to_end_where_the_next_segment_begins(log_path):
     assert event.end_offset in bases
     assert event.offset < event.end_offset
     assert event.end_offset == bases[bases.index(int(event.file[-24:-4])) + 1]
+
+
+def test_limits_that_overlap_are_all_undone():
+    process = subprocess.Popen(["sleep", "60"])
+    names = resource.RLIMIT_NOFILE, resource.RLIMIT_AS
+    try:
+        undos = [nemesis.limits(Target(pid=process.pid), Fault(0.0, "limits", 0.1, choice),
+                                Event(0.0, "limits", "")) for choice in range(6)]
+        limited = [resource.prlimit(process.pid, name) for name in names]
+        for undo in undos:
+            undo()
+        undone = [resource.prlimit(process.pid, name) for name in names]
+    finally:
+        process.kill()
+        process.wait()
+
+    assert undone == [resource.getrlimit(name) for name in names] != limited

@@ -104,13 +104,13 @@ def limits(target: Target, fault: Fault, event: Event) -> Undo | None:
         (resource.RLIMIT_AS, memory_of(pid) + rng.randrange(1 << 20, 64 << 20)),
     ))
     with suppress(ProcessLookupError):
-        before = resource.prlimit(pid, which)
-        resource.prlimit(pid, which, (low, before[1]))
+        own = resource.getrlimit(which)    # of the writer, too, unless another fault stands
+        resource.prlimit(pid, which, (low, own[1]))
         event.what = f"{'open files' if which == resource.RLIMIT_NOFILE else 'memory'} up to {low}"
 
         def undo() -> None:
             with suppress(ProcessLookupError):
-                resource.prlimit(pid, which, before)
+                resource.prlimit(pid, which, own)
 
         return undo
     return None
@@ -199,7 +199,7 @@ def no_growth(target: Target, event: Event) -> Undo:
 
     def undo() -> None:
         for pid in pids:
-            limit_file_size(pid, resource.RLIM_INFINITY)
+            limit_file_size(pid, resource.getrlimit(resource.RLIMIT_FSIZE)[0])
 
     return undo
 
