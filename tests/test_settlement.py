@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from pylog import _native
 from pylog.stress.examination import Layout
 from pylog.stress.settlement import common, minus, settle, size
-from pylog.stress.sightings import KEPT, Sightings, counted, described, read_sightings
+from pylog.stress.sightings import KEPT, Sightings, Tally, counted, described, read_sightings
+from pylog.stress.watching import DELAYS_MAX, Delays
 
 RUN = 5
 
@@ -281,3 +282,42 @@ def test_name_that_is_not_in_the_catalogue_is_refused(tmp_path):
     with pytest.raises(KeyError):
         Sightings(tmp_path / "sightings", "me").note("no-such-anomaly")
     assert read_sightings(tmp_path / "sightings") == []
+
+
+def test_tally_counts_each_sighting_once_however_often_it_looks(tmp_path):
+    tally = Tally(tmp_path / "sightings")
+    assert not tally.look()
+    notes = Sightings(tally.path, "me")
+
+    for count in (1, 3, 50):
+        notes.note("hole", "there", count=count)
+        assert tally.look() == tally.look() == notes.counts
+
+    with tally.path.open("ab") as file:
+        file.write(b'{"anomaly": "dupl')    # it is being written now
+    assert tally.look() == {"hole": 54}
+
+
+# ---- delays -------------------------------------------------------------------------------------
+
+
+def test_few_delays_have_the_percentiles_of_a_sorted_list():
+    delays = Delays()
+    for n in range(100):
+        delays.take(n * 1_000_000)
+
+    assert delays.percentiles() == {"p50": 50, "p99": 99, "max": 99}
+    assert Delays().percentiles() == {"p50": 0, "p99": 0, "max": 0}
+
+
+def test_many_delays_take_no_more_memory_and_keep_the_greatest():
+    delays = Delays()
+    count = 5 * DELAYS_MAX
+    for n in range(count):
+        delays.take(n * 1_000_000 if n != 12_345 else count * 2_000_000)
+
+    found = delays.percentiles()
+    assert len(delays.kept) < DELAYS_MAX
+    assert found["p50"] == pytest.approx(count / 2, rel=0.001)
+    assert found["p99"] == pytest.approx(count * 0.99, rel=0.001)
+    assert found["max"] == count * 2

@@ -33,6 +33,7 @@ class Display:
         self.live = Live(console=self.console, auto_refresh=False, transient=True)
         self.before = (time.monotonic(), 0)
         self.shown = 0.0
+        self.tally: sightings.Tally | None = None
 
     def __enter__(self) -> "Display":
         if self.console.is_terminal:
@@ -83,8 +84,7 @@ class Display:
 
     def anomalies(self, stage: Stage) -> str:
         """Counts by name, of all that is no matter of course."""
-        seen_so_far = sightings.read_sightings(stage.layout.sightings)
-        counts = sightings.counted(seen_so_far)
-        seen = [f"{count:,} {name}" for name, count in counts.items()
+        self.tally = self.tally or sightings.Tally(stage.layout.sightings)
+        seen = [f"{count:,} {name}" for name, count in self.tally.look().items()
                 if not ANOMALIES[name].is_documented]
         return "anomalies so far: " + (", ".join(seen) or "none")

@@ -103,8 +103,10 @@ def cpu_of(stage: Stage, figures: dict[str, Any]) -> dict[str, Any]:
 def anomalies_of(sightings: list[Sighting], stage: Stage) -> dict[str, Any]:
     """One row for each anomaly that was seen: how often, how bad, examples; worst first."""
     by_name: dict[tuple[str, Severity], list[tuple[Sighting, Event | None]]] = defaultdict(list)
+    events = {name: [event for event in stage.events if event.nemesis in row.excused_by]
+              for name, row in ANOMALIES.items()}    # once: of both there may be many thousands
     for sighting in sightings:
-        excuse = excuse_of(sighting, stage.events)
+        excuse = excuse_of(sighting, events[sighting.anomaly])
         kind = ANOMALIES[sighting.anomaly].severity(excuse.nemesis if excuse else None)
         by_name[sighting.anomaly, kind].append((sighting, excuse))
     order = list(Severity)

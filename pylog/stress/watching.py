@@ -19,20 +19,21 @@ from pylog.stress.sightings import Sightings
 from pylog.stress.writing import explained_by
 
 TURN_BATCHES = 256
+DELAYS_MAX = 1 << 16
 
 
 def watch(plan: Plan, layout: Layout, board: Board) -> None:
     """Checks all that is appended, and settles with the ledgers when the writers are gone."""
     notes = Sightings(layout.sightings, "watcher")
     passage = Passage(notes, plan.run, open_folds(layout.folds))
-    behind_ns: list[int] = []
+    behind = Delays()
     log = pylog.Log(layout.log, mode="r")
     while True:
         is_over = board.phase == Phase.SETTLE
         taken = passage.go_on(log, TURN_BATCHES)
         board.checked = passage.next_offset
         if taken:
-            behind_ns.append(time.monotonic_ns() - passage.checker.figures()["last_sent_ns"])
+            behind.take(time.monotonic_ns() - passage.checker.figures()["last_sent_ns"])
         elif passage.is_at_damage:
             time.sleep(0.02)
             log.close()
@@ -46,18 +47,35 @@ def watch(plan: Plan, layout: Layout, board: Board) -> None:
     balance = settle(passage.checker, layout.producers(), notes)
     layout.figures.write_text(json.dumps({
         "checker": passage.checker.figures(), "balance": asdict(balance),
-        "behind_ms": percentiles(behind_ns), "cpu_seconds": time.thread_time(),
+        "behind_ms": behind.percentiles(), "cpu_seconds": time.thread_time(),
         "log": {name: stats[name] for name in ("owner_deaths", "rolls", "flushes", "end_offset",
                                                "start_offset", "size_bytes")},
     }))
 
 
-def percentiles(times_ns: list[int]) -> dict[str, float]:
-    """In milliseconds."""
-    ordered = sorted(times_ns) or [0]
-    at = {"p50": 0.5, "p99": 0.99, "max": 1.0}
-    return {name: round(ordered[min(int(p * len(ordered)), len(ordered) - 1)] / 1e6, 3)
-            for name, p in at.items()}
+class Delays:
+    """Times in ns, of which an even choice is kept, and the greatest: a run may take a day."""
+
+    def __init__(self) -> None:
+        self.kept: list[int] = []
+        self.count = self.longest = 0
+        self.step = 1    # each so many'th is kept
+
+    def take(self, delay_ns: int) -> None:
+        self.longest = max(self.longest, delay_ns)
+        if self.count % self.step == 0:
+            self.kept.append(delay_ns)
+        self.count += 1
+        if len(self.kept) == DELAYS_MAX:
+            del self.kept[1::2]
+            self.step *= 2
+
+    def percentiles(self) -> dict[str, float]:
+        """In milliseconds."""
+        ordered = sorted(self.kept) or [0]
+        at = {name: ordered[int(part * len(ordered))]
+              for name, part in (("p50", 0.5), ("p99", 0.99))}
+        return {name: round(ns / 1e6, 3) for name, ns in (*at.items(), ("max", self.longest))}
 
 
 def clean(plan: Plan, layout: Layout, board: Board) -> None:
