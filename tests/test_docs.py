@@ -129,6 +129,7 @@ def test_every_dependency_has_its_reason():
 
 def test_every_anomaly_is_on_the_page_as_the_catalogue_has_it():
     text = (ROOT / "docs/stress.md").read_text(encoding="utf-8")
+    text = text[text.index("## What can be wrong"):text.index("## What it does not check")]
     rows = re.findall(r"^\| ([a-z-]+) \| (.+) \| ([a-z]+) \| (.*) \|$", text, re.MULTILINE)
 
     assert [(row.name, row.meaning, row.seen_by) for row in ROWS] == [row[:3] for row in rows]
