@@ -15,7 +15,7 @@ enum {
 typedef struct producer {
   pl_seen *seen; /* sorted, disjoint, never adjacent */
   int64_t count, room;
-  uint32_t incarnation;
+  uint16_t incarnation;
 } producer;
 
 struct pl_checker {
@@ -142,6 +142,10 @@ static pl_status take_unexpected(pl_checker *self, producer *p, const pl_stamp *
   return PL_OK;
 }
 
+/* Is `a` an incarnation before `b`? They count in 16 bits, and a run of a day comes round: serial
+ * numbers (RFC 1982). */
+static bool is_before(uint16_t a, uint16_t b) { return (int16_t)(uint16_t)(a - b) < 0; }
+
 static pl_status take_stamp(pl_checker *self, const pl_stamp *stamp, int64_t offset) {
   producer *p = NULL;
   if (!self->figures.run) self->figures.run = stamp->run;
@@ -151,8 +155,9 @@ static pl_status take_stamp(pl_checker *self, const pl_stamp *stamp, int64_t off
     return PL_OK;
   }
   PL_TRY(producer_of(self, stamp->producer, &p));
-  if (p->count == 0) self->figures.producers++;
-  if (stamp->incarnation < p->incarnation)
+  bool is_new = p->count == 0;
+  if (is_new) self->figures.producers++;
+  if (!is_new && is_before(stamp->incarnation, p->incarnation))
     find(self, PL_FOUND_ZOMBIE, offset, p->incarnation, stamp);
   else p->incarnation = stamp->incarnation;
   self->figures.last_sent_ns = stamp->sent_ns;

@@ -108,6 +108,16 @@ def test_first_sixteen_of_a_kind_are_kept_and_all_counted():
     assert [one["offset"] for one in checker.findings("foreign-record")] == list(range(16))
 
 
+@pytest.mark.parametrize(("incarnations", "zombies"), [
+    ([1, 2, 3], 0), ([40_000, 40_001], 0), ([1, 30_000], 0), ([65_535, 0, 1], 0),
+    ([65_535, 0, 65_535], 1), ([3, 2], 1), ([2, 1, 1, 2], 2), ([0, 65_535], 1),
+])
+def test_incarnations_are_serial_numbers_that_come_round(incarnations, zombies):
+    checker = taken(batch_of([stamp(at, incarnation=one) for at, one in enumerate(incarnations)]))
+
+    assert checker.figures()["found"]["zombie-write"] == zombies
+
+
 def test_unknown_kind_of_finding_is_refused():
     with pytest.raises(ValueError):
         _native.Checker().findings("no-such-kind")

@@ -140,8 +140,9 @@ class Producer:
         self.number = writer.index * options.threads + number
         self.ledger = _native.Ledger(
             writer.layout.ledgers / f"producer-{self.number}", writer.plan.run, self.number)
-        self.incarnation = self.ledger.enter()
-        seed = f"{options.seed} {self.number} {self.incarnation}"
+        starts = self.ledger.enter()
+        self.incarnation = starts & 0xFFFF    # as serial numbers: csrc/pl_checker.c
+        seed = f"{options.seed} {self.number} {starts}"
         self.rng = random.Random(seed)
         self.sizes_rng = numpy.random.default_rng(self.rng.getrandbits(60))
         self.size_max = options.size_max
