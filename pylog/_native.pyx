@@ -31,7 +31,7 @@ from cpython.ref cimport PyObject, PyTypeObject, Py_INCREF
 from cpython.tuple cimport PyTuple_GET_ITEM, PyTuple_GET_SIZE
 from libc.errno cimport EAGAIN, EMFILE, ENOMEM
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
-from libc.stdlib cimport free, malloc
+from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy, memset
 from posix.stdlib cimport posix_memalign
 
@@ -75,3 +75,4 @@ include "native/log.pxi"
 include "native/waiter.pxi"
 include "native/ledger.pxi"
 include "native/checker.pxi"
+include "native/partition.pxi"

@@ -37,6 +37,13 @@ cdef extern from "pl_crc32c.h" nogil:
     uint32_t pl_crc32c(const void *data, size_t size)
     const char *pl_crc32c_kernel()
 
+cdef extern from "pl_hash.h" nogil:
+    ctypedef enum pl_key_hash:
+        PL_KEY_MURMUR2, PL_KEY_CRC32
+    uint32_t pl_murmur2(const uint8_t *data, size_t size)
+    uint32_t pl_crc32(const uint8_t *data, size_t size)
+    int32_t pl_key_partition(const uint8_t *data, size_t size, pl_key_hash hash, int32_t count)
+
 cdef extern from "pl_batch.h" nogil:
     enum:
         PL_BATCH_BASE_OFFSET, PL_BATCH_LENGTH, PL_BATCH_LEADER_EPOCH, PL_BATCH_MAGIC, PL_BATCH_CRC

@@ -31,7 +31,7 @@ FLOORS = {
     "compression": 1,
     "_native": 2,
     "walk": 3,
-    "check": 4, "log": 5,
+    "check": 4, "log": 5, "partitioner": 5,
     "broker": 6,
     "group": 7, "producer": 7, "consumer": 8, "admin": 8,
     "": 9,

@@ -205,10 +205,7 @@ cdef class Appender(Handle):
 
     cdef list column(self, object items, str what, list values, int64_t *longest):
         """A list of bytes or None, copied only if it must be, and its longest entry's size."""
-        if isinstance(items, (bytes, str)) or not (type(items) is list or hasattr(items, "__iter__")
-                                                   or hasattr(items, "__getitem__")):
-            raise TypeError(f"expected a list with {what} each, not {type(items).__name__}")
-        cdef list column = items if type(items) is list else list(items)
+        cdef list column = take_list(items, what)
         cdef Py_ssize_t i, n = len(column)
         cdef pl_slice one
         if values is not None:

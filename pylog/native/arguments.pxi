@@ -13,6 +13,16 @@ cdef inline bint take_bytes(object value, pl_slice *out) noexcept:
     return False
 
 
+cdef list take_list(object items, str what):
+    """The list itself, or one of what can be gone through."""
+    if type(items) is list:
+        return items
+    if isinstance(items, (bytes, str)) or not (hasattr(items, "__iter__")
+                                               or hasattr(items, "__getitem__")):
+        raise TypeError(f"expected a list with {what} each, not {type(items).__name__}")
+    return list(items)
+
+
 cdef object to_bytes(object value, str what):
     """A bytes object with the contents of anything bytes-like; None stays None."""
     cdef Py_buffer buffer
@@ -138,7 +148,11 @@ cdef int check_durability(object durability, int64_t stored) except -1:
 
 
 cdef list encode_all_headers(object headers):
-    """One entry for each record."""
+    return [encode_headers(one) for one in list_of_headers(headers)]
+
+
+cdef list list_of_headers(object headers):
+    """One entry for each record, not looked at."""
     if hasattr(headers, "items") or isinstance(headers, (str, bytes)):
         raise TypeError(
             "headers must be a list with a mapping, pairs or None for each value, not one "
@@ -148,7 +162,7 @@ cdef list encode_all_headers(object headers):
     except TypeError:
         raise TypeError("headers must be a list with a mapping, pairs or None for each value, not "
                         f"{type(headers).__name__}") from None
-    return [encode_headers(one) for one in entries]
+    return list(entries)
 
 
 cdef bytes encode_headers(object headers):
