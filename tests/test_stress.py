@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -337,6 +338,15 @@ def test_run_that_could_not_be_or_not_tell_is_refused(tmp_path, arguments, said)
     assert done.returncode == 1
     assert said in done.stderr
     assert not (tmp_path / "new").exists()
+
+
+def test_log_that_cannot_be_made_is_no_anomaly():
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as directory:
+        done = stress(directory, "--workload", "durable", "--seconds", 0.1)
+
+    assert done.returncode == 1
+    assert "the log cannot be made: UnsupportedFilesystemError" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_replay_of_kill_at_needs_the_driver_again(tmp_path):

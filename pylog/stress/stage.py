@@ -110,6 +110,9 @@ class Stage:
         with self.layout.folds.open("wb") as file:
             file.truncate(8 * FOLD_BLOCKS)
         self.must_end(self.start("founder", 0, self.found))
+        if not (self.layout.log / "log.meta").exists():
+            said = [sighting.what for sighting in read_sightings(self.layout.sightings)]
+            raise ConfigurationError(f"the log cannot be made: {'; '.join(said)}")
         self.start("janitor", 0, partial(clean, self.plan, self.layout, self.board))
         self.start("watcher", 0, partial(watch, self.plan, self.layout, self.board))
         for index in range(options.readers):

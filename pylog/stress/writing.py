@@ -122,7 +122,7 @@ class Writer:
             return    # the stage adopts it
         status = 1
         try:
-            Child(self, log, CHILDREN + self.index * CHILDREN + number).run()
+            Child(self, log, CHILDREN * (1 + self.index) + number % CHILDREN).run()
             status = 0
         except BaseException as error:
             self.notes.note("broken-worker", f"forked child: {type(error).__name__}: {error}")
