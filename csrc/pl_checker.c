@@ -213,7 +213,10 @@ static pl_status take(pl_checker *self, int64_t offset, pl_slice key, pl_slice v
   self->figures.records++;
   self->figures.next_offset = offset + 1;
   pl_stamp_found found = pl_stamp_read(key, value, &stamp, &crc);
-  if (self->folds) fold_in(self, offset, crc);
+  /* What is no record of the run is a finding of its own: hashed, it would accuse those who see it
+   * as it was. */
+  if (found != PL_STAMP_GOOD) self->fold_records = -1;
+  else if (self->folds) fold_in(self, offset, crc);
   if (__builtin_expect(found == PL_STAMP_GOOD, 1)) return take_stamp(self, &stamp, offset);
   find(self, found == PL_STAMP_BAD ? PL_FOUND_CORRUPT_RECORD : PL_FOUND_FOREIGN_RECORD, offset, -1,
        NULL);

@@ -429,6 +429,22 @@ def test_record_that_another_checker_saw_otherwise_is_found_by_its_block(changed
         [] if block is None else [block * FOLD])
 
 
+@pytest.mark.parametrize("at", [0, 4, 7, 20, 50])
+def test_record_that_was_damaged_for_a_while_accuses_nobody(at):
+    folds = numpy.zeros(8, numpy.int64)
+    damaged = bytearray(fold_values()[700])
+    damaged[at] ^= 1    # in the stamp's magic or CRC, or elsewhere; the batch's CRC is right
+    batches = fold_batches()
+    values = [*fold_values()[512:700], bytes(damaged), *fold_values()[701:1024]]
+    batches[1] = _native.encode_batch(values, timestamps=[5] * 512, base_offset=512)
+
+    unlucky = taken(*batches, checker=_native.Checker(RUN, folds=folds))
+    later = taken(*fold_batches(), checker=_native.Checker(RUN, folds=folds))
+
+    assert sum(found(unlucky).values()) == 1
+    assert found(later) == {}
+
+
 def test_block_that_was_not_seen_whole_says_nothing():
     folds = numpy.zeros(8, numpy.int64)
     batches = fold_batches()
