@@ -218,6 +218,35 @@ def test_forked_children_are_waited_for_when_their_parents_are_gone(log_path):
     assert report["counts"]["acknowledged"] == sum(one.acknowledged for one in everybody)
 
 
+KILLED_AT_THE_END = """
+import os, signal, sys, time
+from pathlib import Path
+from pylog.stress.cast import Cast
+from pylog.stress.nemesis import Event
+from pylog.stress.plan import Options, Plan
+from pylog.stress.sightings import Sightings
+from pylog.stress.stage import INSPECTION, Stage
+
+stage = Stage(Plan(Options(), 1, ()), Path(sys.argv[1]))
+stage.cast = Cast(Sightings(Path(sys.argv[1]) / "sightings", "stage"))
+writer = stage.start("writer", 0, lambda: time.sleep(60))
+inspector = stage.start(INSPECTION, 0, lambda: time.sleep(0.3))
+stage.undos = [(0.0, 0, Event(0.0, "flip", "a bit", pid=inspector), lambda: None)]
+os.kill(writer, signal.SIGKILL)
+stage.end_faults()
+print(stage.alive("writer") not in ([], [writer]))
+stage.is_over = True
+stage.clear()
+"""
+
+
+def test_writer_that_is_killed_by_the_last_fault_is_replaced(tmp_path):
+    done = subprocess.run([sys.executable, "-c", KILLED_AT_THE_END, tmp_path], check=True,
+                          capture_output=True, text=True, timeout=30)
+
+    assert done.stdout == "True\n"
+
+
 def test_replay_has_the_plan_of_the_report(log_path):
     arguments = ("--seconds", 0.3, "--processes", 1, "--threads", 1, "--nemesis", "kill",
                  "--rate", 5, "--seed", 4711, *SMALL)

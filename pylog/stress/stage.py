@@ -101,6 +101,7 @@ class Stage:
             except KeyboardInterrupt:
                 return None
             finally:
+                self.is_over = True
                 self.end_faults()
                 self.clear()
 
@@ -197,8 +198,7 @@ class Stage:
         while self.undos and self.undos[0][0] <= time.monotonic():
             if not self.end(*heapq.heappop(self.undos)[2:]):
                 break
-        for member in self.cast.bury():
-            self.replace(member)
+        self.replace_the_dead()
         if self.show and time.monotonic() - self.shown > SHOW_SECONDS:
             self.shown = time.monotonic()
             self.show(self)
@@ -238,7 +238,7 @@ class Stage:
     def end_faults(self) -> None:
         """All of them, now."""
         while any(self.role_of(event.pid or 0) == INSPECTION for _, _, event, _ in self.undos):
-            self.cast.bury()
+            self.replace_the_dead()
             time.sleep(TICK_SECONDS)
         while self.undos:
             self.end(*heapq.heappop(self.undos)[2:])
@@ -284,6 +284,10 @@ class Stage:
     def start(self, role: str, index: int, work: Callable[[], None]) -> int:
         return self.cast.start(role, index, work)
 
+    def replace_the_dead(self) -> None:
+        for member in self.cast.bury():
+            self.replace(member)
+
     def replace(self, member: Member) -> None:
         """Whoever died while there is work to do."""
         if member.role == "driver":
@@ -320,7 +324,6 @@ class Stage:
 
     def clear(self) -> None:
         """Nobody is left behind, whatever happened."""
-        self.is_over = True
         self.kill()
         while self.cast.members:
             self.cast.bury()
