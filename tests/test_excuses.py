@@ -2,6 +2,7 @@
 
 import resource
 import subprocess
+from pathlib import Path
 
 import pytest
 
@@ -23,6 +24,7 @@ from pylog.stress.nemesis import Event
 from pylog.stress.passage import segments_of
 from pylog.stress.plan import Fault, Options, Plan
 from pylog.stress.sightings import Sighting, read_sightings
+from pylog.stress.stage import Stage
 from pylog.stress.verdict import excuse_of
 from pylog.stress.writing import Writer
 
@@ -113,6 +115,19 @@ def test_sighting_at_the_place_and_time_of_a_fault_is_excused(event, sighting):
 ])
 def test_sighting_elsewhere_or_later_or_of_another_kind_is_not_excused(event, sighting):
     assert excuse_of(sighting, [event]) is None
+
+
+def test_damage_is_told_of_by_the_name_that_errors_have_for_the_file(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    stage = Stage(Plan(Options(), 1, ()), Path("run"))
+    with pylog.Log(Path("run/log")) as log:
+        log.append(bytes(100))
+    (tmp_path / "run/log/00000000000000000000.log").write_bytes(bytes(100))
+
+    with pytest.raises(CorruptRecordError) as caught, pylog.Log(Path("run/log"), mode="r") as log:
+        list(log.read())
+
+    assert caught.value.path == str(stage.log / "00000000000000000000.log")
 
 
 class Target:

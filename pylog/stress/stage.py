@@ -57,7 +57,7 @@ class Stage:
         self.plan = plan
         self.driver = driver
         self.points = points_of(driver)    # and how many died there
-        self.layout = Layout(directory)
+        self.layout = Layout(directory.resolve())    # as errors name their files
         self.show = show
         self.board = Board()
         self.events: list[Event] = []
