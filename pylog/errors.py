@@ -25,6 +25,14 @@ as usual. `retriable` marks what may go well when the same call is made again la
     │   ├── OffsetOutOfRangeError + LookupError        1
     │   ├── WrongEndOffsetError                     -112
     │   └── RecordNotFoundError + LookupError       -113
+    ├── TopicError                                  -114
+    │   ├── UnknownTopicOrPartitionError + KeyError    3
+    │   ├── TopicAlreadyExistsError                   36
+    │   ├── InvalidTopicError + ValueError            17
+    │   ├── InvalidPartitionsError + ValueError       37
+    │   └── InvalidConfigError + ValueError         -115
+    ├── MetadataError                               -116
+    │   └── CorruptMetadataError                    -117
     └── PylogTimeoutError + TimeoutError               7  retriable
 
 The details of a failure are attributes (`error.path`, `error.position`), described at each class;
@@ -39,13 +47,18 @@ from typing import Any, ClassVar
 __all__ = [
     "ClosedError",
     "ConfigurationError",
+    "CorruptMetadataError",
     "CorruptRecordError",
     "DiskFullError",
     "DurabilityError",
     "IllegalStateError",
+    "InvalidConfigError",
+    "InvalidPartitionsError",
     "InvalidTimestampError",
+    "InvalidTopicError",
     "LogError",
     "MessageSizeTooLargeError",
+    "MetadataError",
     "NotSupportedError",
     "OffsetError",
     "OffsetOutOfRangeError",
@@ -54,6 +67,9 @@ __all__ = [
     "ReadOnlyLogError",
     "RecordNotFoundError",
     "ResourceLimitError",
+    "TopicAlreadyExistsError",
+    "TopicError",
+    "UnknownTopicOrPartitionError",
     "UnsupportedCodecError",
     "UnsupportedEnvironmentError",
     "UnsupportedFilesystemError",
@@ -309,6 +325,73 @@ class RecordNotFoundError(OffsetError, LookupError):
 
     code = -113
     next_offset: int | None = None
+
+
+class TopicError(PylogError):
+    """A topic is not what the call needs. topic: its name. Nothing was changed."""
+
+    code = -114
+    topic: str | None = None
+
+
+class UnknownTopicOrPartitionError(TopicError, KeyError):
+    """There is no such topic, or it has no such partition; it may have been deleted meanwhile.
+
+    partition: the number asked for, where the topic is there.
+    """
+
+    code = 3
+    partition: int | None = None
+
+
+class TopicAlreadyExistsError(TopicError):
+    """A topic of this name is there already, with partitions and configs of its own."""
+
+    code = 36
+
+
+class InvalidTopicError(TopicError, ValueError):
+    """A name that Kafka does not allow, or one too like another's. collides_with: that other."""
+
+    code = 17
+    collides_with: str | None = None
+
+
+class InvalidPartitionsError(TopicError, ValueError):
+    """A topic cannot have that many partitions. partitions: as asked. present: as there are."""
+
+    code = 37
+    partitions: int | None = None
+    present: int | None = None
+
+
+class InvalidConfigError(TopicError, ValueError):
+    """A topic config is unknown, impossible, or makes no sense on one machine.
+
+    config: its name in Kafka. value: what was given. Kafka's code is 40, ConfigurationError's here.
+    """
+
+    code = -115
+    config: str | None = None
+    value: Any = None
+
+
+class MetadataError(PylogError):
+    """The store of what exists, DATA/metadata.db, cannot be read or written. The logs are fine.
+
+    errno: of the system call that failed, where it was one.
+    """
+
+    code = -116
+
+
+class CorruptMetadataError(MetadataError):
+    """The store is damaged or cut short; it was left as it is. The logs do not depend on it.
+
+    `Metadata.rebuild(path)` sets it aside and makes a new one from the directories of the logs.
+    """
+
+    code = -117
 
 
 class PylogTimeoutError(PylogError, TimeoutError):
