@@ -235,6 +235,25 @@ def split_by_partition(
     int, list[bytes | None], list[bytes | None] | None, list[_Headers | None] | None,
     int | NDArray[numpy.int64] | None,
 ]]: ...
+def append_by_partition(
+    logs: Iterable[Appender | None],
+    partitions: ArrayLike,
+    values: Iterable[_Buffer | None],
+    keys: Iterable[_Buffer | None] | None = None,
+    headers: Iterable[_Headers | None] | None = None,
+    timestamps: SupportsIndex | ArrayLike | None = None,
+    done: list[tuple[int, int, int]] | None = None,
+) -> list[tuple[int, int, int]]: ...
+def append_by_key(
+    logs: Iterable[Appender | None],
+    hash_name: str,
+    unkeyed: SupportsIndex,
+    values: Iterable[_Buffer | None],
+    keys: Iterable[_Buffer | None],
+    headers: Iterable[_Headers | None] | None = None,
+    timestamps: SupportsIndex | ArrayLike | None = None,
+    done: list[tuple[int, int, int]] | None = None,
+) -> list[tuple[int, int, int]]: ...
 
 STAMP_BYTES: int
 LEDGER_BYTES: int

@@ -24,7 +24,9 @@ from cpython.bytes cimport (
     PyBytes_AS_STRING, PyBytes_Check, PyBytes_FromStringAndSize, PyBytes_GET_SIZE,
 )
 from cpython.exc cimport PyErr_CheckSignals
-from cpython.list cimport PyList_GET_ITEM, PyList_New, PyList_SET_ITEM
+from cpython.list cimport (
+    PyList_GET_ITEM, PyList_GET_SIZE, PyList_New, PyList_SET_ITEM,
+)
 from cpython.long cimport PyLong_AsLongLongAndOverflow, PyLong_Check, PyLong_CheckExact
 from cpython.number cimport PyNumber_Index
 from cpython.ref cimport PyObject, PyTypeObject, Py_INCREF
@@ -70,6 +72,7 @@ include "native/batch.pxi"
 include "native/handle.pxi"
 include "native/chunk.pxi"
 include "native/cursor.pxi"
+include "native/split.pxi"
 include "native/appender.pxi"
 include "native/log.pxi"
 include "native/waiter.pxi"

@@ -25,13 +25,21 @@ from typing import Any
 import numpy
 from numpy.typing import NDArray
 
-from pylog._native import partition_of, partitions_of, to_int
+from pylog._native import (
+    Appender,
+    append_by_key,
+    append_by_partition,
+    partition_of,
+    partitions_of,
+    to_int,
+)
 from pylog.errors import ConfigurationError
 
 __all__ = ["CallablePartitioner", "HashPartitioner", "Partitioner", "RoundRobinPartitioner",
            "make_partitioner"]
 
 _Key = bytes | bytearray | memoryview | None
+_Value = _Key
 _Policy = str | Callable[[bytes | None, list[int], list[int]], int]
 
 PARTITIONS_MAX = 2**31 - 1
@@ -88,6 +96,22 @@ class Partitioner:
         """
         raise NotImplementedError
 
+    def append_many(
+        self, logs: Sequence[Appender | None], values: Sequence[_Value],
+        keys: Sequence[_Key] | None = None, headers: Any = None, timestamps: Any = None,
+        done: list[tuple[int, int, int]] | None = None,
+    ) -> list[tuple[int, int, int]]:
+        """Appends lists, as Log.append_many takes them, to the logs of the partitions, in order.
+
+        logs: of all partitions by number, None where it is sure that nothing goes. Returns `done`,
+        filled as it goes with (partition, first_offset, count). All is checked before anything is
+        appended; a later error's `appended` is of the partition that comes next after `done`.
+        """
+        places = self.partitions(keys, len(values))
+        if isinstance(places, int):
+            places = numpy.full(len(values), places, numpy.int32)
+        return append_by_partition(logs, places, values, keys, headers, timestamps, done)
+
     def move_on(self, partition: int) -> None:
         """The batch of `partition` is full, or its linger has ended.
 
@@ -126,6 +150,17 @@ class HashPartitioner(Partitioner):
             return self.sticky
         _check_size(keys, size)
         return partitions_of(keys, self.count, self.name, self.sticky)
+
+    def append_many(
+        self, logs: Sequence[Appender | None], values: Sequence[_Value],
+        keys: Sequence[_Key] | None = None, headers: Any = None, timestamps: Any = None,
+        done: list[tuple[int, int, int]] | None = None,
+    ) -> list[tuple[int, int, int]]:
+        """As `Partitioner.append_many`, with the hashes taken on the way."""
+        if keys is not None:
+            return append_by_key(
+                logs, self.name, self.sticky, values, keys, headers, timestamps, done)
+        return super().append_many(logs, values, keys, headers, timestamps, done)
 
     def move_on(self, partition: int) -> None:
         if partition == self.sticky and self.count > 1:

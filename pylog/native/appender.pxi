@@ -29,6 +29,52 @@ cdef int tell_how_far(object error, int64_t appended) except -1:
     return 0
 
 
+cdef list byte_column(object items, str what, int64_t *longest):
+    """A list of bytes or None, copied only if it must be, and its longest entry's size."""
+    cdef list column = take_list(items, what)
+    cdef Py_ssize_t i, n = len(column)
+    cdef pl_slice one
+    longest[0] = 0
+    for i in range(n):
+        if i + AHEAD < n:
+            prefetch(PyList_GET_ITEM(column, i + AHEAD))
+        if not take_bytes(<object>PyList_GET_ITEM(column, i), &one):
+            return byte_column([to_bytes(item, what) for item in column], what, longest)
+        if one.size > longest[0]:
+            longest[0] = one.size
+    return column
+
+
+cdef inline bint take_block(list column, int64_t of_list, const int32_t *chosen, int64_t at,
+                            int64_t size, int64_t end, pl_slice *out) noexcept:
+    """Borrows entries from `at` on, of the list or of those chosen of it, `end` in all; false: the
+    list was changed. Nobody else runs meanwhile.
+    """
+    cdef Py_ssize_t i
+    if PyList_GET_SIZE(column) < of_list:
+        return False
+    if chosen == NULL:
+        for i in range(at, at + size):
+            if i + AHEAD < end:
+                prefetch(PyList_GET_ITEM(column, i + AHEAD))
+            if not take_bytes(<object>PyList_GET_ITEM(column, i), &out[i - at]):
+                return False
+        return True
+    for i in range(at, at + size):
+        if i + AHEAD < end:
+            prefetch(PyList_GET_ITEM(column, chosen[i + AHEAD]))
+        if not take_bytes(<object>PyList_GET_ITEM(column, chosen[i]), &out[i - at]):
+            return False
+    return True
+
+
+cdef list held_block(list column, const int32_t *chosen, int64_t at, int64_t size):
+    cdef int64_t i
+    if chosen == NULL:
+        return column[at:at + size]
+    return [column[chosen[i]] for i in range(at, at + size)]
+
+
 cdef class Appender(Handle):
     """An open log that takes records."""
 
@@ -171,9 +217,13 @@ cdef class Appender(Handle):
         """
         self.check_writable()
         cdef int64_t longest_value = 0, longest_key = 0
-        cdef list v = self.column(values, "a value", None, &longest_value)
+        cdef list v = byte_column(values, "a value", &longest_value)
         cdef int64_t n = len(v)
-        cdef list k = None if keys is None else self.column(keys, "a key", v, &longest_key)
+        cdef list k = None
+        if keys is not None:
+            k = take_list(keys, "a key")
+            same_length(k, len(v), "keys")
+            k = byte_column(k, "a key", &longest_key)
         cdef list h = None
         if headers is not None:
             h = encode_all_headers(headers)
@@ -194,38 +244,23 @@ cdef class Appender(Handle):
             return end
         if h is not None or longest_value + longest_key + PL_BATCH_HEADER_SIZE \
                 + PL_RECORD_OVERHEAD_MAX > self.max_message_bytes:
-            self.check_sizes(v, k, h)
+            self.check_sizes(v, k, h, None, 0)
         if atomic or expected >= 0 or self.codec:
             first = self.append_encoded(v, k, h, stamps, now, atomic or expected >= 0, expected)
         else:
-            first = self.append_blocks(v, k, h, stamps, now)
+            first = self.append_blocks(v, k, h, stamps, now, None, 0)
         if self.waits_for_disk or durability is not None:
             self.wait_for_list(n, durability)
         return first
 
-    cdef list column(self, object items, str what, list values, int64_t *longest):
-        """A list of bytes or None, copied only if it must be, and its longest entry's size."""
-        cdef list column = take_list(items, what)
-        cdef Py_ssize_t i, n = len(column)
-        cdef pl_slice one
-        if values is not None:
-            same_length(column, len(values), "keys")
-        longest[0] = 0
-        for i in range(n):
-            if i + AHEAD < n:
-                prefetch(PyList_GET_ITEM(column, i + AHEAD))
-            if not take_bytes(<object>PyList_GET_ITEM(column, i), &one):
-                return self.column([to_bytes(item, what) for item in column], what, None, longest)
-            if one.size > longest[0]:
-                longest[0] = one.size
-        return column
-
-    cdef int check_sizes(self, list v, list k, list h) except -1:
+    cdef int check_sizes(self, list v, list k, list h, _Split split, int32_t partition) except -1:
         """Names the record that is too large; called when the longest entries could be."""
         cdef Py_ssize_t i
         cdef pl_slice value, key, headers
         key.size, headers.size = -1, 0
         for i in range(len(v)):
+            if split is not None and split.at[i] != partition:
+                continue
             if not take_bytes(v[i], &value) or k is not None and not take_bytes(k[i], &key):
                 raise list_changed(0)
             if h is not None:
@@ -242,13 +277,21 @@ cdef class Appender(Handle):
                 index=index, size=size, max_message_bytes=self.max_message_bytes)
         return 0
 
-    cdef object append_blocks(self, list v, list k, list h, object stamps, int64_t now):
+    cdef object append_blocks(self, list v, list k, list h, object stamps, int64_t now,
+                              _Split split, int32_t partition):
+        """All records, or those that go to one partition."""
         cdef pl_slice values[BLOCK]
         cdef pl_slice keys[BLOCK]
         cdef pl_slice heads[BLOCK]
+        cdef int64_t some[BLOCK]
         cdef pl_columns c
-        cdef int64_t n = len(v), at = 0, i, size, first = -1, here = 0
+        cdef int64_t n = len(v), of_list = n, at = 0, i, size, first = -1, here = 0
+        cdef const int32_t *chosen = NULL
         cdef const int64_t[::1] times
+        if split is not None:
+            n = split.counts[partition]
+            of_list = split.n
+            chosen = split.chosen(partition)
         c.values = values
         c.keys = keys if k is not None else NULL
         c.headers = heads if h is not None else NULL
@@ -258,30 +301,25 @@ cdef class Appender(Handle):
             times = stamps
         while at < n:
             size = n - at if n - at < BLOCK else BLOCK
-            for i in range(size):
-                if at + i + AHEAD < n:
-                    prefetch(PyList_GET_ITEM(v, at + i + AHEAD))
-                if not take_bytes(<object>PyList_GET_ITEM(v, at + i), &values[i]):
-                    raise list_changed(at)
-            if k is not None:
-                for i in range(size):
-                    if not take_bytes(<object>PyList_GET_ITEM(k, at + i), &keys[i]):
-                        raise list_changed(at)
-            if h is not None:
-                for i in range(size):
-                    take_bytes(<object>PyList_GET_ITEM(h, at + i), &heads[i])
-            if stamps is not None:
+            if not take_block(v, of_list, chosen, at, size, n, values) \
+                    or k is not None and not take_block(k, of_list, chosen, at, size, n, keys) \
+                    or h is not None and not take_block(h, of_list, chosen, at, size, n, heads):
+                raise list_changed(at)
+            if stamps is not None and chosen == NULL:
                 c.timestamps = &times[at]
+            elif stamps is not None:
+                for i in range(size):
+                    some[i] = times[chosen[at + i]]
+                c.timestamps = some
             c.count = size
-            self.append_block(&c, &here, (v, k, h), at)
+            self.append_block(&c, &here, (v, k, h), at, chosen)
             if first < 0:
                 first = here
             at += size
-            if len(v) < n or (k is not None and len(k) < n):
-                raise list_changed(at)
         return first
 
-    cdef int append_block(self, pl_columns *c, int64_t *first, tuple lists, int64_t at) except -1:
+    cdef int append_block(self, pl_columns *c, int64_t *first, tuple lists, int64_t at,
+                          const int32_t *chosen) except -1:
         cdef pl_status status
         cdef int64_t done = 0, in_run = 0, here = 0
         cdef list held = None
@@ -291,7 +329,7 @@ cdef class Appender(Handle):
                 # Other threads may change the lists meanwhile: what the slices point into is held
                 # until the whole block is in.
                 if held is None:
-                    held = [one and one[at:at + c.count] for one in lists]
+                    held = [one and held_block(one, chosen, at, c.count) for one in lists]
                 self.append_run_slowly(c, done, &in_run, &here, at + done)
             if done == 0:
                 first[0] = here
@@ -421,7 +459,7 @@ cdef class Appender(Handle):
                 if stamps is not None:
                     c.timestamps = &times[done]
                 c.count = size
-                self.append_block(&c, &here, (), done)
+                self.append_block(&c, &here, (), done, NULL)
                 if first < 0:
                     first = here
                 done += size

@@ -226,10 +226,14 @@ cdef tuple decode_headers(const uint8_t *p, int64_t size):
 
 
 cdef int same_length(object column, int64_t count, str name) except -1:
-    if len(column) != count:
+    return same_length_of(len(column), count, name)
+
+
+cdef int same_length_of(int64_t size, int64_t count, str name) except -1:
+    if size != count:
         raise errors.ConfigurationError(
-            f"there are {count} values and {len(column)} {name}: give one each; "
-            "nothing was appended", option=name)
+            f"there are {count} values and {size} {name}: give one each; nothing was appended",
+            option=name)
     return 0
 
 

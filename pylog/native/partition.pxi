@@ -3,10 +3,6 @@
 Which policy holds is partitioner.py's business; where a key lands under a hash is C's.
 """
 
-cdef extern from "Python.h":
-    ctypedef struct PyListObject:
-        PyObject **ob_item
-
 cdef dict _key_hashes = {"murmur2": PL_KEY_MURMUR2, "crc32": PL_KEY_CRC32}
 
 
@@ -73,16 +69,22 @@ def partitions_of(keys, count, hash_name="murmur2", unkeyed=-1):
     cdef int32_t partitions = take_partition_count(count)
     cdef pl_key_hash hash = take_key_hash(hash_name)
     cdef list column = take_list(keys, "a key")
-    cdef int64_t other
-    if not take_int(unkeyed, "unkeyed", &other) or other < -1 or other >= partitions:
-        raise errors.ConfigurationError(
-            f"unkeyed={unkeyed} is none of the {partitions} partitions; use one of them, or -1",
-            option="unkeyed", value=int(unkeyed))
-    found = hash_column(column, partitions, hash, <int32_t>other)
+    cdef int32_t other = take_unkeyed(unkeyed, partitions, -1)
+    found = hash_column(column, partitions, hash, other)
     if found is None:
         column = [to_bytes(key, "a key") for key in column]
-        found = hash_column(column, partitions, hash, <int32_t>other)
+        found = hash_column(column, partitions, hash, other)
     return found
+
+
+cdef int32_t take_unkeyed(object unkeyed, int32_t count, int32_t least) except -2:
+    """Where records without a key go."""
+    cdef int64_t taken
+    if not take_int(unkeyed, "unkeyed", &taken) or taken < least or taken >= count:
+        raise errors.ConfigurationError(
+            f"unkeyed={unkeyed} is none of the {count} partitions; use one of them, from 0 on",
+            option="unkeyed", value=int(unkeyed))
+    return <int32_t>taken
 
 
 cdef object hash_column(list column, int32_t count, pl_key_hash hash, int32_t unkeyed):
@@ -122,14 +124,14 @@ def split_by_partition(partitions, count, values, keys=None, headers=None, times
     stamps = None
     if timestamps is not None:
         stamps = take_timestamps(timestamps, n, &for_all)
-    cdef _Split split = _Split(partitions, many)
-    same_length(split.partitions, n, "partitions")
+    cdef _Split split = split_of(partitions, many)
+    same_length_of(split.n, n, "partitions")
     if k is not None:
         same_length(k, n, "keys")
     if h is not None:
         same_length(h, n, "headers")
     every = stamps if stamps is not None else None if for_all < 0 else for_all
-    if n and split.count_of(split.at[0]) == n:
+    if n and split.counts[split.at[0]] == n:
         check_column(v, "a value")
         if k is not None:
             check_column(k, "a key")
@@ -137,7 +139,7 @@ def split_by_partition(partitions, count, values, keys=None, headers=None, times
     of_values = split.take_apart(v, "a value")
     of_keys = None if k is None else split.take_apart(k, "a key")
     of_headers = None if h is None else split.take_apart(h, None)
-    of_times = None if stamps is None else split.take_apart_times(stamps)
+    of_times = None if stamps is None or n == 0 else split.take_apart_times(stamps)
     return [
         (partition, of_values[partition], of_keys and of_keys[partition],
          of_headers and of_headers[partition], every if of_times is None else of_times[partition])
@@ -164,92 +166,94 @@ cdef int check_column(list column, str what) except -1:
     return 0
 
 
-@cython.final
-cdef class _Split:
-    """The partition of each record, in memory that nobody else writes to, and their counts."""
+def append_by_partition(logs, partitions, values, keys=None, headers=None, timestamps=None,
+                        list done=None):
+    """Appends each record to the log of its partition: logs[partitions[i]], in the lists' order.
 
-    cdef object partitions
-    cdef const int32_t[::1] at
-    cdef int32_t count
-    cdef int64_t *counts
-    cdef int64_t *filled
-    cdef PyObject ***slots
+    logs: one for each partition, None for those that get nothing. The rest as Log.append_many takes
+    it, and as there all is checked first, for all the logs: nothing is in any of them after
+    TypeError, ConfigurationError, InvalidTimestampError, MessageSizeTooLargeError or ClosedError.
 
-    def __cinit__(self, partitions, int32_t count):
-        found = numpy.asarray(partitions)
-        if found.ndim != 1 or (found.size and found.dtype.kind not in "iu"):
-            raise TypeError("partitions must be one row of ints: where each record goes")
-        is_unknown = (found < 0) | (found >= count)
-        if is_unknown.any():
-            index = int(is_unknown.argmax())
-            raise errors.ConfigurationError(
-                f"partitions[{index}] is {found[index]}, and the topic has {count} partitions, "
-                f"0 to {count - 1}; nothing was appended; pass one of these",
-                option="partitions", value=int(found[index]))
-        self.partitions = numpy.array(found, dtype=numpy.int32, order="C")
-        self.at = self.partitions
-        self.count = count
-        self.counts = <int64_t *>calloc(count, sizeof(int64_t))
-        self.filled = <int64_t *>malloc(count * sizeof(int64_t))
-        self.slots = <PyObject ***>malloc(count * sizeof(PyObject **))
-        if self.counts == NULL or self.filled == NULL or self.slots == NULL:
-            raise MemoryError()
-        cdef Py_ssize_t i
-        for i in range(self.at.shape[0]):
-            self.counts[self.at[i]] += 1
+    Returns `done`, filled as it goes with (partition, first_offset, count), partitions rising, each
+    as one append_many. After any other error it tells which partitions have got theirs, and the
+    error's `appended` how many records of the next one are in.
 
-    def __dealloc__(self):
-        free(self.counts)
-        free(self.filled)
-        free(self.slots)
+    Cost: as append_many, and 10 ns a record; no list is made (but where a log compresses).
+    """
+    cdef list of = list(logs)
+    cdef _Split split = split_of(partitions, take_partition_count(len(of)))
+    cdef int64_t longest = 0
+    cdef list k = None if keys is None else byte_column(keys, "a key", &longest)
+    return append_parts(of, split, values, k, longest, headers, timestamps, done)
 
-    cdef int64_t count_of(self, int32_t partition) noexcept:
-        return self.counts[partition]
 
-    cdef list take_apart(self, list column, str what):
-        """The list of each partition, None for one without; `what`: entries must be bytes."""
-        cdef list parts = self.fill(column, what is not None)
-        if parts is None:
-            parts = self.fill([to_bytes(item, what) for item in column], True)
-        return parts
+def append_by_key(logs, hash_name, unkeyed, values, keys, headers=None, timestamps=None,
+                  list done=None):
+    """As append_by_partition, with each record where `partitions_of` would put its key.
 
-    cdef list fill(self, list column, bint must_be_bytes):
-        """As `take_apart`; None: an entry is neither bytes nor None."""
-        cdef int32_t p
-        cdef Py_ssize_t i, n = self.at.shape[0]
-        cdef PyObject *item
-        cdef pl_slice one
-        cdef list parts = [None] * self.count
-        for p in range(self.count):
-            if self.counts[p]:
-                parts[p] = PyList_New(self.counts[p])
-                self.slots[p] = (<PyListObject *>parts[p]).ob_item
-        if len(column) != n:    # from here on no other thread runs
-            raise list_changed(0)
-        for i in range(n):
-            if i + AHEAD < n:
-                prefetch(PyList_GET_ITEM(column, i + AHEAD))
-            item = PyList_GET_ITEM(column, i)
-            if must_be_bytes and not take_bytes(<object>item, &one):
-                return None
-            Py_INCREF(<object>item)
-            p = self.at[i]
-            self.slots[p][0] = item
-            self.slots[p] += 1
-        return parts
+    Cost: as append_by_partition; the hash is taken in the same pass in which keys are checked.
+    """
+    cdef list of = list(logs), k = take_list(keys, "a key")
+    cdef int32_t count = take_partition_count(len(of))
+    cdef pl_key_hash hash = take_key_hash(hash_name)
+    cdef int32_t other = take_unkeyed(unkeyed, count, 0)
+    cdef int64_t longest = 0
+    cdef _Split split = split_of_keys(k, hash, count, other, &longest)
+    if split is None:
+        k = [to_bytes(key, "a key") for key in k]
+        split = split_of_keys(k, hash, count, other, &longest)
+    return append_parts(of, split, values, k, longest, headers, timestamps, done)
 
-    cdef list take_apart_times(self, const int64_t[::1] stamps):
-        """The timestamps of each partition: slices of one array."""
-        cdef int32_t p
-        cdef Py_ssize_t i
-        cdef int64_t start = 0
-        ordered = numpy.empty(self.at.shape[0], numpy.int64)
-        cdef int64_t[::1] out = ordered
-        for p in range(self.count):
-            self.filled[p] = start
-            start += self.counts[p]
-        for i in range(self.at.shape[0]):
-            p = self.at[i]
-            out[self.filled[p]] = stamps[i]
-            self.filled[p] += 1
-        return [ordered[self.filled[p] - self.counts[p]:self.filled[p]] for p in range(self.count)]
+
+cdef list append_parts(list of, _Split split, object values, list k, int64_t longest_key,
+                       object headers, object timestamps, list done):
+    """Checks all, then appends."""
+    cdef int64_t longest_value = 0, now = pl_clock_ms()
+    cdef int32_t p
+    cdef Appender log
+    cdef list v = byte_column(values, "a value", &longest_value)
+    cdef list h = None if headers is None else encode_all_headers(headers)
+    same_length_of(split.n, len(v), "partitions" if k is None else "keys")
+    if k is not None:
+        same_length(k, len(v), "keys")
+    if h is not None:
+        same_length(h, len(v), "headers")
+    stamps = None if timestamps is None else take_timestamps(timestamps, split.n, &now)
+    if len(v) != split.n or k is not None and len(k) != split.n:    # by code of later arguments
+        raise list_changed(0)
+    split.sort()
+    for p in range(split.count):
+        if split.counts[p]:
+            if not isinstance(of[p], Appender):
+                raise TypeError(
+                    f"logs[{p}] must be a Log, for records go there, not {type(of[p]).__name__}")
+            log = of[p]
+            log.check_writable()
+            if h is not None or longest_value + longest_key + PL_BATCH_HEADER_SIZE \
+                    + PL_RECORD_OVERHEAD_MAX > log.max_message_bytes:
+                log.check_sizes(v, k, h, split, p)
+    done = [] if done is None else done
+    for p in range(split.count):
+        if split.counts[p]:
+            log = of[p]
+            done.append((p, append_part(log, split, p, v, k, h, stamps, now), split.counts[p]))
+    for p in range(split.count):
+        if split.counts[p] and (<Appender>of[p]).waits_for_disk:
+            (<Appender>of[p]).wait_for_list(split.counts[p], None)
+    return done
+
+
+cdef object append_part(Appender log, _Split split, int32_t p, list v, list k, list h,
+                        object stamps, int64_t now):
+    """The records of one partition, already checked; returns the first offset."""
+    log.check_writable()    # another thread may have closed it, while an earlier one waited
+    if log.uses_append_time:
+        stamps, now = None, pl_clock_ms()
+    if not log.codec:
+        return log.append_blocks(v, k, h, stamps, now, split, p)
+    v = split.one_part(v, p)
+    k = None if k is None else split.one_part(k, p)
+    h = None if h is None else split.one_part(h, p)
+    if stamps is not None:
+        stamps = stamps[numpy.asarray(<int32_t[:split.counts[p]]>split.chosen(p))]
+    return log.append_encoded(v, k, h, stamps, now, False, -1)
