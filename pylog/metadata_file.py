@@ -6,6 +6,7 @@ place as a whole: there is none that is half made.
 """
 
 import contextlib
+import errno
 import json
 import logging
 import os
@@ -24,6 +25,7 @@ from pylog.errors import (
     DiskFullError,
     LogError,
     MetadataError,
+    PylogError,
     PylogTimeoutError,
     UnsupportedFormatError,
 )
@@ -171,7 +173,7 @@ def make_store(directory: Path) -> None:
     """Makes the store from the directories of logs; under the writers' lock.
 
     Made under another name and moved into place as a whole. A store that was there is kept beside
-    it. Its number starts at the clock, so that no sequence comes twice.
+    it. The sequence starts at the clock (ms), so that no number comes twice.
     """
     path, unfinished = directory / STORE_NAME, directory / (STORE_NAME + ".new")
     entries = _topics_on_disk(directory)
@@ -259,16 +261,22 @@ def told_as_ours(directory: Path) -> Iterator[None]:
     path = directory / STORE_NAME
     try:
         yield
+    except PylogError:
+        raise
     except sqlite3.Error as error:
         raise _translated(path, error) from error
-    except DamageError as error:
+    except (DamageError, UnicodeDecodeError) as error:      # SQLite quotes what it has read
         raise _corrupt(path, error) from error
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise _full(path) from error
+        raise failure("change", path, error, "look at its owner, its mode and its disk") from error
 
 
 def _translated(path: Path, error: sqlite3.Error) -> Exception:
     code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT) & 0xFF
     if code == sqlite3.SQLITE_FULL:
-        return DiskFullError(f"no room to change {path}; free some space", path=str(path))
+        return _full(path)
     if code == sqlite3.SQLITE_BUSY:
         return PylogTimeoutError(
             f"another process keeps {path} locked; see which one (`fuser {path}`), and try again",
@@ -281,6 +289,10 @@ def _translated(path: Path, error: sqlite3.Error) -> Exception:
         "that no limit (ulimit -f) is in the way",
         path=str(path),
     )
+
+
+def _full(path: Path) -> DiskFullError:
+    return DiskFullError(f"no room to change {path}; free some space", path=str(path))
 
 
 def _corrupt(path: Path, why: Exception) -> CorruptMetadataError:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from children import in_child
 from faults import rewrite_meta
+from nobody import NOBODY, let_nobody_come
 from planted import flip, segments
 from shell import run
 
@@ -17,7 +18,6 @@ import pylog
 from pylog import _native
 from pylog.exits import Exit
 
-NOBODY = 65534
 FIRST = "00000000000000000000.log"
 
 
@@ -50,15 +50,6 @@ def test_reading_where_no_log_is_creates_nothing(tmp_path):
     with pytest.raises(pylog.UnsupportedFormatError):
         pylog.Log(tmp_path, mode="r")
     assert list(tmp_path.iterdir()) == []
-
-
-def let_nobody_come(directory):
-    if os.getuid() != 0:
-        pytest.skip("only root can become somebody else")
-    for place in [directory, *directory.parents[:4]]:
-        os.chmod(place, 0o755)
-    if any(place.stat().st_mode & 0o5 != 0o5 for place in directory.parents):
-        pytest.skip("somebody else may not come here")
 
 
 def let_nobody_read(directory):

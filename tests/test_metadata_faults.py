@@ -12,7 +12,7 @@ import time
 
 import pytest
 from children import in_child
-from test_bad_files import NOBODY, let_nobody_come
+from nobody import NOBODY, let_nobody_come
 
 import pylog
 from pylog import metadata_file as store
@@ -229,6 +229,15 @@ def test_rows_that_are_not_the_ones_written_are_corrupt(closed, statement):
         Metadata(closed)
 
 
+def test_schema_that_is_not_even_text_is_corrupt(closed):
+    """SQLite quotes it, and Python cannot decode the quotation."""
+    path = closed / "metadata.db"
+    path.write_bytes(path.read_bytes().replace(b"WITHOUT ROWID", b"WITHOUT ROWI\xc4"))
+
+    with pytest.raises(pylog.CorruptMetadataError):
+        Metadata(closed)
+
+
 def test_damage_while_it_is_open_is_told_too(closed):
     with Metadata(closed) as metadata:
         tamper(closed, "UPDATE topics SET partitions = 99 WHERE name = 'topic-7'")
@@ -360,6 +369,19 @@ def test_full_disk_refuses_a_change_whole_and_takes_it_later(closed):
     assert set(errors) <= {"DiskFullError", "MetadataError"}
     with Metadata(closed) as metadata:
         assert len(metadata.topics()) == 41
+
+
+def test_disk_that_is_full_of_files_is_a_full_disk(data, monkeypatch):
+    def link(source, target):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    Metadata(data).close()
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "link", link)
+        with pytest.raises(pylog.DiskFullError, match="free some space"):
+            Metadata.rebuild(data)
+
+    Metadata(data).close()
 
 
 def test_store_cannot_be_made_on_a_full_disk_and_can_later(data):
