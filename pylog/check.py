@@ -12,6 +12,7 @@ the proof of the indexes indexes.py's; here is what a log as a whole must be.
                  clean_end, or from a control page of this very boot and file
 """
 
+import contextlib
 import itertools
 import os
 from collections.abc import Callable, Iterator
@@ -149,14 +150,20 @@ class _Check:
 
     def tell(self, name: str, position: int, offset: int | None, what: str,
              severity: Severity = "damage") -> None:
+        if is_segment(name) and self.is_deleted(int(name[:20])):
+            what, severity = f"in a deleted segment, which no reader sees: {what}", "notice"
         self.told[name] = count = self.told.get(name, 0) + 1
-        path = str(self.directory / name) if name else str(self.directory)
+        path = str(self.directory / name)
         if count <= FINDINGS_MAX:
             self.report.findings.append(Finding(path, position, offset, what, severity))
         elif count == FINDINGS_MAX + 1:
-            self.report.findings.append(
-                Finding(path, position, offset, "more findings in this file are not told", severity)
-            )
+            more = "more findings in this file are not told"
+            self.report.findings.append(Finding(path, position, offset, more, severity))
+
+    def is_deleted(self, base: int) -> bool:
+        """Whether all of a segment is below the log start: a deletion that a power cut undid."""
+        start = self.meta["log_start"] if self.meta else 0
+        return any(base < other <= start for other in self.bases)
 
     def leave(self, reason: str, count: int) -> None:
         """Counts bytes as not verified."""
@@ -275,10 +282,9 @@ class _Check:
             self.tell("", 0, self.meta["log_start"], "there is no segment file; restore them")
 
     def _size_of(self, base: int) -> int:
-        try:
+        with contextlib.suppress(OSError):
             return os.lstat(self.directory / segment_name(base)).st_size
-        except OSError:
-            return 0
+        return 0
 
     def _check_first(self, base: int) -> None:
         start = self.meta["log_start"] if self.meta else base

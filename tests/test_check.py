@@ -90,6 +90,21 @@ def test_log_deleted_up_to_the_middle_is_healthy(small):
     assert report.start_offset == 100
 
 
+@pytest.mark.parametrize("content", [b"", bytes(4096), b"no batch at all" * 50],
+                         ids=["empty", "zeros", "rubbish"])
+def test_deleted_segment_that_a_power_cut_brought_back_is_no_damage(small, content):
+    names = sorted(path.name for path in small.glob("*.log"))
+    with pylog.Log(small) as log:
+        log.delete_before(int(names[2][:20]))
+    (small / names[0]).write_bytes(content)
+    (small / names[1]).write_bytes(content)
+
+    report = pylog.check(small)
+
+    assert report.ok, report
+    assert any("in a deleted segment" in finding.what for finding in report.findings)
+
+
 def test_log_reopened_and_rolled_again_is_healthy(small):
     for _ in range(3):
         with pylog.Log(small) as log:
