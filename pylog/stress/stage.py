@@ -39,6 +39,7 @@ from pylog.stress.watching import clean, watch
 from pylog.stress.writing import Writer
 
 TICK_SECONDS = 0.005
+AFTERMATH_SECONDS = 0.5    # a disk that was full has room a moment after its ballast is gone
 SHOW_SECONDS = 0.25
 FOLD_BLOCKS = 1 << 22    # 17 milliard offsets, in a sparse file of 32 MiB
 INSPECTION = "inspector"
@@ -148,6 +149,8 @@ class Stage:
     def play_quiet(self) -> None:
         """No more faults; the log must take appends again."""
         self.end_faults()
+        if self.plan.faults:
+            self.go_on_until(time.monotonic() + AFTERMATH_SECONDS)
         self.board.phase = Phase.QUIET
         before = self.acknowledged()
         if not self.go_on_while(lambda: self.acknowledged() == before):
