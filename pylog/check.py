@@ -162,8 +162,7 @@ class _Check:
 
     def is_deleted(self, base: int) -> bool:
         """Whether all of a segment is below the log start: a deletion that a power cut undid."""
-        start = self.meta["log_start"] if self.meta else 0
-        return any(base < other <= start for other in self.bases)
+        return any(base < other <= self.report.start_offset for other in self.bases)
 
     def leave(self, reason: str, count: int) -> None:
         """Counts bytes as not verified."""
