@@ -416,7 +416,7 @@ def test_missing_store_is_made_from_the_logs(data, caplog):
     (data / "file-0").write_bytes(b"")
     pylog.Log(data / "gone-0.0123456789abcdef0123456789abcdef-delete").close()
 
-    with Metadata(data) as metadata:
+    with caplog.at_level("WARNING", "pylog"), Metadata(data) as metadata:
         topics = metadata.topics()
 
     kept = {"retention.ms": "-1", "retention.bytes": "-1"}

@@ -108,11 +108,14 @@ class Writer:
     def excuse(self, error: BaseException, began: Phase) -> None:
         """Notes an error, by what a fault of the run explains or by what none does.
 
-        began: the phase when the call did. In the quiet one no fault stands that could explain it.
+        began: the phase when the call did. In the quiet one no fault stands that could explain it,
+        but that a disk which was full gets room only when the janitor comes to delete; whether it
+        does, the stage sees.
         """
         if isinstance(error, MATTERS_OF_COURSE):
             return
-        is_explained = began == Phase.FAULTS and isinstance(error, self.explained)
+        may_be_full = "disk-full" in self.plan.options.nemeses and isinstance(error, DiskFullError)
+        is_explained = may_be_full or began == Phase.FAULTS and isinstance(error, self.explained)
         self.notes.note("refused-call" if is_explained else "unexpected-error",
                         f"{type(error).__name__}: {error}")
 
