@@ -39,14 +39,18 @@ def told_of(directory, error, nemeses, began):
 
 
 @pytest.mark.parametrize(("nemesis", "error"), [
-    ("limits", ResourceLimitError), ("limits", MemoryError), ("disk-full", DiskFullError),
-    ("pause", PylogTimeoutError), ("flip", CorruptRecordError), ("truncate", CorruptRecordError),
+    ("limits", ResourceLimitError), ("limits", MemoryError), ("pause", PylogTimeoutError),
+    ("flip", CorruptRecordError), ("truncate", CorruptRecordError),
 ])
 def test_error_is_explained_while_its_fault_may_stand_and_not_after(tmp_path, nemesis, error):
     assert told_of(tmp_path, error, (nemesis,), Phase.FAULTS) == ["refused-call"]
     (tmp_path / "sightings").unlink()
 
     assert told_of(tmp_path, error, (nemesis,), Phase.QUIET) == ["unexpected-error"]
+
+
+def test_disk_that_was_full_is_so_until_the_janitor_comes(tmp_path):
+    assert told_of(tmp_path, DiskFullError, ("disk-full",), Phase.QUIET) == ["refused-call"]
 
 
 @pytest.mark.parametrize(("nemeses", "error"), [

@@ -115,7 +115,7 @@ class Writer:
         if isinstance(error, MATTERS_OF_COURSE):
             return
         may_be_full = "disk-full" in self.plan.options.nemeses and isinstance(error, DiskFullError)
-        is_explained = may_be_full or began == Phase.FAULTS and isinstance(error, self.explained)
+        is_explained = may_be_full or (began == Phase.FAULTS and isinstance(error, self.explained))
         self.notes.note("refused-call" if is_explained else "unexpected-error",
                         f"{type(error).__name__}: {error}")
 
