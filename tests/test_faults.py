@@ -13,9 +13,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from drivers import built
 
-TESTS = Path(__file__).parent
-DRIVERS = TESTS / "c"
 DURABILITIES = ["os", "interval", "fsync"]
 MODES = ["once", "for-good"]
 STRIDE = 8                  # in `make test` every eighth call, from one that the seed draws
@@ -37,10 +36,7 @@ BEHIND_NO_DOOR = {"syscall"}
 @pytest.fixture(scope="module")
 def drivers():
     """The folder of the built drivers."""
-    if not shutil.which("make") or not shutil.which("cc"):
-        pytest.skip("there is no make or cc")
-    subprocess.run(["make", "-s", "-C", DRIVERS, "-j2", "build/faults"], check=True)
-    return DRIVERS / "build"
+    return built("build/faults")
 
 
 @pytest.fixture

@@ -18,11 +18,11 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from drivers import built
 
 import pylog
 
 TESTS = Path(__file__).parent
-DRIVERS = TESTS / "c"
 SOURCES = TESTS.parent / "csrc"
 DURABILITIES = ["os", "interval", "fsync"]
 
@@ -58,10 +58,7 @@ def points_of_the_core():
 @pytest.fixture(scope="module")
 def drivers():
     """The folder of the built drivers."""
-    if not shutil.which("make") or not shutil.which("cc"):
-        pytest.skip("there is no make or cc")
-    subprocess.run(["make", "-s", "-C", DRIVERS, "-j2", "build/kills", "build/holder"], check=True)
-    return DRIVERS / "build"
+    return built("build/kills", "build/holder")
 
 
 # ---- the tally ----------------------------------------------------------------------------------

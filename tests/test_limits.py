@@ -8,7 +8,6 @@ import ctypes
 import errno
 import os
 import resource
-import shutil
 import subprocess
 import sys
 import time
@@ -17,10 +16,10 @@ from pathlib import Path
 
 import pytest
 from children import in_child
+from drivers import built
 
 import pylog
 
-DRIVERS = Path(__file__).parent / "c"
 MEGABYTE = 1 << 20
 DISK = 20 * MEGABYTE
 SEGMENT = 2 * MEGABYTE
@@ -408,12 +407,8 @@ def test_little_address_space_is_an_error_and_no_crash(log_path, spare):
 
 @pytest.fixture(scope="module")
 def drivers():
-    if not shutil.which("make") or not shutil.which("cc"):
-        pytest.skip("there is no make or cc")
-    targets = ["build/faults", "build/refuse_sync.so", "build/slow_open.so",
-               "build/slow_populate.so", "build/tear_fallocate.so"]
-    subprocess.run(["make", "-s", "-C", DRIVERS, "-j2", *targets], check=True)
-    return DRIVERS / "build"
+    return built("build/faults", "build/refuse_sync.so", "build/slow_open.so",
+                 "build/slow_populate.so", "build/tear_fallocate.so")
 
 
 UNSUPPORTED = {

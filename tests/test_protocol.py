@@ -12,12 +12,12 @@ import time
 from pathlib import Path
 
 import pytest
+from drivers import built
 from protocol_model import LISTS
 from protocol_search import Search, Setup, search
 from protocol_steps import do_step, kill
 from protocol_world import VISIBLE, Actor, World
 
-DRIVERS = Path(__file__).parent / "c"
 SOURCES = Path(__file__).parent.parent / "csrc"
 APPENDS = ("append", "append")
 OF_READERS = ("read", "reread", "look again", "list")
@@ -235,13 +235,11 @@ class Stage:
 @pytest.fixture(scope="module")
 def trace():
     """Runs trace.c: the points that each of its own operations passed."""
-    if not shutil.which("make") or not shutil.which("cc"):
-        pytest.skip("there is no make or cc")
-    subprocess.run(["make", "-s", "-C", DRIVERS, "-j2", "build/trace"], check=True)
+    folder = built("build/trace")
 
     def run(path, words):
         path.mkdir()
-        done = subprocess.run([DRIVERS / "build" / "trace", path, *words], capture_output=True,
+        done = subprocess.run([folder / "trace", path, *words], capture_output=True,
                               text=True, check=False)
         shutil.rmtree(path)
         assert done.returncode == 0, f"{words}: {done.stderr}"

@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -12,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import shell
+from drivers import built
 
 from pylog import _native
 from pylog.stress.plan import NEMESES, Options, Plan
@@ -83,11 +83,7 @@ def test_full_disk_refuses_calls_and_takes_them_again(log_path):
 
 @pytest.mark.slow
 def test_c_writers_die_at_the_points_of_the_core(log_path):
-    if not shutil.which("make") or not shutil.which("cc"):
-        pytest.skip("there is no make or cc")
-    subprocess.run(["make", "-s", "-C", ROOT / "tests/c", "build/stress"], check=True)
-
-    report = run(log_path, "--nemesis", "kill-at", "--driver", ROOT / "tests/c/build/stress",
+    report = run(log_path, "--nemesis", "kill-at", "--driver", built("build/stress") / "stress",
                  "--seconds", 2.5, "--rate", 3, *SMALL)
 
     points = report["coverage"]["kill_points"]
