@@ -113,6 +113,8 @@ class Batches:
 class Handle:
     lock_timeout_ms: Final[int]
 
+    def _become_partition(self, topic: str, partition: int) -> None: ...
+
     def _open(
         self,
         path: bytes,

@@ -114,6 +114,8 @@ cdef class Cursor:
                 return chunk
             chunk.next_offset = chunk.c.next_offset
             chunk.mapping = hold(chunk.c.segment, None)
+            chunk.mapping.topic = self.log.topic
+            chunk.mapping.partition = self.log.partition
             if not chunk.c.codec:
                 return chunk
             self.unpack(&chunk.c, chunk.mapping, &chunk.payload_slice)
@@ -147,6 +149,8 @@ cdef class Cursor:
         if self.mapping is None or self.mapping.segment != self.chunk.segment or self.chunk.codec \
                 or self.mapping.payload is not None:
             self.mapping = hold(self.chunk.segment, None)
+            self.mapping.topic = self.log.topic
+            self.mapping.partition = self.log.partition
         if self.chunk.codec:
             self.unpack(&self.chunk, self.mapping, &payload)
             pl_reader_init_payload(&self.reader, &self.chunk, payload)

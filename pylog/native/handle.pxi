@@ -51,10 +51,16 @@ cdef class Handle:
     cdef int64_t decompressed_max
     cdef pl_cursor getter
     cdef bint is_getting
+    cdef object topic, partition    # of which it is a part; None: a log alone
     cdef object __weakref__
 
     def __cinit__(self, *arguments, **keywords):
         self.log = NULL
+
+    def _become_partition(self, str topic not None, int partition):
+        """Its records say from now on where they come from."""
+        self.topic = topic
+        self.partition = partition
 
     def _open(self, bytes path, bint writable, int64_t durability, int64_t segment_bytes,
               int64_t max_message_bytes, int64_t append_time, int64_t index_interval_bytes,

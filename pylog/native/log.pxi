@@ -97,6 +97,8 @@ cdef class Log(Appender):
                     offset=offset, start_offset=self.log.page.log_start, end_offset=offset)
             raise not_found(offset, None)
         mapping = hold(chunk.segment, None)
+        mapping.topic = self.topic
+        mapping.partition = self.partition
         if chunk.codec:
             decompressed(&chunk, mapping, self.decompressed_max, &payload)
             pl_reader_init_payload(&reader, &chunk, payload)

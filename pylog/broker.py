@@ -1,0 +1,275 @@
+"""A broker: a directory of topics, which any number of processes open at once.
+
+    DATA/metadata.db              what exists (metadata.py)
+    DATA/doorbells                where all who wait for any of its partitions sleep
+    DATA/<topic>-<partition>/     a Log each
+
+There is no server and nothing to start: who opens the directory is part of the broker.
+"""
+
+import contextlib
+import os
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal, Self
+
+from pylog import _native
+from pylog.errors import ClosedError, ConfigurationError, UnknownTopicOrPartitionError
+from pylog.log import Durability, Log, Start
+from pylog.metadata import Metadata
+from pylog.metadata_file import TopicEntry
+from pylog.partitioner import Partitioner, make_partitioner
+from pylog.topic import (
+    RecordMetadata,
+    TopicPartition,
+    check_name,
+    closest,
+    directory_name,
+    log_options,
+)
+
+DOORBELLS_BYTES = 4096
+CHUNK_RECORDS = 500
+NEW_PARTITIONS_SECONDS = 1.0    # how often a reader that follows looks for added ones
+
+
+class Broker:
+    """Creates or opens the broker in a directory. A context manager; safe for threads.
+
+    durability: of the topics that are created through this object, as `Log`'s. num_partitions: of
+    topics that are created by being appended to, if `auto_create_topics`. Cost of opening: a
+    directory and a small database; partitions are opened when they are first used.
+
+    >>> with Broker("data/shop") as broker:
+    ...     broker.append("orders", b"12 apples", key=b"alice").offset
+    ...     [record.value for record in broker.read("orders")]
+    0
+    [b'12 apples']
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        durability: Durability = "os",
+        auto_create_topics: bool = True,
+        num_partitions: int = 1,
+    ) -> None:
+        self.path = Path(os.path.abspath(path))
+        self.durability = durability
+        self.auto_create_topics = auto_create_topics
+        self.num_partitions = num_partitions
+        self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_doorbells(self.path / "doorbells")
+        self.metadata = Metadata(self.path)
+        self._entries: dict[str, TopicEntry] = {}
+        self._sequence = -1
+        self._logs: dict[tuple[str, int], Log] = {}
+        self._lock = threading.RLock()
+        self._partitioners: dict[str, Partitioner] = {}
+        self._is_closed = False
+
+    # ---- topics
+
+    def topics(self) -> dict[str, TopicEntry]:
+        """All topics by name, as they are now. Cost: a look whether anything has changed."""
+        self._check_open()
+        with self._lock:
+            sequence = self.metadata.sequence
+            if sequence != self._sequence:
+                self._entries, self._sequence = self.metadata.topics(), sequence
+            return dict(self._entries)
+
+    def topic(self, name: str) -> TopicEntry:
+        """One topic. UnknownTopicOrPartitionError when there is none of this name, unless topics
+        are created by being used."""
+        if entry := self.topics().get(name):
+            return entry
+        if not self.auto_create_topics:
+            raise UnknownTopicOrPartitionError(
+                f"there is no topic {name!r}{closest(name, self.topics())}; create it first",
+                topic=name)
+        return self.create_topic(name, self.num_partitions, exist_ok=True)
+
+    def create_topic(
+        self, name: str, num_partitions: int = 1, configs: dict[str, Any] | None = None,
+        exist_ok: bool = False,
+    ) -> TopicEntry:
+        """Makes a topic and its partitions; durable when it returns."""
+        check_name(name)
+        if exist_ok and (entry := self.topics().get(name)):
+            return entry
+        return self.metadata.create_topic(name, num_partitions, configs or {})
+
+    # ---- partitions
+
+    def log(self, topic: str, partition: int = 0) -> Log:
+        """The log of a partition, opened at its first use and shared by all users of the object."""
+        self._check_open()
+        log = self._logs.get((topic, partition))
+        return log if log is not None and not log.closed else self._open_log(topic, partition)
+
+    def _open_log(self, topic: str, partition: int) -> Log:
+        with self._lock:
+            log = self._logs.get((topic, partition))
+            if log is not None and not log.closed:    # another thread was faster
+                return log
+            entry = self.topic(topic)
+            if not 0 <= partition < entry.partitions:
+                raise UnknownTopicOrPartitionError(
+                    f"topic {topic!r} has the partitions 0 to {entry.partitions - 1}, and no "
+                    f"{partition}; add some first", topic=topic, partition=partition)
+            directory = self.path / directory_name(topic, partition)
+            directory.mkdir(mode=0o700, exist_ok=True)
+            link_doorbells(self.path / "doorbells", directory / "doorbells")
+            is_new = not (directory / "log.meta").exists()
+            log = Log(directory, durability=self.durability if is_new else None,
+                      **log_options(entry.configs))
+            log._become_partition(topic, partition)
+            self._logs[topic, partition] = log
+            return log
+
+    # ---- records
+
+    def append(
+        self, topic: str, value: Any, key: Any = None, headers: Any = None,
+        partition: int | None = None, timestamp: int | None = None,
+    ) -> RecordMetadata:
+        """Appends one record, visible to all processes on return.
+
+        The partition is what Kafka's clients would choose for the key (murmur2), or any.
+        """
+        if partition is None:
+            partition = self._partitioner(topic).partition(key)
+        log = self.log(topic, partition)
+        offset = log.append(value, key, headers, timestamp)
+        return RecordMetadata(topic, partition, TopicPartition(topic, partition), offset,
+                              -1 if timestamp is None else timestamp)
+
+    def _partitioner(self, topic: str) -> Partitioner:
+        count = self.topic(topic).partitions
+        with self._lock:
+            chosen = self._partitioners.get(topic)
+            if chosen is None:
+                chosen = self._partitioners[topic] = make_partitioner(None, count)
+            chosen.resize(count)
+            return chosen
+
+    def read(
+        self, topic: str, start: Start = "earliest", partition: int | None = None,
+        follow: bool = False,
+    ) -> Iterator[_native.Record]:
+        """Records of one or all partitions, each partition's in order; no group, nothing committed.
+
+        Ends at what was the end when it began, or with `follow` never. start: as `Log.read`'s, for
+        each partition.
+        """
+        reader = _Reading(self, topic, start, partition)
+        return reader.follow() if follow else reader.to_the_end()
+
+    # ---- lifetime
+
+    def _check_open(self) -> None:
+        if self._is_closed:
+            raise ClosedError("the broker is closed; open it again")
+
+    @property
+    def closed(self) -> bool:
+        return self._is_closed
+
+    def close(self) -> None:
+        """Closes all that this object opened; idempotent."""
+        with self._lock:
+            self._is_closed = True
+            with contextlib.ExitStack() as stack:
+                stack.callback(self.metadata.close)
+                for log in self._logs.values():
+                    stack.callback(log.close)
+            self._logs.clear()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> Literal[False]:
+        self.close()
+        return False
+
+    def __repr__(self) -> str:
+        return f"<Broker {str(self.path)!r}{', closed' if self._is_closed else ''}>"
+
+
+class _Reading:
+    """Cursors over the partitions of a topic, taken in turn."""
+
+    def __init__(self, broker: Broker, topic: str, start: Start, partition: int | None) -> None:
+        self.broker = broker
+        self.topic = topic
+        self.only = partition
+        self.logs: list[Log] = []
+        self.cursors: list[_native.Cursor] = []
+        self.join_new(start)
+
+    def join_new(self, start: Start) -> None:
+        """Takes in the partitions that it does not read yet."""
+        count = self.broker.topic(self.topic).partitions
+        wanted = range(count) if self.only is None else [self.only]
+        for number in wanted[len(self.logs):]:
+            log = self.broker.log(self.topic, number)
+            self.logs.append(log)
+            self.cursors.append(log.cursor(start))
+
+    def to_the_end(self) -> Iterator[_native.Record]:
+        """What was there at the beginning."""
+        ends = [log.readable_offset for log in self.logs]
+        for cursor, end in zip(self.cursors, ends, strict=True):
+            if cursor.offset > end:
+                cursor.fetch()    # raises OffsetOutOfRangeError
+        pending = list(zip(self.cursors, ends, strict=True))
+        while pending:
+            pending = [(cursor, end) for cursor, end in pending if cursor.offset < end]
+            for cursor, end in pending:
+                yield from cursor.fetch(max_records=min(CHUNK_RECORDS, end - cursor.offset))
+
+    def follow(self) -> Iterator[_native.Record]:
+        """What is there and what is to come."""
+        waiter = _native.Waiter(self.logs)
+        while True:
+            for cursor in self.cursors:
+                yield from cursor.fetch(max_records=CHUNK_RECORDS)
+            offsets = [cursor.offset for cursor in self.cursors]
+            if waiter.wait(offsets, NEW_PARTITIONS_SECONDS) < 0 and self.only is None:
+                known = len(self.logs)
+                self.join_new("earliest")
+                if len(self.logs) > known:
+                    waiter = _native.Waiter(self.logs)
+
+
+def make_doorbells(path: Path) -> None:
+    """Whole or not at all: two processes may make it at once, and one be killed."""
+    if path.exists():
+        if path.stat().st_size < DOORBELLS_BYTES:
+            raise ConfigurationError(f"{path} is no file of doorbells: remove it", option="path",
+                                     value=str(path))
+        return
+    unfinished = path.with_name(f"doorbells.{os.getpid()}.{threading.get_ident()}.tmp")
+    descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        os.write(descriptor, bytes(DOORBELLS_BYTES))
+        with contextlib.suppress(FileExistsError):
+            os.link(unfinished, path)
+    finally:
+        os.close(descriptor)
+        unfinished.unlink()
+
+
+def link_doorbells(shared: Path, own: Path) -> None:
+    """Before the log is opened: a partition rings where all the broker's waiters sleep.
+
+    A copy of the directory may have lost the link; a log that has its own doorbells is polled.
+    """
+    with contextlib.suppress(FileExistsError):
+        os.link(shared, own)

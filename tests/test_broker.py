@@ -1,0 +1,206 @@
+"""A broker: topics in a directory that many processes open."""
+
+import os
+import signal
+import threading
+import time
+
+import pytest
+from children import in_child
+
+import pylog
+from pylog.broker import Broker
+
+
+@pytest.fixture
+def broker(log_path):
+    with Broker(log_path) as broker:
+        yield broker
+
+
+def values(broker, topic, **options):
+    return [record.value for record in broker.read(topic, **options)]
+
+
+def test_records_come_back_from_a_topic_with_their_place(broker):
+    broker.create_topic("orders", 3)
+
+    sent = [broker.append("orders", b"%d" % n, key=b"key %d" % (n % 5)) for n in range(50)]
+
+    read = {(r.topic, r.partition, r.offset): r.value for r in broker.read("orders")}
+    assert read == {("orders", m.partition, m.offset): b"%d" % n for n, m in enumerate(sent)}
+    assert {m.topic_partition for m in sent} > {("orders", 0)}
+
+
+def test_records_of_a_key_stay_in_one_partition_and_in_order(broker):
+    broker.create_topic("orders", 4)
+    for n in range(100):
+        broker.append("orders", b"%d" % n, key=b"alice" if n % 2 else b"bob")
+
+    by_key = {}
+    for record in broker.read("orders"):
+        by_key.setdefault(record.key, []).append((record.partition, int(record.value)))
+
+    for places in by_key.values():
+        assert len({partition for partition, _ in places}) == 1
+        assert [n for _, n in places] == sorted(n for _, n in places)
+
+
+def test_topic_made_by_another_process_is_seen(broker):
+    def act():
+        with Broker(broker.path) as other:
+            other.create_topic("orders", 2)
+            other.append("orders", b"from the child", partition=1)
+        return True
+
+    assert in_child(act) is True
+    assert values(broker, "orders") == [b"from the child"]
+    assert broker.topic("orders").partitions == 2
+
+
+def test_follower_is_woken_by_appends_to_any_partition(broker):
+    broker.create_topic("orders", 8)
+    found = []
+
+    def follow():
+        for record in broker.read("orders", follow=True):
+            found.append((record.partition, record.value))
+            if len(found) == 8:
+                return
+
+    thread = threading.Thread(target=follow)
+    thread.start()
+    for partition in range(8):
+        with Broker(broker.path) as other:
+            other.append("orders", b"value", partition=partition)
+    thread.join(30)
+
+    assert sorted(found) == [(partition, b"value") for partition in range(8)]
+
+
+def test_follower_reads_partitions_that_are_added(broker):
+    broker.create_topic("orders", 1)
+    reading = broker.read("orders", follow=True)
+    broker.append("orders", b"first")
+    assert next(reading).value == b"first"
+
+    broker.metadata.add_partitions("orders", 2)
+    broker.append("orders", b"second", partition=1)
+
+    assert next(reading).partition == 1
+
+
+def test_all_partitions_share_the_doorbells(broker):
+    broker.create_topic("orders", 3)
+    for partition in range(3):
+        broker.log("orders", partition)
+
+    inodes = {os.stat(path).st_ino for path in broker.path.glob("**/doorbells")}
+    assert len(inodes) == 1
+
+
+def test_topic_is_made_when_it_is_first_appended_to(broker):
+    assert broker.append("events", b"value").offset == 0
+    assert broker.topics()["events"].partitions == 1
+
+
+def test_records_survive_the_kill_of_who_appended_them(broker):
+    pid = os.fork()
+    if pid == 0:
+        other = Broker(broker.path)
+        for n in range(1000):
+            other.append("orders", b"%d" % n)
+        os.kill(os.getpid(), signal.SIGKILL)
+    os.waitpid(pid, 0)
+
+    assert values(broker, "orders") == [b"%d" % n for n in range(1000)]
+
+
+def test_reading_ends_where_the_end_was_when_it_began(broker):
+    broker.append("orders", b"there")
+    reading = broker.read("orders")
+    broker.append("orders", b"later")
+
+    assert [record.value for record in reading] in ([b"there"], [b"there", b"later"])
+    assert values(broker, "orders") == [b"there", b"later"]
+
+
+def test_durability_of_a_topic_is_that_of_its_broker_and_stays(log_path):
+    with Broker(log_path, durability="fsync") as broker:
+        broker.append("orders", b"value")
+    with Broker(log_path) as broker:
+        assert broker.log("orders").stats()["options"]["durability"] == "fsync"
+
+
+def test_threads_open_a_partition_once(broker):
+    broker.create_topic("orders", 1)
+    found = []
+    threads = [threading.Thread(target=lambda: found.append(broker.log("orders")))
+               for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert len(set(map(id, found))) == 1
+
+
+def test_closed_broker_refuses_and_closes_its_logs(log_path):
+    broker = Broker(log_path)
+    broker.append("orders", b"value")
+    log = broker.log("orders")
+    broker.close()
+    broker.close()
+
+    assert broker.closed
+    assert log.closed
+    for call in (broker.topics, lambda: broker.append("orders", b"x"),
+                 lambda: broker.create_topic("a"), lambda: broker.log("orders")):
+        with pytest.raises(pylog.ClosedError):
+            call()
+
+
+@pytest.mark.parametrize(("call", "error"), [
+    (lambda b: b.log("orders", 2), KeyError),
+    (lambda b: b.log("orders", -1), KeyError),
+    (lambda b: b.append("orders", b"x", partition=7), KeyError),
+    (lambda b: b.append("orders", "text"), TypeError),
+    (lambda b: b.append("a/b", b"x"), pylog.PylogError),
+    (lambda b: b.create_topic("orders"), pylog.PylogError),
+    (lambda b: b.create_topic(".."), pylog.PylogError),
+    (lambda b: b.create_topic("x", 0), ValueError),
+    (lambda b: b.create_topic("x", configs={"retention.msec": "1"}), pylog.PylogError),
+    (lambda b: list(b.read("orders", start=99)), LookupError),
+    (lambda b: list(b.read("orders", partition=5)), KeyError),
+])
+def test_what_cannot_be_is_refused_and_leaves_all_as_it_was(broker, call, error):
+    broker.create_topic("orders", 2)
+
+    with pytest.raises(error):
+        call(broker)
+
+    assert list(broker.topics()) == ["orders"]
+    assert values(broker, "orders") == []
+
+
+def test_unknown_topic_is_told_with_the_closest_name(log_path):
+    with Broker(log_path, auto_create_topics=False) as broker:
+        broker.create_topic("orders")
+
+        with pytest.raises(KeyError, match="did you mean 'orders'"):
+            broker.append("oders", b"x")
+
+
+def test_idle_follower_sleeps(broker):
+    broker.create_topic("orders", 20)
+    thread = threading.Thread(
+        target=lambda: next(broker.read("orders", follow=True)), daemon=True)
+    thread.start()
+    time.sleep(0.3)
+    before = time.process_time()
+    time.sleep(1.0)
+
+    assert time.process_time() - before < 0.1
+    broker.append("orders", b"end")
+    thread.join(10)
+    assert not thread.is_alive()
