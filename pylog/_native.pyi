@@ -226,17 +226,6 @@ def partitions_of(
     keys: Iterable[_Buffer | None], count: SupportsIndex, hash_name: str = "murmur2",
     unkeyed: SupportsIndex = -1,
 ) -> NDArray[numpy.int32]: ...
-def split_by_partition(
-    partitions: ArrayLike,
-    count: SupportsIndex,
-    values: Iterable[_Buffer | None],
-    keys: Iterable[_Buffer | None] | None = None,
-    headers: Iterable[_Headers | None] | None = None,
-    timestamps: SupportsIndex | ArrayLike | None = None,
-) -> list[tuple[
-    int, list[bytes | None], list[bytes | None] | None, list[_Headers | None] | None,
-    int | NDArray[numpy.int64] | None,
-]]: ...
 def append_by_partition(
     logs: Iterable[Appender | None],
     partitions: ArrayLike,
@@ -265,10 +254,6 @@ FOLD_RECORDS: int
 
 def stamp_layout() -> dict[str, int]: ...
 def ledger_layout() -> dict[str, int]: ...
-def wait_any(
-    logs: Sequence[Appender], offsets: Sequence[int], timeout: float | None = None
-) -> int: ...
-
 @final
 class Waiter:
     def __new__(cls, logs: Iterable[Appender]) -> Self: ...

@@ -60,9 +60,8 @@ class Broker:
         self.durability = durability
         self.auto_create_topics = auto_create_topics
         self.num_partitions = num_partitions
-        self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.metadata = Metadata(self.path)    # makes the directory
         make_doorbells(self.path / "doorbells")
-        self.metadata = Metadata(self.path)
         self._entries: dict[str, TopicEntry] = {}
         self._sequence = -1
         self._logs: dict[tuple[str, int], Log] = {}

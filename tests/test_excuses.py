@@ -23,7 +23,7 @@ from pylog.stress.examination import Layout
 from pylog.stress.nemesis import Event
 from pylog.stress.passage import segments_of
 from pylog.stress.plan import Fault, Options, Plan
-from pylog.stress.sightings import Sighting, read_sightings
+from pylog.stress.sightings import Sighting, Sightings, Tally, read_sightings
 from pylog.stress.stage import Stage
 from pylog.stress.verdict import excuse_of
 from pylog.stress.writing import Writer
@@ -47,6 +47,18 @@ def test_error_is_explained_while_its_fault_may_stand_and_not_after(tmp_path, ne
     (tmp_path / "sightings").unlink()
 
     assert told_of(tmp_path, error, (nemesis,), Phase.QUIET) == ["unexpected-error"]
+
+
+@pytest.mark.parametrize("kept", [25, 40, 80])
+def test_sighting_cut_short_counts_for_its_name_and_hides_none(tmp_path, kept):
+    path = tmp_path / "sightings"
+    Sightings(path, "one").note("hole", "x" * 100)
+    path.write_bytes(path.read_bytes()[:kept])
+
+    Sightings(path, "other").note("duplicate", "it stands")
+
+    assert [sighting.anomaly for sighting in read_sightings(path)] == ["hole", "duplicate"]
+    assert Tally(path).look() == {"hole": 1, "duplicate": 1}
 
 
 def test_disk_that_was_full_is_so_until_the_janitor_comes(tmp_path):

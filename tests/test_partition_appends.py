@@ -3,6 +3,7 @@
 import random
 from collections import Counter
 
+import numpy
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -152,6 +153,45 @@ def test_bad_entry_for_one_log_is_found_before_any_log_has_a_record(logs, column
         _native.append_by_key(logs, "murmur2", 0, **columns)
     with pytest.raises(error):
         make_partitioner(lambda *_: 1, 3).append_many(logs, **columns)
+    assert [log.end_offset for log in logs] == [0, 0, 0]
+
+
+@pytest.mark.parametrize("partitions", [[0, 3], [0, -1], [2**31, 0], [0, 2**40], [2**32, 0],
+                                        numpy.array([0, 2**64 - 1], numpy.uint64)], ids=str)
+def test_record_for_a_partition_that_is_not_there_is_refused(logs, partitions):
+    with pytest.raises(pylog.ConfigurationError, match="0 to 2; nothing was appended"):
+        _native.append_by_partition(logs, partitions, [b"a", b"b"])
+    assert [log.end_offset for log in logs] == [0, 0, 0]
+
+
+@pytest.mark.parametrize("partitions", [["0", "1"], [0.0, 1.0], [[0, 1]], [None, 0], 0,
+                                        [True, False], [2**70, 0], "01", None], ids=str)
+def test_partitions_that_are_no_ints_are_refused(logs, partitions):
+    with pytest.raises(TypeError, match="one row of ints"):
+        _native.append_by_partition(logs, partitions, [b"a", b"b"])
+
+
+@pytest.mark.parametrize("name", ["partitions", "keys", "headers", "timestamps"])
+@pytest.mark.parametrize("size", [0, 1, 3])
+def test_lists_of_unlike_length_are_refused(logs, name, size):
+    columns = {"partitions": [0, 1], "values": [b"a", b"b"]}
+    columns[name] = {"partitions": [0, 1, 1], "timestamps": [1, 2, 3]}.get(name, [None] * 3)[:size]
+
+    with pytest.raises(pylog.ConfigurationError, match="give one each"):
+        _native.append_by_partition(logs, **columns)
+    assert [log.end_offset for log in logs] == [0, 0, 0]
+
+
+@pytest.mark.parametrize("places", [[0, 1, 0], [1, 1, 1]], ids=["spread", "one partition"])
+@pytest.mark.parametrize("columns", [
+    {"values": [b"a", 1, b"c"]}, {"values": None}, {"keys": "abc"},
+    {"headers": [None, None, 5]}, {"headers": [None, None, [("h", "text")]]},
+    {"headers": [None, None, [(b"h", b"x")]]}, {"headers": [None, None, [("h",)]]},
+    {"timestamps": 1.5},
+], ids=str)
+def test_entry_of_a_wrong_type_leaves_all_logs_empty(logs, places, columns):
+    with pytest.raises(TypeError):
+        _native.append_by_partition(logs, places, **{"values": [b"a", b"b", b"c"], **columns})
     assert [log.end_offset for log in logs] == [0, 0, 0]
 
 

@@ -2,7 +2,6 @@
 policy or a callable that makes no sense is told so before anything is appended."""
 
 import random
-import sys
 import threading
 import zlib
 from collections import Counter
@@ -158,7 +157,6 @@ def test_no_key_has_no_hash(function):
 def test_impossible_count_of_partitions_is_refused(count):
     for call in (lambda: _native.partition_of(b"k", count),
                  lambda: _native.partitions_of([b"k"], count),
-                 lambda: _native.split_by_partition([0], count, [b"v"]),
                  *[lambda policy=policy: make_partitioner(policy, count) for policy in POLICIES]):
         with pytest.raises(pylog.ConfigurationError, match="from 1 on") as caught:
             call()
@@ -169,7 +167,6 @@ def test_impossible_count_of_partitions_is_refused(count):
 def test_count_that_is_no_int_is_refused(count):
     for call in (lambda: _native.partition_of(b"k", count),
                  lambda: _native.partitions_of([b"k"], count),
-                 lambda: _native.split_by_partition([0], count, [b"v"]),
                  *[lambda policy=policy: make_partitioner(policy, count) for policy in POLICIES]):
         with pytest.raises(TypeError, match="must be an int"):
             call()
@@ -192,142 +189,6 @@ def test_place_for_unkeyed_records_must_exist(unkeyed):
 def test_what_is_no_list_of_keys_is_refused(keys):
     with pytest.raises(TypeError, match="expected a list with a key each"):
         _native.partitions_of(keys, 3)
-
-
-# ---- taking lists apart ----------------------------------------------------------------------
-
-
-RECORDS = st.lists(st.tuples(st.integers(0, 6), KEYS, KEYS, st.integers(0, 10**12)), max_size=60)
-
-
-@given(RECORDS, st.booleans(), st.booleans(), st.booleans())
-def test_lists_are_taken_apart_in_order(records, has_keys, has_headers, has_times):
-    places = [record[0] for record in records]
-    values = [record[1] for record in records]
-    keys = [record[2] for record in records] if has_keys else None
-    headers = [[("i", b"%d" % i)] for i in range(len(records))] if has_headers else None
-    times = [record[3] for record in records] if has_times else None
-
-    parts = _native.split_by_partition(places, 7, values, keys, headers, times)
-
-    def of(partition, column):
-        return column and [one for place, one in zip(places, column, strict=True)
-                           if place == partition]
-
-    assert [part[0] for part in parts] == sorted(set(places))
-    for partition, *columns in parts:
-        assert [None if column is None else list(column) for column in columns] == [
-            of(partition, column) for column in (values, keys, headers, times)]
-
-
-def test_parts_are_what_append_many_takes(tmp_path):
-    values = [b"%d" % i for i in range(3000)]
-    keys = [b"key-%d" % (i % 97) for i in range(3000)]
-    headers = [[("i", value)] if i % 3 else None for i, value in enumerate(values)]
-    places = _native.partitions_of(keys, 3)
-    logs = [pylog.Log(tmp_path / f"t-{i}") for i in range(3)]
-
-    for partition, *columns in _native.split_by_partition(
-            places, 3, values, keys, headers, range(3000)):
-        logs[partition].append_many(*columns)
-
-    for partition, log in enumerate(logs):
-        mine = [i for i in range(3000) if java_partition(keys[i], 3) == partition]
-        assert [(record.value, record.key, record.timestamp, record.headers)
-                for record in log.read()] == [
-            (values[i], keys[i], i, tuple(headers[i] or ())) for i in mine]
-        log.close()
-
-
-def test_lists_for_one_partition_are_the_ones_passed():
-    values, keys, headers = [b"a", b"b"], [b"k", None], [None, {"h": b"x"}]
-
-    ((partition, *columns),) = _native.split_by_partition([1, 1], 3, values, keys, headers)
-
-    assert partition == 1
-    assert columns[0] is values
-    assert columns[1] is keys
-    assert columns[2:] == [headers, None]
-
-
-def test_one_timestamp_goes_to_all_parts():
-    parts = _native.split_by_partition([0, 1], 2, [b"a", b"b"], timestamps=77)
-
-    assert [part[4] for part in parts] == [77, 77]
-
-
-def test_objects_are_referred_to_and_let_go_once():
-    values = [b"value %d" % i for i in range(100)]
-    before = [sys.getrefcount(value) for value in values]
-
-    parts = _native.split_by_partition([i % 3 for i in range(100)], 3, values)
-    between = [sys.getrefcount(value) for value in values]
-    del parts
-
-    assert between == [count + 1 for count in before]
-    assert [sys.getrefcount(value) for value in values] == before
-
-
-def test_entries_that_are_bytes_like_come_out_as_bytes():
-    parts = _native.split_by_partition([1, 0, 1], 2, [b"a", bytearray(b"b"), memoryview(b"c")])
-
-    assert [part[1] for part in parts] == [[b"b"], [b"a", b"c"]]
-
-
-def test_headers_that_can_be_read_once_are_still_there():
-    ((_, _, _, first, _), (_, _, _, second, _)) = _native.split_by_partition(
-        [0, 1], 2, [b"a", b"b"], None, iter([iter([("h", b"1")]), {"h": b"2"}]))
-
-    assert (first, second) == ([[("h", b"1")]], [{"h": b"2"}])
-
-
-@pytest.mark.parametrize("partitions", [[0, 3], [0, -1], [2**31, 0], [0, 2**40], [2**32, 0],
-                                        numpy.array([0, 2**64 - 1], numpy.uint64)], ids=str)
-def test_record_for_a_partition_that_is_not_there_is_refused(partitions):
-    with pytest.raises(pylog.ConfigurationError, match="0 to 2; nothing was appended"):
-        _native.split_by_partition(partitions, 3, [b"a", b"b"])
-
-
-@pytest.mark.parametrize("partitions", [["0", "1"], [0.0, 1.0], [[0, 1]], [None, 0], 0,
-                                        [True, False], [2**70, 0], "01", None], ids=str)
-def test_partitions_that_are_no_ints_are_refused(partitions):
-    with pytest.raises(TypeError, match="one row of ints"):
-        _native.split_by_partition(partitions, 3, [b"a", b"b"])
-
-
-@pytest.mark.parametrize("name", ["partitions", "keys", "headers", "timestamps"])
-@pytest.mark.parametrize("size", [0, 1, 3])
-def test_lists_of_unlike_length_are_refused(name, size):
-    columns = {"partitions": [0, 1], "values": [b"a", b"b"]}
-    columns[name] = {"partitions": [0, 1, 1], "timestamps": [1, 2, 3]}.get(name, [None] * 3)[:size]
-
-    with pytest.raises(pylog.ConfigurationError, match="give one each") as caught:
-        _native.split_by_partition(count=2, **columns)
-    assert caught.value.option == name
-
-
-@pytest.mark.parametrize("places", [[0, 1, 0], [1, 1, 1]], ids=["spread", "one partition"])
-@pytest.mark.parametrize(("columns", "error"), [
-    ({"values": [b"a", b"b", "c"]}, TypeError),
-    ({"values": [b"a", 1, b"c"]}, TypeError),
-    ({"values": b"abc"}, TypeError),
-    ({"values": None}, TypeError),
-    ({"keys": [b"a", b"b", "c"]}, TypeError),
-    ({"keys": [b"a", Wrong(), None]}, TypeError),
-    ({"keys": "abc"}, TypeError),
-    ({"headers": {"h": b"for all"}}, TypeError),
-    ({"headers": [None, None, 5]}, TypeError),
-    ({"headers": [None, None, [("h", "text")]]}, TypeError),
-    ({"headers": [None, None, [(b"h", b"x")]]}, TypeError),
-    ({"headers": [None, None, [("h",)]]}, TypeError),
-    ({"timestamps": [1, 2, -3]}, pylog.InvalidTimestampError),
-    ({"timestamps": [1, 2, "3"]}, TypeError),
-    ({"timestamps": -1}, pylog.InvalidTimestampError),
-    ({"timestamps": 1.5}, TypeError),
-])
-def test_bad_entry_is_found_before_any_part_is_out(places, columns, error):
-    with pytest.raises(error):
-        _native.split_by_partition(places, 2, **{"values": [b"a", b"b", b"c"], **columns})
 
 
 # ---- policies --------------------------------------------------------------------------------

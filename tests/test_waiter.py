@@ -43,7 +43,7 @@ def test_append_in_another_process_to_any_of_them_wakes(log_path, number):
     logs = linked_logs(log_path)
     pid = append_later(log_path, number)
 
-    found = _native.wait_any(logs, [0] * COUNT, timeout=30)
+    found = _native.Waiter(logs).wait([0] * COUNT, timeout=30)
 
     assert found == number
     os.waitpid(pid, 0)
@@ -54,15 +54,15 @@ def test_what_is_there_already_is_found_without_a_sleep(log_path):
     logs = linked_logs(log_path, 3)
     logs[1].append(b"value")
 
-    assert _native.wait_any(logs, [0, 0, 0]) == 1
-    assert _native.wait_any(logs, [0, 1, 0], timeout=0) == -1
+    assert _native.Waiter(logs).wait([0, 0, 0]) == 1
+    assert _native.Waiter(logs).wait([0, 1, 0], timeout=0) == -1
 
 
 def test_timeout_ends_the_wait(log_path):
     logs = linked_logs(log_path, 3)
     start = time.monotonic()
 
-    assert _native.wait_any(logs, [0, 0, 0], timeout=0.15) == -1
+    assert _native.Waiter(logs).wait([0, 0, 0], timeout=0.15) == -1
     assert 0.1 < time.monotonic() - start < 5
 
 
@@ -72,7 +72,7 @@ def test_logs_without_common_doorbells_are_waited_for_as_well(log_path):
     thread = threading.Timer(0.05, logs[2].append, [b"value"])
     thread.start()
 
-    assert _native.wait_any(logs, [0, 0, 0], timeout=30) == 2
+    assert _native.Waiter(logs).wait([0, 0, 0], timeout=30) == 2
     thread.join()
 
 
@@ -84,7 +84,7 @@ def test_one_log_that_recovers_leaves_the_doorbells_of_the_others(log_path):
     logs[0] = pylog.Log(log_path / "0")
     pid = append_later(log_path, 0)
 
-    assert _native.wait_any(logs, [0, 0, 0], timeout=30) == 0
+    assert _native.Waiter(logs).wait([0, 0, 0], timeout=30) == 0
     os.waitpid(pid, 0)
     assert len({os.stat(log_path / name / "doorbells").st_ino for name in "012"}) == 1
 
@@ -110,7 +110,7 @@ def test_close_in_another_thread_ends_the_wait(log_path):
     thread.start()
 
     with pytest.raises(pylog.ClosedError):
-        _native.wait_any(logs, [0, 0, 0], timeout=30)
+        _native.Waiter(logs).wait([0, 0, 0], timeout=30)
     thread.join()
 
 
@@ -124,7 +124,7 @@ def test_signal_handlers_run_in_the_wait(log_path):
     signal.setitimer(signal.ITIMER_REAL, 0.05)
     try:
         with pytest.raises(InterruptedError):
-            _native.wait_any(logs, [0, 0], timeout=30)
+            _native.Waiter(logs).wait([0, 0], timeout=30)
     finally:
         signal.signal(signal.SIGALRM, before)
 
@@ -140,7 +140,7 @@ def test_what_cannot_be_waited_for_is_refused(log_path, offsets, timeout, error)
     logs = linked_logs(log_path, 2)
 
     with pytest.raises(error):
-        _native.wait_any(logs, offsets, timeout)
+        _native.Waiter(logs).wait(offsets, timeout)
 
 
 def test_closed_log_is_refused(log_path):
@@ -148,8 +148,8 @@ def test_closed_log_is_refused(log_path):
     logs[0].close()
 
     with pytest.raises(pylog.ClosedError):
-        _native.wait_any(logs, [0, 0])
+        _native.Waiter(logs).wait([0, 0])
 
 
 def test_nothing_to_wait_for_waits_for_the_timeout():
-    assert _native.wait_any([], [], timeout=0.01) == -1
+    assert _native.Waiter([]).wait([], timeout=0.01) == -1

@@ -148,11 +148,6 @@ cdef int check_durability(object durability, int64_t stored) except -1:
 
 
 cdef list encode_all_headers(object headers):
-    return [encode_headers(one) for one in list_of_headers(headers)]
-
-
-cdef list list_of_headers(object headers):
-    """One entry for each record, not looked at."""
     if hasattr(headers, "items") or isinstance(headers, (str, bytes)):
         raise TypeError(
             "headers must be a list with a mapping, pairs or None for each value, not one "
@@ -162,7 +157,7 @@ cdef list list_of_headers(object headers):
     except TypeError:
         raise TypeError("headers must be a list with a mapping, pairs or None for each value, not "
                         f"{type(headers).__name__}") from None
-    return list(entries)
+    return [encode_headers(one) for one in entries]
 
 
 cdef bytes encode_headers(object headers):

@@ -104,68 +104,6 @@ cdef object hash_column(list column, int32_t count, pl_key_hash hash, int32_t un
     return found
 
 
-def split_by_partition(partitions, count, values, keys=None, headers=None, timestamps=None):
-    """Parallel lists, taken apart: (partition, values, keys, headers, timestamps) of each partition
-    that gets a record, by number, its records in the order of the lists.
-
-    partitions: the partition of each record, ints below `count`. The rest as Log.append_many takes
-    it, and what comes out is for append_many: timestamps as int64 arrays, an int for all, or None.
-    Where all records go to one partition, it gets the lists that were passed.
-
-    All is checked before anything is returned, so that no log has records of a list with a bad
-    entry. Raises TypeError, ConfigurationError, InvalidTimestampError. Cost: one reference more for
-    each object; no Python call a record but for headers, and for what is not bytes.
-    """
-    cdef int32_t many = take_partition_count(count)
-    cdef list v = take_list(values, "a value")
-    cdef int64_t n = len(v), for_all = -1
-    cdef list k = None if keys is None else take_list(keys, "a key")
-    cdef list h = None if headers is None else pairs_of_headers(headers)
-    stamps = None
-    if timestamps is not None:
-        stamps = take_timestamps(timestamps, n, &for_all)
-    cdef _Split split = split_of(partitions, many)
-    same_length_of(split.n, n, "partitions")
-    if k is not None:
-        same_length(k, n, "keys")
-    if h is not None:
-        same_length(h, n, "headers")
-    every = stamps if stamps is not None else None if for_all < 0 else for_all
-    if n and split.counts[split.at[0]] == n:
-        check_column(v, "a value")
-        if k is not None:
-            check_column(k, "a key")
-        return [(split.at[0], v, k, h, every)]
-    of_values = split.take_apart(v, "a value")
-    of_keys = None if k is None else split.take_apart(k, "a key")
-    of_headers = None if h is None else split.take_apart(h, None)
-    of_times = None if stamps is None or n == 0 else split.take_apart_times(stamps)
-    return [
-        (partition, of_values[partition], of_keys and of_keys[partition],
-         of_headers and of_headers[partition], every if of_times is None else of_times[partition])
-        for partition in range(many) if split.counts[partition]
-    ]
-
-
-cdef list pairs_of_headers(object headers):
-    """Each entry checked; one that can be gone through only once is made a list of pairs."""
-    cdef list out = [list(one) if hasattr(one, "__next__") else one
-                     for one in list_of_headers(headers)]
-    for one in out:
-        encode_headers(one)
-    return out
-
-
-cdef int check_column(list column, str what) except -1:
-    """TypeError for an entry that no log takes."""
-    cdef Py_ssize_t i
-    cdef pl_slice one
-    for i in range(len(column)):
-        if i < len(column) and not take_bytes(column[i], &one):
-            to_bytes(column[i], what)
-    return 0
-
-
 def append_by_partition(logs, partitions, values, keys=None, headers=None, timestamps=None,
                         list done=None):
     """Appends each record to the log of its partition: logs[partitions[i]], in the lists' order.

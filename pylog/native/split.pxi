@@ -1,9 +1,5 @@
 """Split: which records of parallel lists go to which partition, each in order."""
 
-cdef extern from "Python.h":
-    ctypedef struct PyListObject:
-        PyObject **ob_item
-
 
 @cython.final
 cdef class _Split:
@@ -19,7 +15,6 @@ cdef class _Split:
     cdef int32_t *order
     cdef int64_t *counts
     cdef int64_t *ends
-    cdef PyObject ***slots
 
     def __cinit__(self, Py_ssize_t n, int32_t count):
         if n > 0x7fffffff:
@@ -31,8 +26,7 @@ cdef class _Split:
         self.at = <int32_t *>malloc((n + 1) * sizeof(int32_t))
         self.counts = <int64_t *>calloc(count, sizeof(int64_t))
         self.ends = <int64_t *>malloc(count * sizeof(int64_t))
-        self.slots = <PyObject ***>malloc(count * sizeof(PyObject **))
-        if self.at == NULL or self.counts == NULL or self.ends == NULL or self.slots == NULL:
+        if self.at == NULL or self.counts == NULL or self.ends == NULL:
             raise MemoryError()
 
     def __dealloc__(self):
@@ -40,42 +34,6 @@ cdef class _Split:
         free(self.counts)
         free(self.ends)
         free(self.order)
-        free(self.slots)
-
-    cdef int64_t count_of(self, int32_t partition) noexcept:
-        return self.counts[partition]
-
-    cdef list take_apart(self, list column, str what):
-        """The list of each partition, None for one without; `what`: entries must be bytes."""
-        cdef list parts = self.fill(column, what is not None)
-        if parts is None:
-            parts = self.fill([to_bytes(item, what) for item in column], True)
-        return parts
-
-    cdef list fill(self, list column, bint must_be_bytes):
-        """As `take_apart`; None: an entry is neither bytes nor None."""
-        cdef int32_t p
-        cdef Py_ssize_t i, n = self.n
-        cdef PyObject *item
-        cdef pl_slice one
-        cdef list parts = [None] * self.count
-        for p in range(self.count):
-            if self.counts[p]:
-                parts[p] = PyList_New(self.counts[p])
-                self.slots[p] = (<PyListObject *>parts[p]).ob_item
-        if len(column) != n:    # from here on no other thread runs
-            raise list_changed(0)
-        for i in range(n):
-            if i + AHEAD < n:
-                prefetch(PyList_GET_ITEM(column, i + AHEAD))
-            item = PyList_GET_ITEM(column, i)
-            if must_be_bytes and not take_bytes(<object>item, &one):
-                return None
-            Py_INCREF(<object>item)
-            p = self.at[i]
-            self.slots[p][0] = item
-            self.slots[p] += 1
-        return parts
 
     cdef list one_part(self, list column, int32_t partition):
         """The list of one partition, of entries that were looked at before; after `sort`."""
@@ -84,13 +42,6 @@ cdef class _Split:
         if len(column) < self.n:
             raise list_changed(0)
         return [column[chosen[i]] for i in range(self.counts[partition])]
-
-    cdef list take_apart_times(self, stamps):
-        """The timestamps of each partition: slices of one array."""
-        self.sort()
-        cdef Py_ssize_t n = self.n
-        ordered = stamps[numpy.asarray(<int32_t[:n]>self.order)]
-        return [ordered[self.ends[p] - self.counts[p]:self.ends[p]] for p in range(self.count)]
 
     cdef int sort(self) except -1:
         """Counting sort: one pass."""

@@ -1,20 +1,13 @@
 """Waiting for any of many logs at once."""
 
 
-def wait_any(logs, offsets, timeout=None):
-    """Waits until one of `logs` can be read past its offset: its index, or -1 after `timeout` s.
-
-    Parallel lists. Woken by the append itself where the logs share one file of doorbells, as the
-    partitions of a broker do; else they are looked at every 20 ms. Ctrl-C works. Cost: a look at
-    each log (2 ns), and one sleep for all.
-    """
-    cdef Waiter waiter = Waiter(logs)
-    return waiter.wait(offsets, timeout)
-
-
 @cython.final
 cdef class Waiter:
-    """A list of logs that are waited for together, again and again."""
+    """Logs that are waited for together, again and again.
+
+    Woken by the append itself where they share one file of doorbells, as the partitions of a broker
+    do; else they are looked at every 20 ms. Cost: a look at each log (2 ns), one sleep for all.
+    """
 
     cdef list handles
     cdef pl_log **logs
@@ -41,7 +34,10 @@ cdef class Waiter:
         free(self.offsets)
 
     def wait(self, offsets, timeout=None):
-        """As `wait_any`; one offset for each log."""
+        """Waits until a log can be read past its offset: its index, or -1 after `timeout` s.
+
+        offsets: one for each log. Ctrl-C works.
+        """
         cdef Handle handle
         cdef int64_t deadline = take_deadline(timeout), left, slices = 0
         cdef int count = len(self.handles), i = 0, found = -1, slice_ms

@@ -33,7 +33,6 @@ class Event:
     offset: int | None = None
     end_offset: int | None = None
     until: float | None = None
-    told_by: str = ""
 
 
 class Target(Protocol):

@@ -6,6 +6,7 @@ after it and never in it, and processes need no lock.
 
 import json
 import os
+import re
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -63,7 +64,8 @@ class Sightings:
         if self.described[anomaly] > KEPT:
             what = ""
         line = json.dumps(Sighting(anomaly, what, count=count, by=self.by, **known).to_dict())
-        os.write(self.descriptor, line.encode() + b"\n")
+        # A line that is cut short must not swallow this one; empty lines are nothing.
+        os.write(self.descriptor, b"\n" + line.encode() + b"\n")
 
     def __del__(self) -> None:
         os.close(self.descriptor)
@@ -72,7 +74,7 @@ class Sightings:
 def read_sightings(path: Path) -> list[Sighting]:
     """All that was noted so far; none where there is no file."""
     try:
-        lines = path.read_bytes().splitlines()
+        lines = filter(None, path.read_bytes().splitlines())
     except FileNotFoundError:
         return []
     return [parsed(line) for line in lines]
@@ -93,16 +95,18 @@ class Tally:
             new = file.read()
             whole = new[:new.rfind(b"\n") + 1]
             self.position += len(whole)
-            self.counts.update(counted(map(parsed, whole.splitlines())))
+            self.counts.update(counted(map(parsed, filter(None, whole.splitlines()))))
         return self.counts
 
 
 def parsed(line: bytes) -> Sighting:
-    """A line; one that a full disk or RLIMIT_FSIZE cut short still counts."""
+    """A line; one that a full disk or RLIMIT_FSIZE cut short counts for what it still names."""
     try:
         return Sighting(**json.loads(line))
     except (ValueError, TypeError):
-        return Sighting("refused-call", f"a sighting could not be written whole: {line!r}", at=0.0)
+        name = re.match(rb'\{"anomaly": "([a-z-]+)"', line)
+        anomaly = name[1].decode() if name and name[1].decode() in ANOMALIES else "refused-call"
+        return Sighting(anomaly, f"a sighting could not be written whole: {line!r}", at=0.0)
 
 
 def counted(sightings: Iterable[Sighting]) -> Counter[str]:

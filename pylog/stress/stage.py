@@ -10,6 +10,7 @@ and kills, reads ledgers and the board, and never touches the log.
 """
 
 import heapq
+import json
 import os
 import shutil
 import signal
@@ -223,10 +224,9 @@ class Stage:
             heapq.heappush(self.undos, entry)
 
     def is_in_the_way(self, fault: Fault) -> bool:
-        """One damage at a time, and none with a full disk, which could not be undone."""
-        standing = {event.nemesis for _, _, event, _ in self.undos}
-        return ((fault.nemesis in DAMAGE and bool(standing & {*DAMAGE, "disk-full"}))
-                or (fault.nemesis == "disk-full" and bool(standing & {*DAMAGE})))
+        """One damage at a time: two in one file could not be undone."""
+        return fault.nemesis in DAMAGE and any(
+            event.nemesis in DAMAGE for _, _, event, _ in self.undos)
 
     def end(self, event: Event, undo: Callable[[], None]) -> bool:
         """Ends a fault, but one that is being inspected: later."""
@@ -365,10 +365,20 @@ def points_of(driver: Path | None) -> dict[str, int]:
     return dict.fromkeys(said.stdout.split(), 0)
 
 
+def is_of_a_run(layout: Layout) -> bool:
+    """Whether an earlier run's report is there: what it lies beside may go."""
+    try:
+        report = json.loads(layout.report.read_text(encoding="utf-8"))
+        Plan.from_dict(report["plan"])
+    except (OSError, ValueError, KeyError, TypeError, ConfigurationError):
+        return False
+    return True
+
+
 def prepare(layout: Layout) -> None:
     """An empty directory with what a run needs; one that holds something else is refused."""
     directory = layout.directory
-    if directory.exists() and any(directory.iterdir()) and not layout.report.exists():
+    if directory.exists() and any(directory.iterdir()) and not is_of_a_run(layout):
         raise ConfigurationError(
             f"{directory} is not empty, and not of an earlier run; name a new directory")
     for path in (layout.log, layout.ledgers):
