@@ -66,12 +66,18 @@ def test_disk_that_was_full_is_so_until_the_janitor_comes(tmp_path):
 
 
 @pytest.mark.parametrize(("nemeses", "error"), [
-    ((), ResourceLimitError), (("kill",), DiskFullError), (("kill", "fork"), PylogTimeoutError),
+    ((), ResourceLimitError), (("kill", "fork"), PylogTimeoutError),
     (("pause",), CorruptRecordError), (("flip",), ConfigurationError), (("pause",), ValueError),
     (("kill-at",), IllegalStateError),
 ])
 def test_error_that_no_fault_of_the_run_explains_is_told(tmp_path, nemeses, error):
     assert told_of(tmp_path, error, nemeses, Phase.FAULTS) == ["unexpected-error"]
+
+
+@pytest.mark.parametrize("nemeses", [(), ("kill",), ("limits", "pause")])
+@pytest.mark.parametrize("began", [Phase.FAULTS, Phase.QUIET])
+def test_disk_that_is_full_by_no_fault_of_the_run_is_called_that(tmp_path, nemeses, began):
+    assert told_of(tmp_path, DiskFullError, nemeses, began) == ["full-disk"]
 
 
 @pytest.mark.parametrize("error", [WrongEndOffsetError, MessageSizeTooLargeError])

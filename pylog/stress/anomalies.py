@@ -1,6 +1,7 @@
 """The catalogue: every way in which a log can be wrong, by name, and when it may be.
 
-An anomaly that the run's own fault explains is counted and reported, and does not fail the run.
+An anomaly that the run's own fault explains is counted and reported, and does not fail the run;
+what the environment did makes the run inconclusive.
 Rows of groups and transactions join with these; the order is that of reports, worst first.
 
 Sources: Jepsen's Kafka workload and Redpanda's kgo-verifier, whose catalogues these rows follow.
@@ -14,6 +15,7 @@ class Severity(Enum):
     """What an anomaly means in a run with a given setting."""
 
     NEVER = "never allowed"
+    INCONCLUSIVE = "not of the log: it cannot be told"
     COUNTED = "allowed by this setting, counted"
     DOCUMENTED = "allowed, documented"
 
@@ -22,21 +24,25 @@ class Severity(Enum):
 class Anomaly:
     """One row: its name, what it is, who sees it, and what makes it legal.
 
-    `excused_by`: kinds of events (see plan.py, and "cut" for a recovery that lost a tail) after
-    which it may be seen at the offsets, or in the process, that the event names.
+    `excused_by`: kinds of events (see plan.py, and "full-disk" for a disk that no fault of the run
+    had filled) after which it may be seen at the offsets, or in the process, that the event names.
+    `otherwise`: what it means where nothing excuses it.
     """
 
     name: str
     meaning: str
     seen_by: str = "checker"
     excused_by: tuple[str, ...] = ()
-    is_documented: bool = False
+    otherwise: Severity = Severity.NEVER
+
+    @property
+    def is_documented(self) -> bool:
+        """Whether every good log may show it."""
+        return self.otherwise is Severity.DOCUMENTED
 
     def severity(self, excuse: str | None = None) -> Severity:
         """What one sighting of it means; `excuse`: the kind of event that explains it, if any."""
-        if self.is_documented:
-            return Severity.DOCUMENTED
-        return Severity.COUNTED if excuse in self.excused_by else Severity.NEVER
+        return Severity.COUNTED if excuse in self.excused_by else self.otherwise
 
 
 DAMAGE = ("flip", "truncate")
@@ -82,17 +88,23 @@ ROWS = (
     Anomaly("unseen", "acknowledged, and not read by anyone when the run ended", "stage"),
     Anomaly("late-wake-up", "a waiter slept past the record it waited for", "reader"),
     Anomaly("unwritable-log", "after the faults: appends fail, and the log does not say why",
-            "stage"),
+            "stage", excused_by=("full-disk",)),
     Anomaly("broken-worker", "a process ended by an error or a signal that nobody sent", "stage",
-            excused_by=("truncate", "limits")),
-    Anomaly("unexpected-error", "a call raised what no fault of the run explains", "writer"),
+            excused_by=("truncate", "limits", "full-disk")),
+    Anomaly("unexpected-error", "a call raised what no fault of the run explains", "writer",
+            excused_by=("full-disk",)),
     Anomaly("fork-accepted", "a log opened before a fork was of use after it", "writer"),
+    Anomaly("full-disk",
+            "the disk is full, or no file may grow, by no fault of the run; free some space",
+            "writer", excused_by=("disk-full",), otherwise=Severity.INCONCLUSIVE),
+    Anomaly("lost-sighting", "what a process saw go wrong could not be written down", "stage",
+            otherwise=Severity.INCONCLUSIVE),
     Anomaly("indeterminate-write", "its call raised or its writer was killed: there or not",
-            "ledger", is_documented=True),
+            "ledger", otherwise=Severity.DOCUMENTED),
     Anomaly("refused-call", "a call raised, and a fault of the run explains it", "writer",
-            is_documented=True),
+            otherwise=Severity.DOCUMENTED),
     Anomaly("cut", "offsets were skipped at a new epoch, as after every recovery with a loss",
-            is_documented=True),
+            otherwise=Severity.DOCUMENTED),
 )
 
 ANOMALIES = {row.name: row for row in ROWS}

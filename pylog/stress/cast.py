@@ -122,7 +122,7 @@ def perform(work: Callable[[], None], notes: Sightings) -> None:
         status = 0
     except BaseException as error:
         where = traceback.extract_tb(error.__traceback__)[-1]
-        notes.note("broken-worker", f"{type(error).__name__}: {error} "
-                   f"({os.path.basename(where.filename)}:{where.lineno})")
+        notes.note_end(error, f"{type(error).__name__}: {error} "
+                       f"({os.path.basename(where.filename)}:{where.lineno})")
     finally:
         os._exit(status)

@@ -127,10 +127,16 @@ def play(plan: Plan, directory: Path, driver: Path | None, as_json: bool) -> dic
         examination = stage.run()
     report = judge(stage, examination)
     report["repeat"] = f"pylog stress NEW_DIR --replay {stage.layout.report}"
-    stage.layout.report.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     if not as_json:
         click.echo(text_of(report))
-        click.echo(f"  the whole report: {stage.layout.report}")
+    told = json.dumps(report, indent=1) + "\n"
+    try:
+        stage.layout.report.write_text(told, encoding="utf-8")
+    except OSError as error:    # a full disk: what was found is not lost with it
+        click.echo(f"warning: {stage.layout.report} could not be written: {error}", err=True)
+    else:
+        if not as_json:
+            click.echo(f"  the whole report: {stage.layout.report}")
     if stage.was_interrupted:
         raise click.exceptions.Exit(Exit.INTERRUPTED)
     return report

@@ -29,6 +29,8 @@ NOT_PLANTED = {
     "broken-worker": "live: a process ends",
     "refused-call": "live: a call raises what a fault explains; documented",
     "unexpected-error": "live: a call raises",
+    "full-disk": "live, and of the disk",
+    "lost-sighting": "live, and of the disk",
     "fork-accepted": "live: a process forks",
     "indeterminate-write": "no anomaly by itself: counted from the ledgers, in every good log",
 }

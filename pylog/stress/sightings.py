@@ -1,10 +1,13 @@
 """Sightings: what the processes of a run saw go wrong, in one file that outlives them.
 
 Each is one line of JSON, added by one write(2) with O_APPEND, so a process may be killed before or
-after it and never in it, and processes need no lock.
+after it and never in it, and processes need no lock. What a full disk does not take is counted in
+memory that a process shares with all that it forks.
 """
 
+import errno
 import json
+import mmap
 import os
 import re
 import time
@@ -15,9 +18,12 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pylog.stress.anomalies import ANOMALIES
+import numpy
+
+from pylog.stress.anomalies import ANOMALIES, RANK, ROWS
 
 KEPT = 16    # examples of an anomaly that one process describes; the rest are counted
+LOST = numpy.frombuffer(mmap.mmap(-1, 8 * len(ROWS)), numpy.int64)    # by anomaly: not written
 
 
 @dataclass(slots=True)
@@ -58,17 +64,46 @@ class Sightings:
         self.described: Counter[str] = Counter()
 
     def note(self, anomaly: str, what: str = "", count: int = 1, **known: Any) -> None:
-        """Cost: a write(2)."""
+        """Never fails: see `lost`. Cost: a write(2)."""
         self.counts[ANOMALIES[anomaly].name] += count
         self.described[anomaly] += bool(what)    # not `count`: one of them may be thousands
         if self.described[anomaly] > KEPT:
             what = ""
-        line = json.dumps(Sighting(anomaly, what, count=count, by=self.by, **known).to_dict())
+        said = json.dumps(Sighting(anomaly, what, count=count, by=self.by, **known).to_dict())
         # A line that is cut short must not swallow this one; empty lines are nothing.
-        os.write(self.descriptor, b"\n" + line.encode() + b"\n")
+        line = b"\n" + said.encode() + b"\n"
+        try:
+            is_written = os.write(self.descriptor, line) == len(line)
+        except OSError:
+            is_written = False
+        if not is_written:
+            LOST[RANK[anomaly]] += count
+
+    def note_end(self, error: BaseException, what: str) -> None:
+        """What ended a process or a thread before its time."""
+        self.note("full-disk" if is_of_full_disk(error) else "broken-worker", what)
 
     def __del__(self) -> None:
         os.close(self.descriptor)
+
+
+def is_of_full_disk(error: BaseException) -> bool:
+    """Whether no room is what it says; or no more room for a file, as `ulimit -f` has it."""
+    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+def forget_lost() -> None:
+    """At the begin of a run."""
+    LOST[:] = 0
+
+
+def lost() -> list[Sighting]:
+    """What this process and those it forked could not write since: counts by name are all that is
+    known. Where a name is documented, nothing hangs on it but its count."""
+    return [
+        Sighting(row.name if row.is_documented else "lost-sighting",
+                 f"{count} of {row.name} could not be written", count=count, by="stage")
+        for row, count in zip(ROWS, LOST.tolist(), strict=True) if count]
 
 
 def read_sightings(path: Path) -> list[Sighting]:

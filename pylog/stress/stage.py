@@ -24,7 +24,7 @@ from pathlib import Path
 
 import pylog
 from pylog import _native
-from pylog.errors import ConfigurationError
+from pylog.errors import ConfigurationError, DiskFullError
 from pylog.stress.anomalies import DAMAGE
 from pylog.stress.board import Board, Phase
 from pylog.stress.cast import Cast, Member
@@ -35,14 +35,14 @@ from pylog.stress.nemesis import FAULTS, Event, send
 from pylog.stress.passage import place_of
 from pylog.stress.plan import Fault, Plan
 from pylog.stress.reading import Reader
-from pylog.stress.sightings import Sightings, read_sightings
+from pylog.stress.sightings import Sightings, forget_lost, read_sightings
 from pylog.stress.watching import clean, watch
 from pylog.stress.writing import Writer
 
 TICK_SECONDS = 0.005
 AFTERMATH_SECONDS = 0.5    # a disk that was full has room a moment after its ballast is gone
 SHOW_SECONDS = 0.25
-FOLD_BLOCKS = 1 << 22    # 17 milliard offsets, in a sparse file of 32 MiB
+FOLD_BLOCKS = 1 << 22    # 17 milliard offsets, in a file of 32 MiB
 INSPECTION = "inspector"
 DRIVERS_MAX = 4          # C writers at once
 DRIVER_PRODUCERS = 500   # their producers' numbers from here on
@@ -87,6 +87,7 @@ class Stage:
         self.was_interrupted = True
 
     def play(self) -> Examination | None:
+        forget_lost()
         self.notes = Sightings(self.layout.sightings, "stage")
         self.cast = Cast(self.notes)
         with SmallDisk.under(self.layout.log, self.plan) as disk:
@@ -111,7 +112,11 @@ class Stage:
         """The log is made, the folds, and everybody started."""
         options = self.plan.options
         with self.layout.folds.open("wb") as file:
-            file.truncate(8 * FOLD_BLOCKS)
+            try:    # real blocks: on a full disk a page of a hole would be a SIGBUS
+                os.posix_fallocate(file.fileno(), 0, 8 * FOLD_BLOCKS)
+            except OSError as error:
+                raise DiskFullError(f"no room for a run ({error.strerror}); free some space",
+                                    path=str(self.layout.directory)) from None
         self.must_end(self.start("founder", 0, self.found))
         if not (self.layout.log / "log.meta").exists():
             said = [sighting.what for sighting in read_sightings(self.layout.sightings)]
@@ -155,6 +160,7 @@ class Stage:
         self.board.phase = Phase.QUIET
         before = self.acknowledged()
         if not self.go_on_while(lambda: self.acknowledged() == before):
+            self.note_full_disk()
             self.notes.note("unwritable-log", "nothing was acknowledged for "
                             f"{self.plan.options.quiet_seconds:g} s after the faults")
         self.board.phase = Phase.STOP
@@ -163,6 +169,13 @@ class Stage:
             self.notes.note("unwritable-log", "a writer did not come back from its call within "
                             f"{self.plan.options.quiet_seconds:g} s after the faults")
             self.kill("writer")
+
+    def note_full_disk(self) -> None:
+        """That the disk is full, and not only the small one of the run."""
+        disk = os.statvfs(self.layout.directory)
+        room = disk.f_bavail * disk.f_frsize
+        if room < self.plan.options.segment_bytes:
+            self.notes.note("full-disk", f"{room} bytes are left at {self.layout.directory}")
 
     def play_settlement(self) -> None:
         """Everything acknowledged is to be seen now, by the watcher and by each reader."""

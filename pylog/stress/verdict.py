@@ -3,6 +3,7 @@
 import json
 import math
 from collections import defaultdict
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from pylog.exits import Exit
 from pylog.stress.anomalies import ANOMALIES, RANK, Severity
 from pylog.stress.examination import Examination
 from pylog.stress.nemesis import Event
-from pylog.stress.sightings import Sighting, read_sightings
+from pylog.stress.sightings import Sighting, lost, read_sightings
 from pylog.stress.stage import Stage
 
 EXAMPLES = 8
@@ -26,18 +27,15 @@ NOT_CHECKED = (
 
 def judge(stage: Stage, examination: Examination | None) -> dict[str, Any]:
     """The report, of plain types."""
-    sightings = read_sightings(stage.layout.sightings)
+    sightings = [*read_sightings(stage.layout.sightings), *lost()]
     figures = load(stage.layout.figures)
     rows = anomalies_of(sightings, stage)
-    if stage.was_interrupted or examination is None or not figures:
-        verdict = "inconclusive"
-    else:
-        verdict = "ok"
-    if any(row["severity"] == Severity.NEVER.value for row in rows.values()):
-        verdict = "anomalies"
+    because = list(reasons_of(stage, examination, figures, rows))
+    is_wrong = any(row["severity"] == Severity.NEVER.value for row in rows.values())
     return {
         "pylog": pylog.__version__,
-        "verdict": verdict,
+        "verdict": "anomalies" if is_wrong else "inconclusive" if because else "ok",
+        "inconclusive_because": because,
         "machine": hardware.describe(stage.layout.directory),
         "plan": stage.plan.to_dict(),
         "counts": counts_of(stage, examination, figures),
@@ -50,6 +48,18 @@ def judge(stage: Stage, examination: Examination | None) -> dict[str, Any]:
                    for event in stage.events],
         "not_checked": list(NOT_CHECKED),
     }
+
+
+def reasons_of(stage: Stage, examination: Examination | None, figures: dict[str, Any],
+               rows: dict[str, Any]) -> Iterator[str]:
+    """Why what was found is not all there is to find."""
+    if stage.was_interrupted:
+        yield "it was interrupted"
+    elif examination is None or not figures:
+        yield "the watcher did not come to its end"
+    for row in rows.values():
+        if row["severity"] == Severity.INCONCLUSIVE.value:
+            yield row["meaning"]
 
 
 def exit_of(report: dict[str, Any]) -> Exit:
@@ -105,6 +115,9 @@ def anomalies_of(sightings: list[Sighting], stage: Stage) -> dict[str, Any]:
     by_name: dict[tuple[str, Severity], list[tuple[Sighting, Event | None]]] = defaultdict(list)
     events = {name: [event for event in stage.events if event.nemesis in row.excused_by]
               for name, row in ANOMALIES.items()}    # once: of both there may be many thousands
+    if full := full_disk_of(sightings, events["full-disk"]):
+        for name, row in ANOMALIES.items():
+            events[name] += [full] * (full.nemesis in row.excused_by)
     for sighting in sightings:
         excuse = excuse_of(sighting, events[sighting.anomaly])
         kind = ANOMALIES[sighting.anomaly].severity(excuse.nemesis if excuse else None)
@@ -122,6 +135,15 @@ def anomalies_of(sightings: list[Sighting], stage: Stage) -> dict[str, Any]:
                          told[:EXAMPLES]],
         }
     return rows
+
+
+def full_disk_of(sightings: list[Sighting], faults: list[Event]) -> Event | None:
+    """The fault that nobody planned, from its first sighting on. `faults`: those that were."""
+    first = next((sighting for sighting in sightings if sighting.anomaly == "full-disk"
+                  and not excuse_of(sighting, faults)), None)
+    if first is None:
+        return None
+    return Event(first.at - SLACK_SECONDS, "full-disk", first.what, until=math.inf)
 
 
 def excuse_of(sighting: Sighting, events: list[Event]) -> Event | None:
@@ -145,6 +167,8 @@ def has_effects(event: Event, sighting: Sighting) -> bool:
 
 def is_at(event: Event, sighting: Sighting) -> bool:
     """Whether it was seen where the event was: in the file or its offsets, or in the process."""
+    if event.nemesis in ("disk-full", "full-disk"):
+        return True    # everybody's
     if sighting.anomaly == "broken-worker":
         # What a file is cut for, anybody may die of; limits bind a writer and its children.
         return event.nemesis == "truncate" or sighting.pid == event.pid or (
@@ -183,7 +207,7 @@ def text_of(report: dict[str, Any]) -> str:
     counts, cpu = report["counts"], report["cpu_seconds"]
     faults = ", ".join(f"{count:,} {name}" for name, count in counts["faults"].items()) or "none"
     lines = [
-        f"verdict: {report['verdict']}",
+        ": ".join(["verdict", report["verdict"], *report["inconclusive_because"]]),
         f"  {hardware.line_of(report['machine'])}",
         f"  records: {counts.get('sent', 0):,} sent, {counts.get('acknowledged', 0):,} "
         f"acknowledged, {counts.get('failed', 0):,} failed, "

@@ -15,7 +15,7 @@ from pylog.stress.examination import Layout, open_folds
 from pylog.stress.passage import Passage
 from pylog.stress.plan import Plan
 from pylog.stress.settlement import settle
-from pylog.stress.sightings import Sightings
+from pylog.stress.sightings import Sightings, is_of_full_disk
 from pylog.stress.writing import explained_by
 
 TURN_BATCHES = 256
@@ -92,5 +92,6 @@ def clean(plan: Plan, layout: Layout, board: Board) -> None:
                     log.delete_before(max(start, min(wanted, board.checked)))
             except PylogError as error:
                 if not isinstance(error, explained):
-                    notes.note("unexpected-error", f"{type(error).__name__}: {error}")
+                    name = "full-disk" if is_of_full_disk(error) else "unexpected-error"
+                    notes.note(name, f"{type(error).__name__}: {error}")
                 time.sleep(0.1)

@@ -93,7 +93,7 @@ class Writer:
         try:
             Producer(self, log, number).run()
         except BaseException as error:
-            self.notes.note("broken-worker", f"thread {number}: {type(error).__name__}: {error}")
+            self.notes.note_end(error, f"thread {number}: {type(error).__name__}: {error}")
 
     def _open(self) -> pylog.Log | None:
         """The log, tried again while a fault is in the way; None: the run is over."""
@@ -114,10 +114,14 @@ class Writer:
         """
         if isinstance(error, MATTERS_OF_COURSE):
             return
-        may_be_full = "disk-full" in self.plan.options.nemeses and isinstance(error, DiskFullError)
-        is_explained = may_be_full or (began == Phase.FAULTS and isinstance(error, self.explained))
-        self.notes.note("refused-call" if is_explained else "unexpected-error",
-                        f"{type(error).__name__}: {error}")
+        may_be_full = "disk-full" in self.plan.options.nemeses
+        if isinstance(error, DiskFullError):
+            name = "refused-call" if may_be_full else "full-disk"
+        elif began == Phase.FAULTS and isinstance(error, self.explained):
+            name = "refused-call"
+        else:
+            name = "unexpected-error"
+        self.notes.note(name, f"{type(error).__name__}: {error}")
 
     def fork(self, log: pylog.Log, number: int) -> None:
         """Makes a child that must be refused the inherited log, and writes through its own."""
@@ -128,7 +132,7 @@ class Writer:
             Child(self, log, CHILDREN * (1 + self.index) + number % CHILDREN).run()
             status = 0
         except BaseException as error:
-            self.notes.note("broken-worker", f"forked child: {type(error).__name__}: {error}")
+            self.notes.note_end(error, f"forked child: {type(error).__name__}: {error}")
         finally:
             os._exit(status)
 
