@@ -17,8 +17,19 @@ from pylog.check import Finding, Report, check
 from pylog.errors import *  # noqa: F403
 from pylog.errors import __all__ as _error_names
 from pylog.log import Log, Recovered
+from pylog.serde import TypedRecord
 
 __version__ = "0.1.0"
 
-__all__ = ["Chunk", "Cursor", "Finding", "Log", "Record", "Recovered", "Report", "check"]
+__all__ = [
+    "Chunk",
+    "Cursor",
+    "Finding",
+    "Log",
+    "Record",
+    "Recovered",
+    "Report",
+    "TypedRecord",
+    "check",
+]
 __all__ += _error_names

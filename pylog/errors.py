@@ -33,6 +33,9 @@ as usual. `retriable` marks what may go well when the same call is made again la
     │   └── InvalidConfigError + ValueError         -115
     ├── MetadataError                               -116
     │   └── CorruptMetadataError                    -117
+    ├── SerdeError + ValueError                     -118
+    │   ├── SerializationError                      -119
+    │   └── DeserializationError                    -120
     └── PylogTimeoutError + TimeoutError               7  retriable
 
 The details of a failure are attributes (`error.path`, `error.position`), described at each class;
@@ -49,6 +52,7 @@ __all__ = [
     "ConfigurationError",
     "CorruptMetadataError",
     "CorruptRecordError",
+    "DeserializationError",
     "DiskFullError",
     "DurabilityError",
     "IllegalStateError",
@@ -67,6 +71,8 @@ __all__ = [
     "ReadOnlyLogError",
     "RecordNotFoundError",
     "ResourceLimitError",
+    "SerdeError",
+    "SerializationError",
     "TopicAlreadyExistsError",
     "TopicError",
     "UnknownTopicOrPartitionError",
@@ -392,6 +398,35 @@ class CorruptMetadataError(MetadataError):
     """
 
     code = -117
+
+
+class SerdeError(PylogError, ValueError):
+    """A key or value did not fit its serializer or deserializer; the cause is what that raised.
+
+    topic: its name. field: "key" or "value".
+    """
+
+    code = -118
+    topic: str | None = None
+    field: str | None = None
+
+
+class SerializationError(SerdeError):
+    """No bytes could be made of a key or value. Nothing was appended."""
+
+    code = -119
+
+
+class DeserializationError(SerdeError):
+    """The bytes of a key or value are not what the deserializer reads; the record is whole.
+
+    partition, offset: its place. record: the record itself, with the bytes.
+    """
+
+    code = -120
+    partition: int | None = None
+    offset: int | None = None
+    record: Any = None
 
 
 class PylogTimeoutError(PylogError, TimeoutError):

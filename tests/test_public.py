@@ -10,7 +10,8 @@ import pytest
 import pylog
 
 NAMES = {
-    "Chunk", "Cursor", "Finding", "Log", "Record", "Recovered", "Report", "check",
+    "Chunk", "Cursor", "Finding", "Log", "Record", "Recovered", "Report", "TypedRecord",
+    "check",
     *pylog.errors.__all__,
 }
 CLASSES = sorted(
