@@ -20,12 +20,12 @@ from pylog.errors import (
 from pylog.stress import nemesis
 from pylog.stress.board import Board, Phase
 from pylog.stress.examination import Layout
+from pylog.stress.excuses import excuse_of
 from pylog.stress.nemesis import Event
 from pylog.stress.passage import segments_of
 from pylog.stress.plan import Fault, Options, Plan
 from pylog.stress.sightings import Sighting, Sightings, Tally, read_sightings
 from pylog.stress.stage import Stage
-from pylog.stress.verdict import excuse_of
 from pylog.stress.writing import Writer
 
 # ---- errors of writers --------------------------------------------------------------------------

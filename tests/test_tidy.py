@@ -47,7 +47,7 @@ FLOORS = {
     "stress.planting": 11, "stress.liars": 15, "stress.trial": 16,
     "stress.plan": 10, "stress.board": 10, "stress.disk": 11, "stress.cast": 12,
     "stress.nemesis": 13, "stress.inspection": 14, "stress.writing": 14, "stress.reading": 14,
-    "stress.watching": 15, "stress.stage": 16, "stress.verdict": 17,
+    "stress.excuses": 14, "stress.watching": 15, "stress.stage": 16, "stress.verdict": 17,
     "stress.display": 17, "stress.command": 18,
     "cli": 20,
     "__main__": 21,

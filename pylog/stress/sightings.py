@@ -11,7 +11,7 @@ import mmap
 import os
 import re
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
@@ -46,6 +46,17 @@ class Sighting:
     by: str = ""
     pid: int = field(default_factory=os.getpid)
     at: float = field(default_factory=time.monotonic)
+
+    @property
+    def place(self) -> tuple[object, int] | None:
+        """Where it is, by what all who see it have in common; None where it has no place."""
+        if self.sequence is not None and ANOMALIES[self.anomaly].seen_by == "ledger":
+            return self.producer, self.sequence    # what is missing has no offset
+        if self.offset is not None:
+            return "offset", self.offset
+        if self.file is not None and self.position is not None:
+            return self.file, self.position
+        return None
 
     def to_dict(self) -> dict[str, Any]:
         """Without what is not known."""
@@ -150,6 +161,35 @@ def counted(sightings: Iterable[Sighting]) -> Counter[str]:
     for sighting in sightings:
         counts[sighting.anomaly] += sighting.count
     return counts
+
+
+def distinct(sightings: Iterable[Sighting]) -> int:
+    """How many anomalies of one name they are of, however many processes saw each.
+
+    What has a place is one there. What has none is one each, but of what many look for (a checker
+    counts what it no longer describes) each of them sees the same: the most that one has counted.
+    """
+    spans: defaultdict[object, list[tuple[int, int]]] = defaultdict(list)
+    rest: Counter[str] = Counter()
+    is_looked_for = False
+    for sighting in sightings:
+        is_looked_for = ANOMALIES[sighting.anomaly].seen_by in ("checker", "ledger", "reader")
+        if sighting.place is None:
+            rest[sighting.by] += sighting.count
+        else:
+            where, start = sighting.place
+            spans[where].append((start, start + sighting.count))
+    placeless = max(rest.values(), default=0) if is_looked_for else rest.total()
+    return placeless + sum(map(size_of_union, spans.values()))
+
+
+def size_of_union(spans: Iterable[tuple[int, int]]) -> int:
+    """How many numbers are in half-open intervals that may overlap."""
+    total = reached = 0
+    for start, end in sorted(spans):
+        total += max(0, end - max(start, reached))
+        reached = max(reached, end)
+    return total
 
 
 def described(sightings: Iterable[Sighting]) -> Iterator[Sighting]:

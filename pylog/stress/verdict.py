@@ -1,7 +1,6 @@
 """The verdict: the report of a run, as JSON and as text with the same numbers, worst first."""
 
 import json
-import math
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -13,12 +12,12 @@ from pylog import hardware
 from pylog.exits import Exit
 from pylog.stress.anomalies import ANOMALIES, RANK, Severity
 from pylog.stress.examination import Examination
+from pylog.stress.excuses import excuse_of, full_disk_of
 from pylog.stress.nemesis import Event
-from pylog.stress.sightings import Sighting, lost, read_sightings
+from pylog.stress.sightings import Sighting, distinct, lost, read_sightings
 from pylog.stress.stage import Stage
 
 EXAMPLES = 8
-SLACK_SECONDS = 1.0    # so long after its end a fault may still explain what is seen
 NOT_CHECKED = (
     "power loss of a real device (the reboot images of the tests stand for it)",
     "groups and transactions",
@@ -111,7 +110,8 @@ def cpu_of(stage: Stage, figures: dict[str, Any]) -> dict[str, Any]:
 
 
 def anomalies_of(sightings: list[Sighting], stage: Stage) -> dict[str, Any]:
-    """One row for each anomaly that was seen: how often, how bad, examples; worst first."""
+    """One row for each anomaly that was seen: how many of it, by whom, how bad, an example of each
+    place; worst first."""
     by_name: dict[tuple[str, Severity], list[tuple[Sighting, Event | None]]] = defaultdict(list)
     events = {name: [event for event in stage.events if event.nemesis in row.excused_by]
               for name, row in ANOMALIES.items()}    # once: of both there may be many thousands
@@ -126,62 +126,19 @@ def anomalies_of(sightings: list[Sighting], stage: Stage) -> dict[str, Any]:
     rows = {}
     for (name, kind), seen in sorted(
             by_name.items(), key=lambda item: (order.index(item[0][1]), RANK[item[0][0]])):
-        told = [pair for pair in seen if pair[0].what]
+        told: dict[object, tuple[Sighting, Event | None]] = {}
+        for sighting, excuse in seen:
+            if sighting.what:
+                told.setdefault(sighting.place or len(told), (sighting, excuse))
         rows[name if kind is Severity.NEVER else f"{name} ({kind.name.lower()})"] = {
-            "count": sum(sighting.count for sighting, _ in seen),
+            "count": distinct(sighting for sighting, _ in seen),
+            "seen_by": sorted({sighting.by for sighting, _ in seen}),
             "severity": kind.value,
             "meaning": ANOMALIES[name].meaning,
-            "examples": [example(sighting, excuse, stage) for sighting, excuse in
-                         told[:EXAMPLES]],
+            "examples": [example(sighting, excuse, stage)
+                         for sighting, excuse in [*told.values()][:EXAMPLES]],
         }
     return rows
-
-
-def full_disk_of(sightings: list[Sighting], faults: list[Event]) -> Event | None:
-    """The fault that nobody planned, from its first sighting on. `faults`: those that were."""
-    first = next((sighting for sighting in sightings if sighting.anomaly == "full-disk"
-                  and not excuse_of(sighting, faults)), None)
-    if first is None:
-        return None
-    return Event(first.at - SLACK_SECONDS, "full-disk", first.what, until=math.inf)
-
-
-def excuse_of(sighting: Sighting, events: list[Event]) -> Event | None:
-    """The fault of the run that explains it: one that its kind is excused by, at its time, and in
-    the same file or range of offsets."""
-    for event in events:
-        if event.nemesis not in ANOMALIES[sighting.anomaly].excused_by:
-            continue
-        until = math.inf if has_effects(event, sighting) else event.until or event.at
-        if event.at <= sighting.at <= until + SLACK_SECONDS and is_at(event, sighting):
-            return event
-    return None
-
-
-def has_effects(event: Event, sighting: Sighting) -> bool:
-    """Whether what was undone may still be seen: a view may be held for long, and a file that was
-    opened while it was cut stays mapped; but the stage opens the files anew, after the faults."""
-    return sighting.anomaly == "changed-view" or (event.nemesis == "truncate" and (
-        sighting.by != "stage" or sighting.anomaly == "broken-worker"))
-
-
-def is_at(event: Event, sighting: Sighting) -> bool:
-    """Whether it was seen where the event was: in the file or its offsets, or in the process."""
-    if event.nemesis in ("disk-full", "full-disk"):
-        return True    # everybody's
-    if sighting.anomaly == "broken-worker":
-        # What a file is cut for, anybody may die of; limits bind a writer and its children.
-        return event.nemesis == "truncate" or sighting.pid == event.pid or (
-            sighting.by.startswith(("writer", "child of writer")))
-    return event.file == sighting.file is not None or overlap(event, sighting)
-
-
-def overlap(event: Event, sighting: Sighting) -> bool:
-    """Whether the offsets of the sighting are among those that the event damaged."""
-    if sighting.offset is None or event.offset is None or event.end_offset is None:
-        return False
-    end = sighting.end_offset or sighting.offset + 1
-    return event.offset < end and sighting.offset < event.end_offset
 
 
 def example(sighting: Sighting, excuse: Event | None, stage: Stage) -> dict[str, Any]:
@@ -229,12 +186,19 @@ def text_of(report: dict[str, Any]) -> str:
                      f"{sum(points.values()):,} in all; "
                      f"{'not at ' + ', '.join(missed) if missed else 'none was missed'}")
     for name, row in report["anomalies"].items():
-        lines.append(f"  {name}: {row['count']:,}, {row['severity']}: {row['meaning']}")
+        lines.append(f"  {line_of(name, row)}")
         lines += ["    " + describe(seen) for seen in row["examples"][:3]]
     if not report["anomalies"]:
         lines.append("  anomalies: none")
     lines.append("  not checked: " + "; ".join(report["not_checked"]))
     return "\n".join(lines)
+
+
+def line_of(name: str, row: dict[str, Any]) -> str:
+    """An anomaly in one line."""
+    seen_by = len(row["seen_by"])
+    by = f" (seen by {seen_by})" if seen_by > 1 else ""
+    return f"{name}: {row['count']:,}{by}, {row['severity']}: {row['meaning']}"
 
 
 def share(part: float | None) -> str:
