@@ -72,6 +72,45 @@ def test_run_for_which_there_is_no_room_is_refused():
     assert "free some space" in done.stderr
 
 
+# ---- the small disk of the nemesis --------------------------------------------------------------
+
+SMALL_DISK = """
+import sys
+from pathlib import Path
+from pylog.stress.disk import SmallDisk, mount_tmpfs
+from pylog.stress.plan import Options, Plan
+
+place = Path(sys.argv[1])
+if not mount_tmpfs(place, 1 << 20):
+    sys.exit(77)
+with SmallDisk.under(place / "log", Plan(Options(nemeses=("disk-full",)), 1, ())) as disk:
+    (place / "log/a").write_bytes(bytes(int(sys.argv[2])))
+    (place / "log/folder").mkdir()
+    disk.ballast.write_bytes(bytes(4 << 20))
+print(disk.unkept)
+print(sorted(str(path.relative_to(place)) for path in place.rglob("*")))
+"""
+
+
+def small_disk_with_a_file_of(size, place):
+    done = subprocess.run([sys.executable, "-c", SMALL_DISK, place, str(size)],
+                          capture_output=True, text=True, timeout=30)
+    if done.returncode == 77:
+        pytest.skip("nothing can be mounted here")
+    return done.stdout.splitlines()
+
+
+def test_files_of_the_small_disk_are_kept_without_the_ballast(tmp_path):
+    assert small_disk_with_a_file_of(100, tmp_path) == ["", "['log', 'log/a', 'log/folder']"]
+
+
+def test_files_that_the_real_disk_has_no_room_for_are_said_to_be_gone(tmp_path):
+    unkept, left = small_disk_with_a_file_of(2 << 20, tmp_path)
+
+    assert "No space left" in unkept
+    assert left == "['log']"
+
+
 # ---- sightings that cannot be written -----------------------------------------------------------
 
 ON_DEV_FULL = """

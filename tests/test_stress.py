@@ -13,6 +13,7 @@ import pytest
 import shell
 from drivers import built
 
+import pylog
 from pylog import _native
 from pylog.stress.plan import NEMESES, Options, Plan
 
@@ -79,6 +80,8 @@ def test_full_disk_refuses_calls_and_takes_them_again(log_path):
 
     assert report["counts"]["faults"]["disk-full"] > 0
     assert report["anomalies"]["refused-call (documented)"]["count"] > 0
+    assert pylog.check(log_path / "append/log").ok    # the small disk's files are kept
+    assert not list(log_path.glob("append/*.kept")) + list(log_path.glob("append/log/ballast"))
 
 
 @pytest.mark.slow

@@ -2,10 +2,12 @@
 
 It is mounted in a mount namespace of this process and its children, so that it goes with them
 whatever happens; an ordinary user gets one inside a user namespace, where the kernel allows that.
+When the run is over its files are copied to where it stood: a report names them.
 """
 
 import ctypes
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,13 +18,18 @@ from pylog.stress.plan import Plan
 SPARE_BYTES = 64 << 20
 CLONE_NEWNS, CLONE_NEWUSER = 0x0002_0000, 0x1000_0000
 MS_REC, MS_PRIVATE, MNT_DETACH = 0x4000, 0x40000, 2
+BALLAST = "ballast"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class SmallDisk:
-    """Where a file may be put that takes what is left; None: there is no small disk."""
+    """Where a file may be put that takes what is left; None: there is no small disk.
+
+    unkept: why its files are gone, after the run; empty where they are not.
+    """
 
     ballast: Path | None = None
+    unkept: str = ""
 
     @classmethod
     @contextmanager
@@ -36,10 +43,30 @@ class SmallDisk:
             directory.rmdir()
             yield cls()
             return
+        disk = cls(directory / BALLAST)
         try:
-            yield cls(directory / "ballast")
+            yield disk
         finally:
-            ctypes.CDLL(None).umount2(os.fsencode(directory), MNT_DETACH)
+            disk.unkept = keep_files(directory)
+
+
+def keep_files(directory: Path) -> str:
+    """Unmounts, and has the files where the small disk stood; what was in the way, if not."""
+    copy = directory.with_name(f"{directory.name}.kept")
+    unkept = ""
+    try:
+        shutil.rmtree(copy, ignore_errors=True)
+        shutil.copytree(directory, copy, ignore=shutil.ignore_patterns(BALLAST))
+    except OSError as error:
+        shutil.rmtree(copy, ignore_errors=True)
+        # shutil's own error has one for each file: source, target, reason.
+        unkept = error.args[0][0][2] if isinstance(error, shutil.Error) else str(error)
+    finally:
+        ctypes.CDLL(None).umount2(os.fsencode(directory), MNT_DETACH)
+    if not unkept:
+        directory.rmdir()
+        copy.rename(directory)
+    return unkept
 
 
 def mount_tmpfs(directory: Path, size: int) -> bool:

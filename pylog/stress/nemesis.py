@@ -40,7 +40,9 @@ class Target(Protocol):
 
     plan: Plan
     log: Path
-    ballast: Path | None    # on the run's small disk, if it has one
+
+    @property
+    def ballast(self) -> Path | None: ...    # on the run's small disk, if it has one
 
     def alive(self, *roles: str) -> list[int]: ...
     def ask_to_fork(self, choice: int) -> int: ...

@@ -65,7 +65,7 @@ class Stage:
         self.events: list[Event] = []
         self.counts: Counter[str] = Counter()
         self.undos: list[tuple[float, int, Event, Callable[[], None]]] = []
-        self.ballast: Path | None = None
+        self.disk = SmallDisk()
         self.places: dict[int, tuple[str, int]] = {}    # of the offsets that were sighted
         self.is_over = self.was_interrupted = False
         self.numbers = count()
@@ -90,8 +90,7 @@ class Stage:
         forget_lost()
         self.notes = Sightings(self.layout.sightings, "stage")
         self.cast = Cast(self.notes)
-        with SmallDisk.under(self.layout.log, self.plan) as disk:
-            self.ballast = disk.ballast
+        with SmallDisk.under(self.layout.log, self.plan) as self.disk:
             try:
                 self.raise_curtain()
                 self.play_faults()
@@ -265,6 +264,10 @@ class Stage:
     @property
     def log(self) -> Path:
         return self.layout.log
+
+    @property
+    def ballast(self) -> Path | None:
+        return self.disk.ballast
 
     def ask_to_fork(self, choice: int) -> int:
         """The writer that is to."""

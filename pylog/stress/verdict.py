@@ -45,6 +45,7 @@ def judge(stage: Stage, examination: Examination | None) -> dict[str, Any]:
         "coverage": {"kill_points": stage.points},
         "events": [asdict(event) | {"at": round(event.at - stage.began, 3)}
                    for event in stage.events],
+        "unkept": stage.disk.unkept,
         "not_checked": list(NOT_CHECKED),
     }
 
@@ -190,6 +191,9 @@ def text_of(report: dict[str, Any]) -> str:
         lines += ["    " + describe(seen) for seen in row["examples"][:3]]
     if not report["anomalies"]:
         lines.append("  anomalies: none")
+    if report["unkept"]:
+        lines.append("  the log's files are gone with the run's small disk, as they could not be "
+                     f"copied: {report['unkept']}")
     lines.append("  not checked: " + "; ".join(report["not_checked"]))
     return "\n".join(lines)
 
