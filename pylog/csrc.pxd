@@ -261,32 +261,35 @@ cdef extern from "pl_ledger.h" nogil:
         PL_SPAN_FAILED, PL_SPAN_INDETERMINATE
     ctypedef struct pl_span:
         uint64_t start, end, kind
-    ctypedef struct pl_ledger:
+    ctypedef struct pl_ledger_file:
         uint32_t producer
         uint64_t run
         pl_word32 incarnation, pid, span_count
         pl_word sent, settled, next, records, rounds
         pl_span *spans
+    ctypedef struct pl_ledger:
+        pl_ledger_file *file
     pl_status pl_ledger_open(const char *path, uint64_t run, uint32_t producer, pl_ledger **out)
     void pl_ledger_close(pl_ledger *ledger)
     enum:
-        PL_LEDGER_SPANS
-        LEDGER_MAGIC "offsetof(pl_ledger, magic)"
-        LEDGER_LAYOUT "offsetof(pl_ledger, layout)"
-        LEDGER_PRODUCER "offsetof(pl_ledger, producer)"
-        LEDGER_RUN "offsetof(pl_ledger, run)"
-        LEDGER_INCARNATION "offsetof(pl_ledger, incarnation)"
-        LEDGER_PID "offsetof(pl_ledger, pid)"
-        LEDGER_SENT "offsetof(pl_ledger, sent)"
-        LEDGER_SETTLED "offsetof(pl_ledger, settled)"
-        LEDGER_NEXT "offsetof(pl_ledger, next)"
-        LEDGER_RECORDS "offsetof(pl_ledger, records)"
-        LEDGER_ROUNDS "offsetof(pl_ledger, rounds)"
-        LEDGER_SPAN_COUNT "offsetof(pl_ledger, span_count)"
-        LEDGER_SPANS_AT "offsetof(pl_ledger, spans)"
+        PL_LEDGER_BYTES, PL_LEDGER_BYTES_MAX, PL_LEDGER_SPANS, PL_LEDGER_SPANS_MAX
+        LEDGER_MAGIC "offsetof(pl_ledger_file, magic)"
+        LEDGER_LAYOUT "offsetof(pl_ledger_file, layout)"
+        LEDGER_PRODUCER "offsetof(pl_ledger_file, producer)"
+        LEDGER_RUN "offsetof(pl_ledger_file, run)"
+        LEDGER_INCARNATION "offsetof(pl_ledger_file, incarnation)"
+        LEDGER_PID "offsetof(pl_ledger_file, pid)"
+        LEDGER_SENT "offsetof(pl_ledger_file, sent)"
+        LEDGER_SETTLED "offsetof(pl_ledger_file, settled)"
+        LEDGER_NEXT "offsetof(pl_ledger_file, next)"
+        LEDGER_RECORDS "offsetof(pl_ledger_file, records)"
+        LEDGER_ROUNDS "offsetof(pl_ledger_file, rounds)"
+        LEDGER_SPAN_COUNT "offsetof(pl_ledger_file, span_count)"
+        LEDGER_SPANS_AT "offsetof(pl_ledger_file, spans)"
     pl_status pl_ledger_enter(pl_ledger *ledger, uint32_t *incarnation)
     uint64_t pl_ledger_begin(pl_ledger *ledger, uint64_t count)
-    void pl_ledger_acknowledge(pl_ledger *ledger)
+    void pl_ledger_acknowledge(pl_ledger *ledger, uint64_t count)
+    void pl_ledger_withdraw(pl_ledger *ledger)
     pl_status pl_ledger_doubt(pl_ledger *ledger, pl_span_kind kind)
     uint64_t pl_load_word "atomic_load" (pl_word *word)
     uint32_t pl_load_word32 "atomic_load" (pl_word32 *word)

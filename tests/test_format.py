@@ -347,7 +347,9 @@ def test_ledger_is_where_the_page_says(tmp_path):
     (fields,) = tables("A ledger")
 
     check_places(fields, _native.ledger_layout(), {})
-    assert f"{_native.LEDGER_BYTES:,} bytes" in section("A ledger")
+    said = " ".join(section("A ledger").split())
+    assert f"{_native.LEDGER_BYTES:,} bytes" in said
+    assert f"at most {_native.LEDGER_BYTES_MAX:,}." in said
     assert f"{_native.LEDGER_SPANS:,} of them" in fields[-1][3]
 
 

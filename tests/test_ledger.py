@@ -2,12 +2,13 @@
 
 import os
 import random
+import resource
 import signal
 import struct
 import time
 
 import pytest
-from children import killed
+from children import in_child, killed
 
 import pylog
 from pylog import _native, errors
@@ -83,6 +84,35 @@ def test_doubt_about_nothing_is_no_span(path):
     assert ledger.acknowledged == 1
 
 
+@pytest.mark.parametrize(("count", "is_in"), [(0, []), (1, [2]), (3, [2, 3, 4]), (9, [2, 3, 4])])
+def test_call_that_raised_halfway_has_its_first_records_acknowledged(path, count, is_in):
+    ledger = entered(path)
+    ledger.begin(2)
+    ledger.acknowledge()
+    ledger.begin(3)
+    ledger.acknowledge(count)
+    ledger.doubt(is_failed=True)
+
+    assert acknowledged(ledger) == [0, 1, *is_in]
+    assert ledger.settled == ledger.sent == 5
+
+
+def test_call_that_is_withdrawn_was_never_sent(path):
+    ledger = entered(path)
+    ledger.begin(2)
+    ledger.acknowledge()
+    for _ in range(3):
+        assert ledger.begin(5) == 2
+        ledger.withdraw()
+
+    assert (ledger.sent, ledger.settled, ledger.spans) == (2, 2, [])
+    ledger.begin(1)
+    ledger.doubt()
+    ledger.withdraw()    # what is settled stays so
+    assert ledger.spans == [(2, 3, False)]
+    assert ledger.begin(1) == 3
+
+
 def test_send_each_leaves_the_record_that_raised_in_flight(path):
     ledger = entered(path)
     taken = []
@@ -117,6 +147,12 @@ def die_settled(path):
     return ledger
 
 
+def die_withdrawn(path):
+    ledger = die_settled(path)
+    ledger.begin(2)
+    ledger.withdraw()
+
+
 def die_in_doubt(path):
     ledger = die_in_flight(path)
     ledger.doubt(is_failed=True)
@@ -125,6 +161,7 @@ def die_in_doubt(path):
 
 @pytest.mark.parametrize(("die", "spans"), [
     (die_in_flight, [(2, 5, False)]), (die_settled, []), (die_in_doubt, [(2, 5, True)]),
+    (die_withdrawn, []),
 ])
 def test_what_a_killed_producer_had_in_flight_is_in_doubt(path, die, spans):
     killed(lambda: die(path))
@@ -209,27 +246,63 @@ def test_doubt_that_was_half_done_is_completed(path, words, spans):
 # ---- limits and hostile files ------------------------------------------------------------------
 
 
-def test_doubt_too_many_is_an_error_and_settles_nothing(path):
-    ledger = entered(path)
-    for number in range(_native.LEDGER_SPANS):
+def doubt_often(ledger, times, skipped=0):
+    """So many spans: kinds that meet and differ make a new one each."""
+    for number in range(skipped, skipped + times):
         ledger.begin(1)
         ledger.doubt(is_failed=number % 2 == 0)
-    ledger.begin(1)
-    ledger.acknowledge()
-    settled = ledger.settled
+
+
+def test_ledger_grows_with_its_spans_and_who_has_it_open_sees_them(path):
+    ledger = entered(path)
+    reader = _native.Ledger(path)
+    doubt_often(ledger, 5 * _native.LEDGER_SPANS)
+
+    size = path.stat().st_size
+    assert size in [_native.LEDGER_BYTES << n for n in range(8)]
+    assert path.stat().st_blocks * 512 >= size, "a hole: a full disk would be a SIGBUS"
+    assert size < 4 * 24 * 5 * _native.LEDGER_SPANS
+    assert reader.spans == ledger.spans == _native.Ledger(path).spans
+    assert len(ledger.spans) == 5 * _native.LEDGER_SPANS
+    assert acknowledged(ledger) == []
+
+
+def test_ledger_that_cannot_grow_now_tries_again_and_then_says_so(path):
+    def fill():
+        ledger = entered(path)
+        own = resource.getrlimit(resource.RLIMIT_FSIZE)
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (_native.LEDGER_BYTES, own[1]))
+        doubt_often(ledger, _native.LEDGER_SPANS)    # half of them after the first refusal
+        ledger.begin(1)
+        with pytest.raises(errors.DiskFullError):
+            ledger.doubt()
+        assert (ledger.settled, ledger.sent) == (_native.LEDGER_SPANS, _native.LEDGER_SPANS + 1)
+        resource.setrlimit(resource.RLIMIT_FSIZE, own)
+        ledger.doubt()
+        return len(ledger.spans)
+
+    assert in_child(fill) == _native.LEDGER_SPANS + 1
+
+
+def test_doubt_too_many_is_an_error_and_settles_nothing(path):
+    entered(path)
+    count = _native.LEDGER_SPANS_MAX
+    path.write_bytes(path.read_bytes().ljust(_native.LEDGER_BYTES_MAX, b"\0"))
+    rewrite(path, spanCount=count, sent=5, settled=5)
+    ledger = _native.Ledger(path, 9, 0)
     ledger.begin(1)
 
-    with pytest.raises(errors.PylogError, match="room for"):
+    with pytest.raises(errors.ResourceLimitError, match=f"room for {count} doubts"):
         ledger.doubt()
-    with pytest.raises(errors.PylogError, match="room for"):
+    with pytest.raises(errors.ResourceLimitError, match="room for"):
         _native.Ledger(path, 9, 0).enter()
-    assert ledger.settled == settled
-    assert len(ledger.spans) == _native.LEDGER_SPANS
+    assert (ledger.sent, ledger.settled) == (6, 5)
 
 
 @pytest.mark.parametrize("data", [
     b"", b"x", b"plLEDGER", bytes(100), bytes(_native.LEDGER_BYTES - 1),
-    bytes(_native.LEDGER_BYTES + 1), bytes(_native.LEDGER_BYTES),
+    bytes(_native.LEDGER_BYTES_MAX + 1), bytes(_native.LEDGER_BYTES),
     b"plLEDGEr".ljust(_native.LEDGER_BYTES, b"\0"), b"\xff" * _native.LEDGER_BYTES,
     b"plLEDGER".ljust(_native.LEDGER_BYTES, b"\0"),
 ], ids=["empty", "a byte", "magic", "short", "too short", "too long", "zero", "other magic", "ones",
@@ -274,7 +347,8 @@ def test_ledger_to_be_read_must_exist(path):
 @pytest.mark.parametrize("action", [
     lambda ledger: ledger.enter(), lambda ledger: ledger.begin(1),
     lambda ledger: ledger.acknowledge(), lambda ledger: ledger.doubt(),
-    lambda ledger: ledger.note(1, 2, 3), lambda ledger: ledger.send_each(print, [b"x"]),
+    lambda ledger: ledger.withdraw(), lambda ledger: ledger.note(1, 2, 3),
+    lambda ledger: ledger.send_each(print, [b"x"]),
 ])
 def test_ledger_opened_to_be_read_is_not_written(path, action):
     entered(path)
@@ -292,9 +366,13 @@ def test_impossible_numbers_are_refused(path, arguments):
     assert not path.exists()
 
 
-def test_negative_count_is_refused(path):
-    with pytest.raises(OverflowError):
-        entered(path).begin(-1)
+@pytest.mark.parametrize("count", [-1, 1 << 64])
+def test_impossible_count_is_refused(path, count):
+    ledger = entered(path)
+    for call in (ledger.begin, ledger.acknowledge):
+        with pytest.raises(OverflowError):
+            call(count)
+    assert (ledger.sent, ledger.settled) == (0, 0)
 
 
 @pytest.mark.parametrize("place", ["missing/ledger", "", "x" * 5000])

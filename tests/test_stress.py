@@ -141,6 +141,21 @@ def append_many(self):
     raise patched.MessageSizeTooLargeError("not that it matters")
 patched.Producer.append_many = append_many
 """, {"failed-write"}),
+    "refused as second and appended": ("writing", """
+def append_many(self):
+    values, keys = self.make(5)
+    found = self.log.end_offset
+    self.log.append_many(values, keys=keys)
+    raise patched.WrongEndOffsetError("not that it matters", offset=found, end_offset=found)
+patched.Producer.append_many = append_many
+""", {"failed-write"}),
+    "less than was said": ("writing", """
+def append_many(self):
+    values, keys = self.make(5)
+    self.log.append_many(values[:2], keys=keys and keys[:2])
+    raise patched.ResourceLimitError("not that it matters", appended=3)
+patched.Producer.append_many = append_many
+""", {"hole", "lost-write"}),
     "another offset returned": ("writing", """
 old = patched.Producer.append_many
 patched.LOOK_BACK_EVERY = 1

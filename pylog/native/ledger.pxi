@@ -1,8 +1,8 @@
 """Records that check themselves, made; and the ledger of who makes or reads them."""
 
 STAMP_BYTES = PL_STAMP_SIZE
-LEDGER_BYTES = sizeof(pl_ledger)
-LEDGER_SPANS = PL_LEDGER_SPANS
+LEDGER_BYTES, LEDGER_BYTES_MAX = PL_LEDGER_BYTES, PL_LEDGER_BYTES_MAX
+LEDGER_SPANS, LEDGER_SPANS_MAX = PL_LEDGER_SPANS, PL_LEDGER_SPANS_MAX
 
 
 def stamp_layout():
@@ -89,7 +89,7 @@ cdef class Ledger:
     """What one producer or reader did, in a file that outlives its SIGKILL (csrc/pl_ledger.h).
 
     Without `run` an existing one is opened to be read. A producer: `enter` once, then for each
-    call `begin`, the call, `acknowledge` or `doubt`. A reader stores `next`.
+    call `begin`, the call, and `acknowledge`, `doubt` or `withdraw`. A reader stores `next`.
     """
 
     cdef pl_ledger *c
@@ -122,15 +122,20 @@ cdef class Ledger:
         self.check_writable()
         return pl_ledger_begin(self.c, count)
 
-    def acknowledge(self):
-        """After the call returned."""
+    def acknowledge(self, count=None):
+        """After the call returned; or that raised with its first `count` in, for those alone."""
         self.check_writable()
-        pl_ledger_acknowledge(self.c)
+        pl_ledger_acknowledge(self.c, 0xffffffffffffffff if count is None else count)
 
     def doubt(self, is_failed=False):
         """After the call raised; `is_failed`: the error promises that nothing was appended."""
         self.check_writable()
         check(pl_ledger_doubt(self.c, PL_SPAN_FAILED if is_failed else PL_SPAN_INDETERMINATE))
+
+    def withdraw(self):
+        """After the call raised and, as was *seen*, left nothing: its sequences are free again."""
+        self.check_writable()
+        pl_ledger_withdraw(self.c)
 
     def send_each(self, append, list values, list keys=None):
         """Calls append(value) or append(value, key) for each, with an entry before and after.
@@ -145,69 +150,71 @@ cdef class Ledger:
                 append(values[i])
             else:
                 append(values[i], keys[i])
-            pl_ledger_acknowledge(self.c)
+            pl_ledger_acknowledge(self.c, 1)
 
     @property
     def producer(self):
-        return self.c.producer
+        return self.c.file.producer
 
     @property
     def run(self):
-        return self.c.run
+        return self.c.file.run
 
     @property
     def incarnation(self):
-        return pl_load_word32(&self.c.incarnation)
+        return pl_load_word32(&self.c.file.incarnation)
 
     @property
     def pid(self):
-        return pl_load_word32(&self.c.pid)
+        return pl_load_word32(&self.c.file.pid)
 
     @property
     def sent(self):
         """Sequences below it were handed to a call, or may have been."""
-        return pl_load_word(&self.c.sent)
+        return pl_load_word(&self.c.file.sent)
 
     @property
     def settled(self):
         """Sequences below it were acknowledged, but for the spans."""
-        return pl_load_word(&self.c.settled)
+        return pl_load_word(&self.c.file.settled)
 
     @property
     def acknowledged(self):
         """How many records calls have returned for: those that are settled and in no span."""
-        cdef uint64_t settled = pl_load_word(&self.c.settled), count = settled
+        cdef uint64_t settled = pl_load_word(&self.c.file.settled), count = settled
+        cdef pl_span *span
         cdef uint32_t i
-        for i in range(pl_load_word32(&self.c.span_count)):
-            count -= min(settled, self.c.spans[i].end) - min(settled, self.c.spans[i].start)
+        for i in range(pl_load_word32(&self.c.file.span_count)):
+            span = &self.c.file.spans[i]
+            count -= min(settled, span.end) - min(settled, span.start)
         return count
 
     @property
     def spans(self):
         """Of what was not acknowledged: tuples (start, end, is_failed), rising."""
         cdef uint32_t i
-        return [(self.c.spans[i].start, self.c.spans[i].end,
-                 self.c.spans[i].kind == PL_SPAN_FAILED)
-                for i in range(pl_load_word32(&self.c.span_count))]
+        return [(self.c.file.spans[i].start, self.c.file.spans[i].end,
+                 self.c.file.spans[i].kind == PL_SPAN_FAILED)
+                for i in range(pl_load_word32(&self.c.file.span_count))]
 
     @property
     def next(self):
         """A reader's: the offset that it wants next."""
-        return pl_load_word(&self.c.next)
+        return pl_load_word(&self.c.file.next)
 
     @property
     def records(self):
         """A reader's: records taken."""
-        return pl_load_word(&self.c.records)
+        return pl_load_word(&self.c.file.records)
 
     @property
     def rounds(self):
         """A reader's: how often it sought, followed or looked back."""
-        return pl_load_word(&self.c.rounds)
+        return pl_load_word(&self.c.file.rounds)
 
     def note(self, next_offset, records, rounds):
         """A reader's word, after each turn."""
         self.check_writable()
-        pl_store_word(&self.c.next, next_offset)
-        pl_store_word(&self.c.records, records)
-        pl_store_word(&self.c.rounds, rounds)
+        pl_store_word(&self.c.file.next, next_offset)
+        pl_store_word(&self.c.file.records, records)
+        pl_store_word(&self.c.file.rounds, rounds)

@@ -1,7 +1,7 @@
 """Logs that lie: what no file can show is planted in what a reader is told.
 
-A reading process of a run (reading.py) is given, instead of its log, one that answers wrongly in
-one way. What it notes must be the lie, by name and place.
+A reading process of a run (reading.py), or a writing one, is given, instead of its log, one that
+answers wrongly in one way. What it notes must be the lie, by name and place.
 """
 
 import contextlib
@@ -12,13 +12,15 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal, SupportsIndex
 
 import pylog
-from pylog.errors import OffsetOutOfRangeError
-from pylog.stress.board import Board
+from pylog.errors import OffsetOutOfRangeError, WrongEndOffsetError
+from pylog.stress.board import Board, Phase
 from pylog.stress.editor import LogFiles
 from pylog.stress.examination import Layout, probe_once
+from pylog.stress.passage import Passage
 from pylog.stress.plan import Options, Plan
 from pylog.stress.planting import Spot, patch
 from pylog.stress.reading import VIEWS, Reader
+from pylog.stress.settlement import settle
 from pylog.stress.writing import Producer, Writer
 
 
@@ -61,6 +63,15 @@ class Boaster(Liar):
 
     def get(self, offset: SupportsIndex) -> Any:
         return pylog.Log.get(self, offset)
+
+
+class Refuser(Liar):
+    """One that refuses a list because it came second, and appends it nevertheless."""
+
+    def append_many(self, *values: Any, if_end: Any = None, **more: Any) -> int:
+        found = self.end_offset
+        super().append_many(*values, **more)
+        raise WrongEndOffsetError("it came second", offset=if_end, end_offset=found)
 
 
 class Sleeper(Liar):
@@ -172,7 +183,20 @@ def boast(reader: Reader, log: Liar, rng: random.Random) -> Spot:
     return Spot(producer=0, sequence=sequence)
 
 
+def refuse_and_append(reader: Reader, log: Liar, rng: random.Random) -> Spot:
+    """an append is refused because it came second, and its records are there."""
+    layout = Layout(log.path.parent)
+    producer = Producer(Writer(reader.plan, layout, reader.board, 0), log, 0)
+    sequence = producer.ledger.sent
+    producer.turn("if_end", Phase.FAULTS)
+    passage = Passage(reader.notes, reader.plan.run)
+    passage.go_on(log)
+    settle(passage.checker, layout.producers(), reader.notes)
+    return Spot(producer=0, sequence=sequence)
+
+
 LIES = (
+    Lie("failed-write", refuse_and_append, liar=Refuser, mode="a"),
     Lie("misplaced-write", boast, liar=Boaster, mode="a"),
     Lie("poll-skip", skip),
     Lie("nonmonotonic-poll", go_back),

@@ -2,7 +2,8 @@
 
 Each thread is one producer with one ledger, and goes on where its dead predecessor stopped. An
 error that a fault of the run explains puts the records at hand in doubt and the thread goes on;
-any other is noted, and the thread goes on, too: what matters is what the log holds in the end.
+any other is noted, and the thread goes on, too: what matters is what the log holds in the end. An
+error that says how many records are in is taken at its word, to which the settlement holds it.
 """
 
 import itertools
@@ -35,14 +36,13 @@ from pylog.stress.sightings import Sightings
 
 BACKLOG_BYTES = 64 << 20      # the checker is at most so far behind
 LOOK_BACK_EVERY = 50          # calls between two reads of what was just written
+LOOK_BACK_MAX = 4096          # records that are read to see whether a refused call left one
 SMALL_MAX, MIDDLE_MAX = 400, 16384
 CHILDREN = 1000               # numbers of producers from here on are of forked children
 
 MATTERS_OF_COURSE = (MessageSizeTooLargeError, WrongEndOffsetError)
-# These promise that nothing of the call was appended.
+# These promise that nothing was appended; others say how much was, by `appended`, or do not.
 PROMISING = (*MATTERS_OF_COURSE, ConfigurationError)
-# So does this one, of calls that append all or nothing.
-WHOLE = {"append", "append_full", "atomic", "if_end"}
 EXPLAINED: dict[str, tuple[type[BaseException], ...]] = {
     "pause": (PylogTimeoutError,),
     "flip": (CorruptRecordError,),
@@ -55,6 +55,15 @@ EXPLAINED: dict[str, tuple[type[BaseException], ...]] = {
 def explained_by(nemeses: tuple[str, ...]) -> tuple[type[BaseException], ...]:
     """Errors that a call may raise while such faults stand."""
     return tuple(itertools.chain(*(EXPLAINED.get(nemesis, ()) for nemesis in nemeses)))
+
+
+def enter_failure(ledger: _native.Ledger, error: BaseException) -> None:
+    """What a call that raised leaves in its producer's ledger: the error's word, or doubt."""
+    appended = getattr(error, "appended", None)
+    if appended is None and isinstance(error, PROMISING):
+        appended = 0
+    ledger.acknowledge(appended or 0)
+    ledger.doubt(is_failed=appended is not None)
 
 
 class Writer:
@@ -156,29 +165,33 @@ class Producer:
         self.calls = 0
         self.first = 0    # sequence of the latest call's first record
         self.backlog = BACKLOG_BYTES // 256
+        self.ways: dict[str, Callable[[], int | None]] = {
+            way: getattr(self, way) for way in options.ways}
 
     def run(self) -> None:
         """Turns until the board says stop."""
-        ways: dict[str, Callable[[], int | None]] = {
-            way: getattr(self, way) for way in self.writer.plan.options.ways}
         board = self.writer.board
         while (phase := board.phase) < Phase.STOP:
             if self.log.end_offset - board.checked > self.backlog:
                 time.sleep(0.002)
                 continue
-            self.calls += 1
-            try:
-                way = self.rng.choice(self.writer.plan.options.ways)
-                first = ways[way]()
-                if first is not None and self.calls % LOOK_BACK_EVERY == 0:
-                    self.look_back(first)
-            except Exception as error:
-                promises = isinstance(error, PROMISING) or (
-                    isinstance(error, DiskFullError) and way in WHOLE)
-                self.ledger.doubt(is_failed=promises)
-                self.writer.excuse(error, phase)
-                if not isinstance(error, PROMISING):
-                    time.sleep(0.01)
+            self.turn(self.rng.choice(self.writer.plan.options.ways), phase)
+
+    def turn(self, way: str, phase: Phase) -> None:
+        """One call, or some single appends, and what comes of it in the ledger."""
+        self.calls += 1
+        try:
+            first = self.ways[way]()
+            if first is not None and self.calls % LOOK_BACK_EVERY == 0:
+                self.look_back(first)
+        except Exception as error:
+            if isinstance(error, WrongEndOffsetError) and self.is_absent(error, phase):
+                self.ledger.withdraw()
+            else:
+                enter_failure(self.ledger, error)
+            self.writer.excuse(error, phase)
+            if not isinstance(error, PROMISING):
+                time.sleep(0.01)
 
     # ---- what is sent
 
@@ -264,6 +277,29 @@ class Producer:
                 producer=self.number, sequence=self.first)
 
 
+    def is_absent(self, refusal: WrongEndOffsetError, phase: Phase) -> bool:
+        """Whether nothing of a call that came second is there, from where it met the end on.
+
+        Ten calls a second come second: entered as failed, they would fill any ledger in a day.
+        False where it cannot be seen, or not soon.
+        """
+        count = self.ledger.sent - self.ledger.settled
+        start = max(refusal.offset or 0, (refusal.end_offset or 0) - count)
+        end = self.log.end_offset
+        if end - start > LOOK_BACK_MAX:
+            return False
+        try:
+            if self.log.readable_offset < end:
+                self.log.flush()
+            stamps = [_native.read_stamp(record.key, record.value)
+                      for record in self.log.read(start, stop=end)]
+        except Exception as error:
+            self.writer.excuse(error, phase)
+            return False
+        return not any(isinstance(stamp, dict) and stamp["producer"] == self.number
+                       and stamp["sequence"] >= self.first for stamp in stamps)
+
+
 class Child:
     """What a fork leaves: an inherited log that must not work, and a producer of its own."""
 
@@ -290,5 +326,5 @@ class Child:
             with pylog.Log(self.writer.layout.log) as log:
                 ledger.send_each(log.append, values, keys)
         except Exception as error:
-            ledger.doubt(is_failed=isinstance(error, DiskFullError))
+            enter_failure(ledger, error)
             self.writer.excuse(error, Phase.FAULTS)    # it has inherited its parent's limits

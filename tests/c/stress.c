@@ -88,7 +88,7 @@ static void acknowledge(int64_t end) {
     while (status == PL_BUSY);
     must(status, "flush");
   }
-  pl_ledger_acknowledge(writer.ledger);
+  pl_ledger_acknowledge(writer.ledger, UINT64_MAX);
 }
 
 static void append_one(void) {
