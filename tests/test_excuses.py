@@ -26,6 +26,7 @@ from pylog.stress.passage import segments_of
 from pylog.stress.plan import Fault, Options, Plan
 from pylog.stress.sightings import Sighting, Sightings, Tally, read_sightings
 from pylog.stress.stage import Stage
+from pylog.stress.verdict import anomalies_of
 from pylog.stress.writing import Writer
 
 # ---- errors of writers --------------------------------------------------------------------------
@@ -106,7 +107,7 @@ def seen(anomaly, at=10.1, by="reader 1", pid=1, **known):
     (FLIP, seen("torn-batch", offset=55, at=11.2)),
     (FLIP, seen("changed-view", offset=55, at=500.0)),
     (CUT, seen("torn-batch", offset=99, at=500.0)),
-    (CUT, seen("broken-worker", at=500.0, by="stage")),
+    (CUT, seen("broken-worker", at=11.2, by="stage")),
     (CUT, seen("damaged-structure", file="a.log", by="stage")),
     (LIMITS, seen("broken-worker", by="writer 0", pid=77)),
     (LIMITS, seen("broken-worker", by="child of writer 0", pid=78)),
@@ -130,6 +131,9 @@ def test_sighting_at_the_place_and_time_of_a_fault_is_excused(event, sighting):
     (CUT, seen("torn-batch", offset=55, by="stage", at=500.0)),
     (CUT, seen("damaged-structure", file="a.log", by="stage", at=500.0)),
     (CUT, seen("hole", offset=55)),
+    (CUT, seen("broken-worker", at=11.4, by="stage")),
+    (CUT, seen("broken-worker", at=11.4, by="reader 1")),
+    (CUT, seen("broken-worker", at=9.9, by="reader 1")),
     (LIMITS, seen("broken-worker", by="reader 0", pid=78)),
     (LIMITS, seen("broken-worker", by="stage", pid=78)),
     (LIMITS, seen("broken-worker", by="writer 0", pid=77, at=12.1)),
@@ -137,6 +141,40 @@ def test_sighting_at_the_place_and_time_of_a_fault_is_excused(event, sighting):
 ])
 def test_sighting_elsewhere_or_later_or_of_another_kind_is_not_excused(event, sighting):
     assert excuse_of(sighting, [event]) is None
+
+
+def paused(at, until):
+    return Event(at, "pause", "SIGSTOP", pid=1, until=until)
+
+
+@pytest.mark.parametrize(("pauses", "at"), [
+    ([paused(10.2, 12.2)], 13.1),
+    ([paused(9.0, 11.0)], 11.9),
+    ([paused(11.2, 13.2)], 14.1),
+    ([paused(1.0, 2.0), paused(10.2, 12.0), paused(12.5, 14.5)], 15.4),
+])
+def test_sighting_of_a_process_that_was_stopped_on_the_way_is_excused(pauses, at):
+    assert excuse_of(seen("torn-batch", offset=55, at=at), [FLIP], pauses) is FLIP
+    assert excuse_of(seen("torn-batch", offset=55, at=at), [FLIP]) is None
+
+
+@pytest.mark.parametrize(("pauses", "at"), [
+    ([paused(10.2, 12.2)], 13.3),     # it had gone on for longer than a second
+    ([paused(11.4, 13.4)], 13.5),     # it was stopped when all was over
+    ([paused(8.0, 9.0)], 11.4),       # and before anything had begun
+])
+def test_pause_is_no_excuse_for_what_is_seen_long_after_it(pauses, at):
+    assert excuse_of(seen("torn-batch", offset=55, at=at), [FLIP], pauses) is None
+
+
+@pytest.mark.parametrize(("pid", "is_excused"), [(1, True), (2, False)])
+def test_pause_of_another_process_is_no_excuse(pid, is_excused):
+    stage = Stage(Plan(Options(), 1, ()), Path("run"))
+    stage.events = [FLIP, paused(10.2, 12.2)]
+
+    rows = anomalies_of([seen("torn-batch", offset=55, at=13.0, pid=pid)], stage)
+
+    assert [*rows] == ["torn-batch (counted)" if is_excused else "torn-batch"]
 
 
 def test_damage_is_told_of_by_the_name_that_errors_have_for_the_file(tmp_path, monkeypatch):

@@ -212,6 +212,56 @@ def test_broken_log_is_found_and_named(log_path, name):
         assert sum(map(found.get, found.keys() & expected)) == report["counts"]["missing"]
 
 
+SILENT = """
+from pylog.cli import commands
+from pylog.stress import writing
+
+def append_many(self, old=writing.Producer.append_many):
+    while self.number == 2 and self.writer.board.phase == writing.Phase.QUIET:
+        writing.time.sleep(0.01)
+    return old(self)
+writing.Producer.append_many = append_many
+commands()
+"""
+
+
+@pytest.mark.slow
+def test_each_producer_must_be_acknowledged_after_the_faults(log_path):
+    done = stress(log_path, "--json", "--processes", 2, "--threads", 2, "--seconds", 0.2,
+                  "--quiet-seconds", 1, "--ways", "append_many", *SMALL, script=SILENT)
+
+    assert done.returncode == 4
+    row = report_of(done)["anomalies"]["unwritable-log"]
+    assert row["count"] == 1
+    assert row["examples"][0]["what"] == (
+        "1 producer of 4 had nothing acknowledged for 1 s after the faults: 2")
+
+
+THREAD_THAT_ENDS = """
+from pathlib import Path
+from pylog.cli import commands
+from pylog.stress import writing
+
+def run(self, old=writing.Producer.run):
+    mark = self.writer.layout.directory / "mark"
+    if self.number == 1 and not mark.exists():
+        mark.touch()
+        raise MemoryError
+    old(self)
+writing.Producer.run = run
+commands()
+"""
+
+
+def test_writer_with_a_thread_less_is_replaced_by_one_with_all(log_path):
+    done = stress(log_path, "--json", "--processes", 1, "--threads", 2, "--seconds", 0.2,
+                  *SMALL, script=THREAD_THAT_ENDS)
+
+    anomalies = report_of(done)["anomalies"]
+    assert [*anomalies] == ["broken-worker"]    # and no producer that falls silent
+    assert "thread 1: MemoryError" in anomalies["broken-worker"]["examples"][0]["what"]
+
+
 SLOW_CHILDREN = """
 from pylog.cli import commands
 from pylog.stress import writing

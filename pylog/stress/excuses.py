@@ -5,6 +5,7 @@ same file, offsets or process.
 """
 
 import math
+from collections.abc import Iterable
 
 from pylog.stress.anomalies import ANOMALIES
 from pylog.stress.nemesis import Event
@@ -13,23 +14,36 @@ from pylog.stress.sightings import Sighting
 SLACK_SECONDS = 1.0    # so long after its end a fault may still explain what is seen
 
 
-def excuse_of(sighting: Sighting, events: list[Event]) -> Event | None:
+def excuse_of(
+    sighting: Sighting, events: Iterable[Event], pauses: Iterable[Event] = ()
+) -> Event | None:
     """The fault of the run that explains it: one that its kind is excused by, at its time, and in
-    the same file or range of offsets."""
+    the same file or range of offsets. `pauses`: those of the process that saw it, by time."""
     for event in events:
         if event.nemesis not in ANOMALIES[sighting.anomaly].excused_by:
             continue
-        until = math.inf if has_effects(event, sighting) else event.until or event.at
-        if event.at <= sighting.at <= until + SLACK_SECONDS and is_at(event, sighting):
+        until = math.inf if has_effects(event, sighting) else end_of(event, pauses)
+        if event.at <= sighting.at <= until and is_at(event, sighting):
             return event
     return None
 
 
+def end_of(event: Event, pauses: Iterable[Event]) -> float:
+    """When the last who met a fault has noted it: one that was stopped in between does so later."""
+    end = (event.until or event.at) + SLACK_SECONDS
+    for pause in pauses:
+        if pause.at <= end:
+            end = max(end, (pause.until or pause.at) + SLACK_SECONDS)
+    return end
+
+
 def has_effects(event: Event, sighting: Sighting) -> bool:
     """Whether what was undone may still be seen: a view may be held for long, and a file that was
-    opened while it was cut stays mapped; but the stage opens the files anew, after the faults."""
-    return sighting.anomaly == "changed-view" or (event.nemesis == "truncate" and (
-        sighting.by != "stage" or sighting.anomaly == "broken-worker"))
+    opened while it was cut stays mapped; but the stage opens the files anew, after the faults, and
+    nobody dies of a file that is whole again."""
+    return sighting.anomaly == "changed-view" or (
+        event.nemesis == "truncate" and sighting.by != "stage"
+        and sighting.anomaly != "broken-worker")
 
 
 def is_at(event: Event, sighting: Sighting) -> bool:

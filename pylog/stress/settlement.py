@@ -111,6 +111,12 @@ class Account:
         balance.missing += size(minus(self.expected, self.seen))
 
 
+def acknowledged_of(ledger: _native.Ledger, start: int = 0) -> Iterator[Interval]:
+    """The sequences from `start` on that calls have returned for, also while the producer works."""
+    settled = ledger.settled    # first: it only grows, and the spans below it stay
+    return minus([(start, settled)], [(first, end) for first, end, _ in ledger.spans])
+
+
 def minus(first: Iterable[Interval], second: Iterable[Interval]) -> Iterator[Interval]:
     """What is in the first and not in the second; both sorted and disjoint."""
     takers = iter(second)

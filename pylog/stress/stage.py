@@ -1,7 +1,7 @@
 """The stage: one run, from an empty directory to its verdict.
 
     1  faults   writers and readers work, faults begin and end as planned; nothing wrong may happen
-    2  quiet    all faults are undone: the log must take appends again
+    2  quiet    all faults are undone: the log must take appends again, of each producer
     3  stop     the writers end; all that was acknowledged must be seen within ten seconds
     4  settle   the watcher settles with the ledgers; then the files are examined at rest
 
@@ -25,6 +25,7 @@ from pathlib import Path
 import pylog
 from pylog import _native
 from pylog.errors import ConfigurationError, DiskFullError
+from pylog.report import counted
 from pylog.stress.anomalies import DAMAGE
 from pylog.stress.board import Board, Phase
 from pylog.stress.cast import Cast, Member
@@ -35,6 +36,7 @@ from pylog.stress.nemesis import FAULTS, Event, send
 from pylog.stress.passage import place_of
 from pylog.stress.plan import Fault, Plan
 from pylog.stress.reading import Reader
+from pylog.stress.settlement import acknowledged_of
 from pylog.stress.sightings import Sightings, forget_lost, read_sightings
 from pylog.stress.watching import clean, watch
 from pylog.stress.writing import Writer
@@ -47,6 +49,7 @@ INSPECTION = "inspector"
 DRIVERS_MAX = 4          # C writers at once
 DRIVER_PRODUCERS = 500   # their producers' numbers from here on
 PLACES_MAX = 8           # offsets of an anomaly that are looked up
+PRODUCERS_TOLD = 8
 PASSES_MAX = 40          # a point is passed up to so many times before the one that kills
 
 
@@ -152,16 +155,19 @@ class Stage:
         self.go_on_until(self.began + self.plan.options.seconds)
 
     def play_quiet(self) -> None:
-        """No more faults; the log must take appends again."""
+        """No more faults; the log must take appends again, of each producer."""
         self.end_faults()
         if self.plan.faults:
             self.go_on_until(time.monotonic() + AFTERMATH_SECONDS)
         self.board.phase = Phase.QUIET
-        before = self.acknowledged()
-        if not self.go_on_while(lambda: self.acknowledged() == before):
+        sent = Counter({ledger.producer: ledger.sent for ledger in self.ledgers()})
+        if not self.go_on_while(lambda: bool(self.silent_since(sent))):
             self.note_full_disk()
-            self.notes.note("unwritable-log", "nothing was acknowledged for "
-                            f"{self.plan.options.quiet_seconds:g} s after the faults")
+            silent = self.silent_since(sent)
+            self.notes.note(
+                "unwritable-log", f"{counted(len(silent), 'producer')} of {self.producers} had "
+                f"nothing acknowledged for {self.plan.options.quiet_seconds:g} s after the faults: "
+                f"{', '.join(map(str, silent[:PRODUCERS_TOLD]))}")
         self.board.phase = Phase.STOP
         if not self.go_on_while(lambda: bool(
                 self.cast.alive("writer", "driver", INSPECTION) or self.cast.has_orphans())):
@@ -353,9 +359,20 @@ class Stage:
     def ledgers(self, role: str = "producer") -> list[_native.Ledger]:
         return [_native.Ledger(path) for path in self.layout.ledgers.glob(f"{role}-*[0-9]")]
 
+    @property
+    def producers(self) -> int:
+        """How many there are, from 0 on, without forked children and C writers."""
+        return self.plan.options.processes * self.plan.options.threads
+
     def acknowledged(self) -> int:
         """Records that calls have returned for."""
         return sum(ledger.acknowledged for ledger in self.ledgers())
+
+    def silent_since(self, sent: Counter[int]) -> list[int]:
+        """Producers of whose calls none has returned that began after they had sent so much."""
+        heard = {ledger.producer for ledger in self.ledgers()
+                 if any(acknowledged_of(ledger, sent[ledger.producer]))}
+        return sorted({*range(self.producers)} - heard)
 
 
 def places_of(layout: Layout) -> dict[int, tuple[str, int]]:

@@ -119,8 +119,12 @@ def anomalies_of(sightings: list[Sighting], stage: Stage) -> dict[str, Any]:
     if full := full_disk_of(sightings, events["full-disk"]):
         for name, row in ANOMALIES.items():
             events[name] += [full] * (full.nemesis in row.excused_by)
+    pauses: dict[int | None, list[Event]] = defaultdict(list)
+    for event in stage.events:
+        if event.nemesis == "pause":
+            pauses[event.pid].append(event)
     for sighting in sightings:
-        excuse = excuse_of(sighting, events[sighting.anomaly])
+        excuse = excuse_of(sighting, events[sighting.anomaly], pauses.get(sighting.pid, ()))
         kind = ANOMALIES[sighting.anomaly].severity(excuse.nemesis if excuse else None)
         by_name[sighting.anomaly, kind].append((sighting, excuse))
     order = list(Severity)

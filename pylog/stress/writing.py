@@ -98,11 +98,13 @@ class Writer:
         log.close()
 
     def produce(self, log: pylog.Log, number: int) -> None:
-        """The life of a thread; what ends it before its time is said."""
+        """The life of a thread. What ends it before its time is said, and ends the process: its
+        successor has all its threads."""
         try:
             Producer(self, log, number).run()
         except BaseException as error:
             self.notes.note_end(error, f"thread {number}: {type(error).__name__}: {error}")
+            os._exit(1)
 
     def _open(self) -> pylog.Log | None:
         """The log, tried again while a fault is in the way; None: the run is over."""
