@@ -10,11 +10,16 @@ import pytest
 from aiokafka.record._crc32c import crc as crc32c_of_others
 
 import pylog
+from pylog.errors import RecordNotFoundError
 from pylog.stress import editor, liars, planting, trial
 from pylog.stress.anomalies import ANOMALIES, ROWS
+from pylog.stress.board import Board
 from pylog.stress.editor import LogFiles
+from pylog.stress.examination import Layout
+from pylog.stress.plan import Options, Plan
 from pylog.stress.planting import Planted, Spot
-from pylog.stress.sightings import Sighting
+from pylog.stress.reading import Reader
+from pylog.stress.sightings import Sighting, read_sightings
 
 PLANTED = {one.anomaly for one in (*planting.PLANTS, *liars.LIES)}
 
@@ -167,6 +172,68 @@ def test_table_has_two_lines_for_each_row_and_counts_the_right_ones(rows):
     assert text.count("\n") == 2 * (len(rows) + 1) + 2
     assert "NOT FOUND" in text
     assert text.endswith(f"{len(rows)} of {len(rows) + 1} right\n")
+
+
+# ---- a reader at a cut ------------------------------------------------------------------------
+
+
+@pytest.fixture
+def at_cut(good, tmp_path, rng):
+    """A reader of a log that lost a tail, with a good one's seek; and the gap."""
+    copy = shutil.copytree(good, tmp_path / "copy")
+    one = next(one for one in planting.PLANTS if one.make is planting.lose_the_tail_and_go_on)
+    planting.make(one, copy, rng)
+    reader = Reader(Plan(Options(size_max=400), trial.RUN, ()), Layout(copy), Board(), 1)
+    yield reader, pylog.check(copy / "log").gaps[0]
+    reader.log.close()
+
+
+def seek_to(reader, offset):
+    def seek():
+        reader.new_checker(offset)
+        return offset
+    reader.seek = seek
+
+
+def told_by(reader):
+    return [(one.anomaly, one.offset) for one in
+            read_sightings(Layout(reader.path.parent).sightings)]
+
+
+@pytest.mark.parametrize("from_start", [-5, 0, 5])
+@pytest.mark.parametrize("turn", ["read_chunks", "read_records", "get", "hold_view"])
+def test_reader_that_comes_to_a_cut_says_nothing(at_cut, turn, from_start):
+    reader, (start, end) = at_cut
+    seek_to(reader, start + from_start)
+    far = 3 if turn == "read_chunks" else end    # it reads on behind the cut
+    reader.rng.randrange = lambda *between: far
+
+    try:
+        getattr(reader, turn)()
+    except RecordNotFoundError as error:
+        reader.was_not_found(error)
+
+    assert told_by(reader) == []
+
+
+@pytest.mark.parametrize(("before", "behind"), [(1, 0), (0, 1), (3, 3)])
+def test_reader_that_jumps_over_more_than_the_cut_is_told_of(at_cut, before, behind):
+    reader, (start, end) = at_cut
+    reader.new_checker(start - before)
+    record = reader.log.get(end + behind)
+
+    reader.checker.take_record(record.offset, record.key, record.value)
+    reader.note_findings()
+
+    assert told_by(reader) == [("poll-skip", end + behind)]
+
+
+def test_record_that_is_there_and_not_found_is_told(at_cut):
+    reader, (start, _) = at_cut
+
+    reader.was_not_found(RecordNotFoundError("no such", offset=start - 1))
+
+    assert told_by(reader) == [("retention-early", start - 1)]
 
 
 # ---- what no plant can show -------------------------------------------------------------------

@@ -53,7 +53,7 @@ ROWS = (
     Anomaly("lost-write", "acknowledged, missing at the producer's end, and nothing was cut",
             "ledger"),
     Anomaly("truncated-tail", "acknowledged, missing at the producer's end behind a cut",
-            "ledger", excused_by=("cut",)),
+            "ledger"),
     Anomaly("invented-write", "there, and its producer never sent it", "ledger"),
     Anomaly("failed-write", "there, though its call raised and promised that it is not", "ledger"),
     Anomaly("misplaced-write", "the offset that append returned bears another record", "writer"),

@@ -14,7 +14,7 @@ from typing import Literal
 
 import pylog
 from pylog import _native
-from pylog.errors import CorruptRecordError, OffsetOutOfRangeError
+from pylog.errors import CorruptRecordError, OffsetOutOfRangeError, RecordNotFoundError
 from pylog.stress.board import Board, Phase
 from pylog.stress.examination import Layout, open_folds
 from pylog.stress.passage import sentence
@@ -58,6 +58,8 @@ class Reader:
                 turn()
             except OffsetOutOfRangeError as error:
                 self.was_refused(error)
+            except RecordNotFoundError as error:
+                self.was_not_found(error)
             except CorruptRecordError as error:
                 self.notes.note("torn-batch", str(error), offset=error.offset, file=error.path,
                                 position=error.position)
@@ -78,6 +80,17 @@ class Reader:
         if error.offset is not None and error.offset >= start:
             self.notes.note("retention-early", str(error), offset=error.offset)
         self.next = max(self.next, start)
+
+    def was_not_found(self, error: RecordNotFoundError) -> None:
+        """An offset that a recovery skipped bears no record; any other does."""
+        if error.offset is not None and not self.is_cut(error.offset, error.offset + 1):
+            self.notes.note("retention-early", str(error), offset=error.offset)
+
+    def is_cut(self, start: int, end: int) -> bool:
+        """Whether these offsets are among those that a recovery skipped. A record does not bear its
+        epoch, which would tell: check() is asked. Cost: a walk over the log; it is seldom asked."""
+        return any(first <= start and end <= last
+                   for first, last in pylog.check(self.path).gaps)
 
     def new_checker(self, offset: int) -> None:
         """After a seek: sequences may come again."""
@@ -178,6 +191,8 @@ class Reader:
         for name, count in self.checker.figures()["found"].items():
             findings = self.checker.findings(name)
             for finding in findings:
+                if name == "offset-gap" and self.is_cut(finding["expected"], finding["offset"]):
+                    continue
                 known = {key: finding[key] for key in ("offset", "producer", "sequence")
                          if finding[key] >= 0}
                 self.notes.note(AS_READER.get(name, name), sentence(name, finding), **known)
