@@ -74,6 +74,10 @@ static void find(pl_checker *self, pl_finding_kind kind, int64_t offset, int64_t
   };
 }
 
+/* Is `a` before `b`? They count in 16 bits, and a run of a day comes round: serial numbers (RFC
+ * 1982). */
+static bool is_before(uint16_t a, uint16_t b) { return (int16_t)(uint16_t)(a - b) < 0; }
+
 /* ---- sequences ---------------------------------------------------------------------------- */
 
 static pl_status producer_of(pl_checker *self, uint32_t id, producer **out) {
@@ -142,10 +146,6 @@ static pl_status take_unexpected(pl_checker *self, producer *p, const pl_stamp *
   return PL_OK;
 }
 
-/* Is `a` an incarnation before `b`? They count in 16 bits, and a run of a day comes round: serial
- * numbers (RFC 1982). */
-static bool is_before(uint16_t a, uint16_t b) { return (int16_t)(uint16_t)(a - b) < 0; }
-
 static pl_status take_stamp(pl_checker *self, const pl_stamp *stamp, int64_t offset) {
   producer *p = NULL;
   if (!self->figures.run) self->figures.run = stamp->run;
@@ -177,6 +177,23 @@ static inline uint64_t mix(uint64_t z) {
   return z ^ (z >> 33);
 }
 
+/* What was seen of a block: against what another saw, or for the next one. Blocks go round in the
+ * folds, so 48 bits are the hash and 16 say in which round it is; who is a round late has nothing
+ * to compare with any more. */
+static bool agrees(pl_checker *self, int64_t block, uint64_t hash) {
+  enum { ROUND_BITS = 16 };
+  uint64_t round = (uint64_t)(block / self->fold_count) << (64 - ROUND_BITS);
+  _Atomic uint64_t *fold = &self->folds[block % self->fold_count];
+  uint64_t kept = hash >> ROUND_BITS, mine = round | (kept ? kept : 1);
+  for (uint64_t theirs = atomic_load(fold);;) {
+    uint16_t of_theirs = (uint16_t)(theirs >> (64 - ROUND_BITS));
+    uint16_t of_mine = (uint16_t)(round >> (64 - ROUND_BITS));
+    if (theirs && of_theirs == of_mine) return theirs == mine;
+    if (theirs && is_before(of_mine, of_theirs)) return true;
+    if (atomic_compare_exchange_weak(fold, &theirs, mine)) return true;
+  }
+}
+
 /* A block counts when all its offsets went by in one go. */
 static void fold_in(pl_checker *self, int64_t offset, uint32_t crc) {
   int64_t block = offset / PL_FOLD_RECORDS, place = offset % PL_FOLD_RECORDS;
@@ -189,21 +206,25 @@ static void fold_in(pl_checker *self, int64_t offset, uint32_t crc) {
     return;
   }
   self->fold += mix(((uint64_t)offset << 20) ^ crc);
-  if (++self->fold_records < PL_FOLD_RECORDS || block >= self->fold_count) return;
-  uint64_t mine = self->fold ? self->fold : 1, theirs = 0;
-  if (!atomic_compare_exchange_strong(&self->folds[block], &theirs, mine) && theirs != mine)
+  if (++self->fold_records == PL_FOLD_RECORDS && !agrees(self, block, self->fold))
     find(self, PL_FOUND_INCONSISTENT, offset + 1 - PL_FOLD_RECORDS, -1, NULL);
 }
 
-/* Is this the offset to come? A new epoch may skip some, nothing may come again. */
-static void take_offset(pl_checker *self, int64_t offset, int64_t first, int32_t epoch) {
+/* Is it a new one? One below the latest is a finding for its batch, not for each of its records. */
+static bool take_epoch(pl_checker *self, int64_t offset, int32_t epoch, bool is_first) {
+  int32_t before = self->figures.epoch;
+  if (epoch < 0) return false; /* it says none */
+  if (epoch >= before) self->figures.epoch = epoch;
+  else if (is_first) find(self, PL_FOUND_STALE_EPOCH, offset, before, NULL);
+  return before >= 0 && epoch > before;
+}
+
+/* Is this the offset to come? The first of a new epoch may skip some, nothing may come again. */
+static void take_offset(pl_checker *self, int64_t offset, bool may_skip) {
   pl_checker_figures *f = &self->figures;
-  bool is_new_epoch = epoch >= 0 && f->epoch >= 0 && epoch > f->epoch;
-  if (epoch >= 0 && epoch < f->epoch) find(self, PL_FOUND_STALE_EPOCH, offset, f->epoch, NULL);
-  else if (epoch >= 0) f->epoch = epoch;
   if (f->next_offset < 0 || offset == f->next_offset) return;
   if (offset < f->next_offset) find(self, PL_FOUND_BACKWARDS, offset, f->next_offset, NULL);
-  else if (is_new_epoch && offset == first) f->cuts++;
+  else if (may_skip) f->cuts++;
   else find(self, PL_FOUND_GAP, offset, f->next_offset, NULL);
 }
 
@@ -229,7 +250,7 @@ pl_status pl_checker_take_record(pl_checker *self, int64_t offset, pl_slice key,
     find(self, PL_FOUND_BACKWARDS, offset, self->figures.next_offset, NULL);
     return PL_OK;
   }
-  take_offset(self, offset, offset, -1);
+  take_offset(self, offset, false);
   return take(self, offset, key, value);
 }
 
@@ -306,7 +327,8 @@ static pl_status take_records(pl_checker *self, pl_slice batch, pl_slice records
     before = record.delta;
     int64_t offset = base + record.delta;
     if (offset < from) continue;
-    take_offset(self, offset, base, epoch);
+    bool is_new_epoch = take_epoch(self, offset, epoch, i == 0);
+    take_offset(self, offset, is_new_epoch && offset == base);
     PL_TRY(take(self, offset, record.key, record.value));
   }
   if (p != end) find(self, PL_FOUND_TORN_BATCH, base, base + count, NULL);
@@ -330,7 +352,7 @@ pl_status pl_checker_take_batch(pl_checker *self, pl_slice batch, const pl_slice
   int64_t end = base + pl_load_i32(batch.data + AT_LAST_DELTA) + 1;
   if (attributes & CONTROL_BIT) {
     if (!is_resumed || base >= f->next_offset)
-      take_offset(self, base, base, pl_load_i32(batch.data + AT_EPOCH));
+      take_offset(self, base, take_epoch(self, base, pl_load_i32(batch.data + AT_EPOCH), true));
   } else if (attributes & CODEC_BITS && !records) {
     find(self, PL_FOUND_TORN_BATCH, base, -1, NULL);
   } else {

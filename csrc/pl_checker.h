@@ -58,7 +58,8 @@ pl_checker *pl_checker_new(uint64_t run, int64_t next_offset);
 void pl_checker_free(pl_checker *self);
 
 /* Compares what it sees with what others saw: one hash for each whole block of PL_FOLD_RECORDS
- * offsets, in memory that all share; it is to outlive the checker. 0 means not seen yet. */
+ * offsets, in zeroed memory that all share; it is to outlive the checker. Blocks go round in it:
+ * looks at an offset are compared as long as they are less than PL_FOLD_RECORDS * count apart. */
 void pl_checker_share(pl_checker *self, _Atomic uint64_t *folds, int64_t count);
 
 /* After a seek: the next record may stand anywhere at or after `offset` (-1: anywhere). */

@@ -391,6 +391,17 @@ def test_random_bytes_are_torn(rng):
     assert found(checker) == {"torn-batch": 2000}
 
 
+@pytest.mark.parametrize("resumed", [0, 1, 2])
+def test_batch_of_an_old_epoch_is_one_finding_however_many_records_it_has(resumed):
+    """Also where it is taken twice, as an open batch that has grown meanwhile."""
+    checker = taken(stamps([0], epoch=3), stamps([1, 2, 3], 1, epoch=2))
+    for _ in range(resumed):
+        checker.take_batch(stamps([1, 2, 3, 4], 1, epoch=2), is_resumed=True)
+    taken(stamps([4 + (resumed > 0)], 4 + (resumed > 0), epoch=3), checker=checker)
+
+    assert found(checker) == {"stale-epoch": 1}
+
+
 # ---- folds --------------------------------------------------------------------------------------
 
 
@@ -466,12 +477,52 @@ def test_records_one_by_one_and_batches_have_the_same_folds():
     assert found(checker) == {}
 
 
-@pytest.mark.parametrize("size", [0, 1])
-def test_offsets_beyond_the_folds_are_not_compared(size):
+def blocks(folds, *bases, changed=None, checker=None):
+    """A block of records from each base on, as one checker sees it; `changed`: one is another."""
+    checker = checker or _native.Checker(RUN, folds=folds)
+    for base in bases:
+        checker.seek(base)
+        values = list(fold_values()[:FOLD])
+        if changed == base:
+            values[9] = stamp(9, filler=b"other")
+        checker.take_batch(_native.encode_batch(values, timestamps=[5] * FOLD, base_offset=base))
+    return checker.figures()["found"]["inconsistent-offset"]
+
+
+@pytest.mark.parametrize("size", [1, 3, 8])
+def test_blocks_go_round_in_the_folds_and_the_latest_is_compared(size):
     folds = numpy.zeros(size, numpy.int64)
-    for changed in (None, FOLD):
-        checker = taken(*fold_batches(changed), checker=_native.Checker(RUN, folds=folds))
-        assert found(checker) == {}
+    round_size = size * FOLD
+    for turn in range(4):
+        base = turn * round_size
+        assert blocks(folds, base) == 0
+        assert blocks(folds, base) == 0
+        assert blocks(folds, base, changed=base) == 1
+
+
+@pytest.mark.parametrize("turns", [1, 2, 32767])
+def test_who_is_rounds_late_is_compared_with_nothing_and_disturbs_nothing(turns):
+    folds = numpy.zeros(2, numpy.int64)
+    late, base = FOLD, FOLD + turns * 2 * FOLD
+    blocks(folds, late, base)
+    before = folds.copy()
+
+    assert blocks(folds, late, changed=late) == 0
+    assert (folds == before).all()
+    assert blocks(folds, base, changed=base) == 1
+
+
+def test_rounds_themselves_come_round():
+    folds = numpy.zeros(1, numpy.int64)
+    for turn in (65534, 65535, 65536, 65537):
+        assert blocks(folds, turn * FOLD) == 0
+        assert blocks(folds, turn * FOLD, changed=turn * FOLD) == 1
+
+
+def test_no_folds_compare_nothing():
+    folds = numpy.zeros(0, numpy.int64)
+
+    assert blocks(folds, 0) == blocks(folds, 0, changed=0) == 0
 
 
 # ---- chunks -------------------------------------------------------------------------------------

@@ -12,8 +12,9 @@ cdef class Checker:
     """Takes batches, chunks or records in the order of their offsets, and keeps what is wrong.
 
     `run` 0 takes that of the first stamp; `next_offset` -1 any first offset. `folds`, a writable
-    int64 buffer that all checkers of a log share, holds a hash for every 4,096 offsets: two that
-    saw different records find out. Nothing is raised for what is found: see `figures`.
+    int64 buffer of zeros that all checkers of a log share, holds a hash for every 4,096 offsets,
+    in turn: two that saw different records find out. Nothing is raised for what is found: see
+    `figures`.
 
     Cost: 23 ns a record of 100 bytes; memory by producers and holes, not by records.
     """

@@ -44,7 +44,7 @@ from pylog.stress.writing import Writer
 TICK_SECONDS = 0.005
 AFTERMATH_SECONDS = 0.5    # a disk that was full has room a moment after its ballast is gone
 SHOW_SECONDS = 0.25
-FOLD_BLOCKS = 1 << 22    # 17 milliard offsets, in a file of 32 MiB
+FOLD_BLOCKS = 1 << 20    # looks up to 4 milliard offsets apart are compared, in a file of 8 MiB
 INSPECTION = "inspector"
 DRIVERS_MAX = 4          # C writers at once
 DRIVER_PRODUCERS = 500   # their producers' numbers from here on
