@@ -3,6 +3,9 @@
 The ledgers are real files, the checker is given records one by one.
 """
 
+import time
+from collections import Counter
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -261,6 +264,47 @@ def test_settlement_is_that_of_sets(tmp_path_factory, story, seen):
         len(by_end["failed"]), len(by_end["unknown"]))
     assert balance.indeterminate_present == len(by_end["unknown"] & seen)
     assert balance.missing == len(missing)
+
+
+@given(st.sets(st.integers(0, 40)), st.randoms(use_true_random=False))
+def test_missing_records_are_named_as_the_cuts_around_them_say(tmp_path_factory, seen, random):
+    desk = Desk(tmp_path_factory.mktemp("desk"))
+    desk.ledger((41, "ok"))
+    offsets = dict(zip(sorted(seen), sorted(random.sample(range(100), len(seen))), strict=True))
+    for sequence, offset in offsets.items():
+        desk.see(sequence, at=offset)
+    edges = sorted(random.sample(range(101), 2 * random.randrange(4)))
+    cuts = list(zip(edges[::2], edges[1::2], strict=True))
+    expected = Counter()
+    for lost in {*range(41)} - seen:
+        before = max((offsets[n] for n in seen if n < lost), default=-1)
+        after = min((offsets[n] for n in seen if n > lost), default=1000)
+        is_cut = any(before < cut and resumed <= after for cut, resumed in cuts)
+        is_last = lost > max(seen, default=-1)
+        expected["truncated-tail" if is_cut else "lost-write" if is_last else "hole"] += 1
+    random.shuffle(cuts)
+
+    assert desk.settle(cuts=cuts)[1] == expected
+
+
+def seconds_for(desk, losses):
+    """Of a settlement with so many, each an interval of its own, behind some doubts."""
+    desk.ledger(*[(1, "ok"), (1, "failed")] * 100, (2 * losses, "ok"))
+    values, _ = _native.stamp_values(RUN, 0, 1, 0, [48] * (200 + 2 * losses))
+    for offset, value in enumerate(values[::2]):
+        desk.checker.take_record(offset, None, value)
+    start = time.perf_counter()
+    balance, names, sightings = desk.settle(cuts=[(n, n + 1) for n in range(0, losses, 7)])
+    assert balance.missing == sum(names.values()) == losses
+    assert len(sightings) < 50
+    return time.perf_counter() - start
+
+
+def test_catastrophe_costs_in_proportion_and_writes_little(tmp_path_factory):
+    few, many = (min(seconds_for(Desk(tmp_path_factory.mktemp("desk")), losses)
+                     for _ in range(3)) for losses in (3_000, 30_000))
+
+    assert many < 35 * few    # 100 times as much, were it the square
 
 
 # ---- sightings ----------------------------------------------------------------------------------
