@@ -10,12 +10,12 @@
  * us on a virtual machine: 20 of them a second were 0.06 % of a core, more than a waiting reader.
  */
 #include <pthread.h>
-#include <signal.h>
 #include <stdbool.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "pl_log.h"
+#include "pl_thread.h"
 
 enum { TICK_MS = 50, REST_MS = 1000, IDLE_SEAL_MS = 100, AGE_SEAL_MS = 1000, RETRY_MS = 1000 };
 
@@ -141,11 +141,16 @@ static void after_fork_in_child(void) {
   pl_forks++;
 }
 
+static void watch_forks(void) { pthread_atfork(NULL, NULL, after_fork_in_child); }
+
+void pl_forks_count(void) {
+  static pthread_once_t once = PTHREAD_ONCE_INIT;
+  pthread_once(&once, watch_forks);
+}
+
 void pl_keeper_register(pl_log *log) {
-  static bool has_handler;
+  pl_forks_count();
   pthread_mutex_lock(&keeper.lock);
-  if (!has_handler) pthread_atfork(NULL, NULL, after_fork_in_child);
-  has_handler = true;
   log->keeper_next = keeper.logs;
   keeper.logs = log;
   log->keeper_end = log->keeper_sealed = -1;
@@ -164,28 +169,12 @@ void pl_keeper_drop(pl_log *log) {
   pthread_mutex_unlock(&keeper.lock);
 }
 
-/* All signals are the interpreter's: none may be delivered to this thread. */
-static int start(void) {
-  pthread_t thread;
-  pthread_attr_t attributes;
-  sigset_t all, old;
-  sigfillset(&all);
-  pthread_attr_init(&attributes);
-  pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
-  pthread_attr_setstacksize(&attributes, 256 * 1024);
-  pthread_sigmask(SIG_BLOCK, &all, &old);
-  int error = pthread_create(&thread, &attributes, run, NULL);
-  pthread_sigmask(SIG_SETMASK, &old, NULL);
-  pthread_attr_destroy(&attributes);
-  return error;
-}
-
 pl_status pl_keeper_adopt(pl_log *log) {
   if (log->is_kept && atomic_load(&keeper.is_running)) return PL_OK;
   int error = 0;
   pthread_mutex_lock(&keeper.lock);
   log->is_kept = true;
-  if (!atomic_load(&keeper.is_running)) error = start();
+  if (!atomic_load(&keeper.is_running)) error = pl_thread_start(run, NULL, NULL);
   atomic_store(&keeper.is_running, error == 0);
   pthread_mutex_unlock(&keeper.lock);
   if (!error) return PL_OK;

@@ -79,6 +79,38 @@ int pl_lock_owner(const pthread_mutex_t *lock) {
 #endif
 }
 
+#if defined(__GLIBC__)
+static _Atomic uint32_t *word_of(pthread_mutex_t *lock) {
+  return (_Atomic uint32_t *)(void *)&lock->__data.__lock;
+}
+
+bool pl_lock_is_held(pthread_mutex_t *lock) {
+  return (atomic_load(word_of(lock)) & FUTEX_TID_MASK) != 0;
+}
+
+_Atomic uint32_t *pl_lock_watch(pthread_mutex_t *lock, uint32_t *seen) {
+  _Atomic uint32_t *word = word_of(lock);
+  uint32_t found = atomic_load(word);
+  while ((found & FUTEX_TID_MASK) && !(found & FUTEX_WAITERS) &&
+         !atomic_compare_exchange_weak(word, &found, found | FUTEX_WAITERS)) {
+  }
+  *seen = found & FUTEX_TID_MASK ? found | FUTEX_WAITERS : 0;
+  return word;
+}
+#else
+bool pl_lock_is_held(pthread_mutex_t *lock) {
+  pl_lock_result result = pl_lock_try(lock);
+  if (result == PL_LOCKED_DEAD) pl_lock_adopt(lock);
+  if (result == PL_LOCKED || result == PL_LOCKED_DEAD) pl_lock_release(lock);
+  return result == PL_LOCK_BUSY;
+}
+
+_Atomic uint32_t *pl_lock_watch(pthread_mutex_t *lock, uint32_t *seen) {
+  *seen = pl_lock_is_held(lock);
+  return NULL;
+}
+#endif
+
 /* ---- the append lock -------------------------------------------------------------------- */
 
 _Thread_local pl_slot_thread pl_slot_self __attribute__((tls_model("initial-exec")));

@@ -37,6 +37,10 @@ pl_lock_result pl_lock_wait(pthread_mutex_t *lock, int wait_ms);
 void pl_lock_adopt(pthread_mutex_t *lock);
 void pl_lock_release(pthread_mutex_t *lock);
 int pl_lock_owner(const pthread_mutex_t *lock); /* thread id, 0 unknown */
+bool pl_lock_is_held(pthread_mutex_t *lock);    /* false too where its owner has died */
+/* The word that the kernel wakes a waiter on when the owner dies; NULL where libc's layout is not
+ * known. *seen is what to wait for a change of, 0: nobody holds it. */
+_Atomic uint32_t *pl_lock_watch(pthread_mutex_t *lock, uint32_t *seen);
 uint32_t pl_lock_abi(void); /* names libc and sizes: layouts differ */
 
 typedef struct pl_slot {

@@ -202,5 +202,6 @@ pl_status pl_keeper_adopt(pl_log *log); /* from the first write on it is worked 
 void pl_keeper_drop(pl_log *log);
 void pl_keeper_nudge(pl_log *log);
 extern unsigned pl_forks; /* forks between the first process and this one */
+void pl_forks_count(void);  /* from now on, if not yet */
 
 #endif

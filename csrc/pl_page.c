@@ -41,6 +41,13 @@ void pl_bells_ring(pl_bells *bells, _Atomic uint64_t *map) {
   }
 }
 
+void pl_bells_ring_all(pl_bells *bells) {
+  for (int bell = 0; bell < PL_BELLS; bell++) {
+    atomic_fetch_add(&bells->bell[bell].word, 1);
+    pl_futex_wake_all(&bells->bell[bell].word);
+  }
+}
+
 _Atomic bool pl_bells_must_fence = true;
 
 void pl_bells_register(void) {

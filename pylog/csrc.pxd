@@ -323,3 +323,72 @@ cdef extern from "pl_checker.h" nogil:
     void pl_checker_ask(const pl_checker *checker, pl_checker_figures *figures)
     int64_t pl_checker_findings(const pl_checker *checker, int kind, const pl_finding **out)
     int64_t pl_checker_seen(const pl_checker *checker, uint32_t producer, const pl_seen **out)
+
+cdef extern from "pl_process.h" nogil:
+    enum:
+        PL_PROCESSES_MAX
+    ctypedef struct pl_bells:
+        pass
+    ctypedef struct pl_process_slot:
+        pl_word nonce
+        pl_word32 pid
+    ctypedef struct pl_process_file:
+        pl_word deaths
+        pl_word32 used
+        pl_process_slot slots[1000]
+    ctypedef struct pl_processes:
+        pl_process_file *file
+        pl_bells *bells
+        int slot
+        uint64_t nonce
+        unsigned fork_generation
+    void pl_bells_ring_all(pl_bells *bells)
+    pl_status pl_processes_open(const char *path, const char *bells_path, pl_processes **out)
+    void pl_processes_close(pl_processes *processes)
+    pl_status pl_processes_join(pl_processes *processes)
+    bint pl_process_is_alive(const pl_processes *processes, int slot, uint64_t nonce)
+    int64_t pl_process_silence_ms(const pl_processes *processes, int slot)
+    void pl_processes_ask_beats(pl_processes *processes, uint32_t every_ms)
+
+cdef extern from "pl_table.h" nogil:
+    enum:
+        PL_TABLE_NAME_MAX, PL_TABLE_TEXT_MAX
+    ctypedef struct pl_entry:
+        uint16_t text_size
+        uint64_t sequence, incarnation
+        int64_t offset, time_ms
+        int32_t leader_epoch
+        char text[320]
+    ctypedef struct pl_owner:
+        uint64_t id, nonce
+        int32_t process
+    ctypedef struct pl_table_slot:
+        int32_t number
+        uint32_t name_size
+        char name[250]
+    ctypedef struct pl_table_file:
+        char name[250]
+        pl_word generation, changes, commits
+        pl_word32 slot_count
+    ctypedef struct pl_table:
+        pl_table_file *file
+        unsigned fork_generation
+    pl_status pl_table_open(const char *path, const char *name, pl_table **out)
+    void pl_table_close(pl_table *table)
+    pl_status pl_table_remove(pl_table *table)
+    pl_status pl_table_read(pl_table *table, void *out, size_t capacity, size_t *size,
+                            uint64_t *generation)
+    pl_status pl_table_publish(pl_table *table, uint64_t generation, const void *data, size_t size,
+                               int wait_ms)
+    pl_status pl_table_find(pl_table *table, const char *name, size_t size, int32_t number,
+                            bint make, int wait_ms, int *index)
+    pl_table_slot *pl_table_at(pl_table *table, int index)
+    uint64_t pl_table_new_owner(pl_table *table)
+    pl_status pl_table_own(pl_table *table, int index, uint64_t was, const pl_owner *now,
+                           uint64_t generation, int wait_ms)
+    pl_status pl_table_commit(pl_table *table, int index, uint64_t owner, uint64_t generation,
+                              pl_entry *entry, int wait_ms)
+    pl_status pl_table_get(pl_table *table, int index, pl_entry *entry, pl_owner *owner,
+                           int wait_ms)
+    pl_status pl_table_forget(pl_table *table, int index, int wait_ms)
+    pl_status pl_table_sync(pl_table *table)

@@ -1,0 +1,127 @@
+/* Opening a shared file: the first makes it, and after a reboot the first makes it anew. */
+#define _GNU_SOURCE
+#include "pl_shared.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "pl_clock.h"
+#include "pl_fault.h"
+
+enum { WAIT_MS = 10000 };
+
+/* Under another name first: who is killed in here leaves no half file. */
+static pl_status make(const char *path, const pl_shared_kind *kind, const uint8_t *old,
+                      size_t old_size, void *context) {
+  char unfinished[PL_PATH_MAX];
+  pl_file_info info;
+  uint8_t *data = NULL;
+  int fd;
+  size_t size = old_size < kind->bytes ? kind->bytes : old_size;
+  if (snprintf(unfinished, sizeof unfinished, "%s.%llx.tmp", path,
+               (unsigned long long)pl_random_u64()) >= (int)sizeof unfinished)
+    return pl_fail(PL_ERR_CONFIG, path, "the path is too long; use a shorter one");
+  PL_TRY(pl_file_open(unfinished, O_RDWR | O_CREAT | O_EXCL, &fd));
+  pl_status status = pl_file_reserve(fd, unfinished, size, 0);
+  if (status == PL_OK) status = pl_file_ask(fd, unfinished, &info);
+  if (status == PL_OK) status = pl_file_map(fd, unfinished, size, true, &data);
+  if (status == PL_OK) {
+    pl_page_identity *identity = (pl_page_identity *)(void *)data;
+    pl_page_identify(identity, 0);
+    identity->magic = kind->magic;
+    identity->layout = kind->layout;
+    identity->device = info.device;
+    identity->inode = info.inode;
+    kind->fill(data, size, old, old_size, context);
+    PL_POINT("shared-filled");
+    pl_file_unmap(data, size);
+    /* A rename replaces the old; a link leaves it to whoever was first. */
+    if (old) status = pl_file_rename(unfinished, path);
+    else if (link(unfinished, path) != 0 && errno != EEXIST)
+      status = pl_fail_errno(errno, path, "make the file");
+  }
+  pl_file_close(fd);
+  if (!old || status != PL_OK) unlink(unfinished);
+  return status;
+}
+
+typedef enum pl_fit { FITS, IS_OLD, IS_OTHER_LAYOUT, IS_OTHER_NAMESPACE } pl_fit;
+
+static pl_fit judge(const pl_page_identity *found, const pl_shared_kind *kind,
+                    const pl_file_info *info) {
+  pl_page_identity wanted = {0};
+  pl_page_identify(&wanted, 0);
+  if (info->size < kind->bytes || found->magic != kind->magic) return IS_OLD;
+  if (found->layout != kind->layout) return IS_OTHER_LAYOUT;
+  if (memcmp(found->boot_id, wanted.boot_id, sizeof wanted.boot_id) != 0 ||
+      found->device != info->device || found->inode != info->inode ||
+      found->mutex_abi != wanted.mutex_abi)
+    return IS_OLD;
+  return found->pid_namespace == wanted.pid_namespace ? FITS : IS_OTHER_NAMESPACE;
+}
+
+/* What is there, locked shared and mapped; PL_NOT_READY: made anew or gone meanwhile, come again. */
+static pl_status try_open(pl_shared *self, void *context) {
+  const pl_shared_kind *kind = self->kind;
+  pl_file_info info, named;
+  PL_TRY(pl_file_open(self->path, O_RDWR, &self->fd));
+  pl_status status = pl_file_lock(self->fd, self->path, false, 0);
+  if (status == PL_OK) status = pl_file_ask(self->fd, self->path, &info);
+  if (status == PL_OK) status = pl_file_map(self->fd, self->path, kind->bytes_max, true, &self->data);
+  if (status == PL_OK && (pl_file_ask_name(self->path, &named) != PL_OK ||
+                          named.inode != info.inode || named.device != info.device))
+    status = PL_NOT_READY;
+  if (status == PL_OK) {
+    pl_page_identity *found = (pl_page_identity *)(void *)self->data, nothing = {0};
+    pl_fit fit = judge(info.size < kind->bytes ? &nothing : found, kind, &info);
+    if (fit == FITS) return PL_OK;
+    if (fit == IS_OTHER_NAMESPACE)
+      status = pl_fail(PL_ERR_ENVIRONMENT, self->path,
+                       "%s is in use in another PID namespace, and whether its processes live "
+                       "cannot be told from here; run all of them in one container", kind->noun);
+    else {
+      status = pl_file_lock(self->fd, self->path, true, 0);
+      if (status == PL_BUSY && fit == IS_OTHER_LAYOUT)
+        status = pl_fail(PL_ERR_FORMAT, self->path, "%s is in use by another version of pylog; "
+                         "close it there first", kind->noun);
+      else if (status == PL_BUSY) status = PL_NOT_READY;
+      /* With the name still ours nobody made it anew before we had the lock. */
+      else if (status == PL_OK && pl_file_ask_name(self->path, &named) == PL_OK &&
+               named.inode == info.inode) {
+        size_t old_size = info.size < kind->bytes_max ? (size_t)info.size : kind->bytes_max;
+        status = make(self->path, kind, self->data, old_size, context);
+        if (status == PL_OK) status = PL_NOT_READY;
+      } else if (status == PL_OK) status = PL_NOT_READY;
+    }
+  }
+  pl_shared_close(self);
+  return status == PL_BUSY ? PL_NOT_READY : status;
+}
+
+pl_status pl_shared_open(const char *path, const pl_shared_kind *kind, void *context,
+                         pl_shared *out) {
+  int64_t deadline = pl_monotonic_ms() + WAIT_MS;
+  *out = (pl_shared){.fd = -1, .kind = kind};
+  if (snprintf(out->path, sizeof out->path, "%s", path) >= (int)sizeof out->path)
+    return pl_fail(PL_ERR_CONFIG, path, "the path is too long; use a shorter one");
+  PL_TRY(pl_host_learn());
+  for (;;) {
+    if (!pl_file_exists(path)) PL_TRY(make(path, kind, NULL, 0, context));
+    pl_status status = try_open(out, context);
+    if (status == PL_OK || (status < 0 && pl_file_exists(path))) return status;
+    if (pl_monotonic_ms() >= deadline)
+      return pl_fail(PL_ERR_TIMEOUT, path, "another process has been making %s anew for %d ms; "
+                     "continue or kill it, then open again", kind->noun, WAIT_MS);
+    pl_sleep_ms(1);
+  }
+}
+
+void pl_shared_close(pl_shared *self) {
+  if (self->data) pl_file_unmap(self->data, self->kind->bytes_max);
+  if (self->fd >= 0) pl_file_close(self->fd);
+  self->data = NULL;
+  self->fd = -1;
+}

@@ -1,0 +1,457 @@
+"""Processes and tables: who lives, who owns what, what is committed; with kills at every point."""
+
+import os
+import random
+import re
+import signal
+import subprocess
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from children import in_child, killed
+from drivers import built
+
+from pylog import _native
+from pylog.broker import make_doorbells
+from pylog.errors import (
+    ClosedError,
+    ConfigurationError,
+    CorruptRecordError,
+    IllegalStateError,
+    UnsupportedFormatError,
+)
+
+SOURCES = Path(__file__).parent.parent / "csrc"
+HEARD_S = 0.2
+
+
+@pytest.fixture
+def place(tmp_path):
+    make_doorbells(tmp_path / "doorbells")
+    return tmp_path
+
+
+def take_part(place):
+    processes = _native.Processes(place / "processes", place / "doorbells")
+    processes.join()
+    return processes
+
+
+@pytest.fixture
+def processes(place):
+    processes = take_part(place)
+    yield processes
+    processes.close()
+
+
+@pytest.fixture
+def table(place, processes):
+    return _native.Table(place / "group", "a group", processes)
+
+
+def eventually(condition, seconds=HEARD_S):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.0005)
+
+
+# ---- processes -----------------------------------------------------------------------------------
+
+def test_a_process_that_takes_part_is_alive_and_one_that_left_is_not(place, processes):
+    other = take_part(place)
+    assert other.me != processes.me
+    assert processes.pid_of(*other.me) == os.getpid()
+    name, deaths = other.me, processes.deaths
+    other.close()
+    assert not processes.is_alive(*name)
+    assert processes.pid_of(*name) is None
+    assert processes.deaths > deaths
+
+
+def test_who_does_not_join_takes_no_part(place):
+    assert _native.Processes(place / "processes", place / "doorbells").me is None
+
+
+def test_joining_twice_is_joining_once(processes):
+    before = processes.me
+    processes.join()
+    assert processes.me == before
+
+
+@pytest.mark.parametrize("name", [(-1, 1), (1000, 1), (2**31 - 1, 1), (0, 0), (500, 17)])
+def test_a_process_that_never_was_is_not_alive(processes, name):
+    assert not processes.is_alive(*name)
+
+
+def test_a_slot_that_was_taken_again_is_not_who_had_it(place, processes):
+    other = take_part(place)
+    before = other.me
+    other.close()
+    other = take_part(place)
+    assert other.me[0] == before[0]
+    assert not processes.is_alive(*before)
+    assert processes.is_alive(*other.me)
+
+
+def test_a_killed_process_is_heard_of_at_once(place, processes):
+    for _ in range(20):
+        deaths = processes.deaths
+        killed(lambda: take_part(place))
+        eventually(lambda before=deaths: processes.deaths > before)
+
+
+def test_a_death_is_counted_once_by_many_watchers(place, processes):
+    watchers = [take_part(place) for _ in range(8)]
+    deaths = processes.deaths
+    killed(lambda: take_part(place))
+    eventually(lambda: processes.deaths > deaths)
+    time.sleep(0.05)
+    assert processes.deaths == deaths + 1
+    for watcher in watchers:
+        watcher.close()
+
+
+def test_a_forked_child_takes_no_part_in_its_parents_place(processes):
+    for action in (lambda: processes.me, processes.join, lambda: processes.is_alive(0, 1)):
+        assert isinstance(in_child(action), IllegalStateError)
+    assert processes.is_alive(*processes.me)
+
+
+def test_a_stopped_process_is_silent_and_alive(place, processes):
+    processes.ask_beats(10)
+    source, target = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        other = take_part(place)
+        os.write(target, repr(other.me).encode())
+        time.sleep(60)
+        os._exit(0)
+    name = eval(os.read(source, 100))
+    try:
+        time.sleep(0.1)
+        assert processes.silence_ms(name[0]) < 90
+        os.kill(pid, signal.SIGSTOP)
+        time.sleep(0.3)
+        assert processes.silence_ms(name[0]) >= 200
+        assert processes.is_alive(*name)
+    finally:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+
+
+def test_closed_processes_say_so(place):
+    processes = take_part(place)
+    processes.close()
+    processes.close()
+    for action in (processes.join, processes.ring, lambda: processes.me, lambda: processes.deaths):
+        with pytest.raises(ClosedError):
+            action()
+
+
+def test_a_file_that_is_none_of_doorbells_is_refused(place):
+    (place / "bells").write_bytes(b"x")
+    with pytest.raises(UnsupportedFormatError, match="doorbells"):
+        _native.Processes(place / "processes", place / "bells")
+
+
+@pytest.mark.parametrize("content", [b"", b"x", b"\0" * 5000, b"\xff" * 200_000])
+def test_a_file_of_another_kind_is_made_anew(place, content):
+    (place / "processes").write_bytes(content)
+    processes = take_part(place)
+    assert processes.is_alive(*processes.me)
+    processes.close()
+
+
+def test_a_table_of_another_version_that_is_in_use_is_left_alone(place, table):
+    with open(place / "group", "r+b") as file:
+        file.seek(8)
+        file.write(b"\x63\0\0\0")
+    with pytest.raises(UnsupportedFormatError, match="another version"):
+        _native.Table(place / "group", "a group", table_processes(place))
+
+
+def table_processes(place):
+    return _native.Processes(place / "processes", place / "doorbells")
+
+
+# ---- the document --------------------------------------------------------------------------------
+
+def test_a_document_is_changed_by_who_has_read_the_last_one(table):
+    generation, document = table.read()
+    assert document == b""
+    assert table.publish(generation, b"first")
+    assert not table.publish(generation, b"late")
+    assert table.read() == (generation + 1, b"first")
+
+
+@pytest.mark.parametrize("size", [0, 1, 4096, 4097, 100_000, 3_000_000])
+def test_documents_of_all_sizes_come_back(table, size):
+    for letter in (b"a", b"b", b"c"):
+        generation, _ = table.read()
+        assert table.publish(generation, letter * size)
+        assert table.read() == (generation + 1, letter * size)
+
+
+def test_of_many_who_publish_at_once_one_wins_each_generation(place, table):
+    wins = []
+
+    def work():
+        own = _native.Table(place / "group", "a group", table_processes(place))
+        for _ in range(200):
+            generation, document = own.read()
+            if own.publish(generation, document + b"x"):
+                wins.append(generation)
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(wins) == len(set(wins)) == len(table.read()[1])
+
+
+def test_a_damaged_document_is_told(place, table):
+    table.publish(table.read()[0], b"members")
+    where = (place / "group").read_bytes().index(b"members")
+    with open(place / "group", "r+b") as file:
+        file.seek(where)
+        file.write(b"M")
+    with pytest.raises(CorruptRecordError, match="damaged"):
+        table.read()
+
+
+# ---- owners and entries --------------------------------------------------------------------------
+
+def test_a_slot_is_found_by_name_and_number(table):
+    index = table.find("orders", 3)
+    assert table.find("orders", 3) == index
+    assert table.find("orders", 4) != index
+    assert table.find("order", 3) != index
+    assert table.find("nothing", 0, make=False) is None
+    assert table.slots()[index] == ("orders", 3)
+
+
+def test_thousands_of_slots_keep_their_places(table):
+    places = [table.find("t", number) for number in range(2000)]
+    assert places == list(range(2000))
+    assert [table.find("t", number) for number in range(2000)] == places
+
+
+def test_one_owner_at_a_time(table):
+    index, first, second = table.find("t"), table.new_owner(), table.new_owner()
+    assert first != second
+    assert table.own(index, 0, first)
+    assert not table.own(index, 0, second)
+    assert not table.own(index, second, 0)
+    assert table.own(index, first, second)
+    assert table.owner(index)[0] == second
+    assert table.own(index, second, 0)
+    assert table.owner(index) == (0, -1, 0)
+
+
+def test_who_has_not_seen_the_last_generation_does_not_come_to_own(table):
+    index, me = table.find("t"), table.new_owner()
+    generation, _ = table.read()
+    table.publish(generation, b"x")
+    assert not table.own(index, 0, me, generation)
+    assert table.own(index, 0, me, generation + 1)
+
+
+def test_an_owner_bears_the_process_that_it_lives_in(table, processes):
+    index, me = table.find("t"), table.new_owner()
+    table.own(index, 0, me)
+    assert table.owner(index) == (me, *processes.me)
+
+
+def test_what_was_committed_comes_back(table):
+    index, me = table.find("t", 1), table.new_owner()
+    assert table.get(index) is None
+    table.own(index, 0, me)
+    generation = table.generation
+    for offset in (0, 17, 5, 2**62):
+        note = f"at {offset} é".encode()
+        assert table.commit(index, me, generation, offset, note, 3, 99) is True
+        assert table.get(index)[:4] == (offset, note.decode(), 3, 99)
+
+
+def test_a_commit_is_fenced_by_owner_and_by_generation(table):
+    index, me, other = table.find("t"), table.new_owner(), table.new_owner()
+    generation = table.generation
+    table.own(index, 0, me)
+    assert table.commit(index, other, generation, 5) is False
+    assert table.commit(index, 0, generation, 5) is False
+    assert table.commit(index, me, generation - 1, 5) is None
+    table.publish(generation, b"x")
+    assert table.commit(index, me, generation, 5) is None
+    assert table.get(index) is None
+    assert table.commit(index, me, generation + 1, 5) is True
+
+
+def test_a_note_has_a_limit_that_is_told(table):
+    index = table.find("t")
+    longest = b"x" * _native.TABLE_TEXT_MAX
+    assert table.commit(index, 0, table.generation, 1, longest)
+    with pytest.raises(ConfigurationError, match="320"):
+        table.commit(index, 0, table.generation, 2, longest + b"x")
+    assert table.get(index)[1] == longest.decode()
+
+
+def test_a_forgotten_slot_has_nothing_committed(table):
+    index, me = table.find("t"), table.new_owner()
+    table.own(index, 0, me)
+    table.commit(index, me, table.generation, 5)
+    assert not table.forget(index)
+    table.own(index, me, 0)
+    assert table.forget(index)
+    assert table.get(index) is None
+    assert table.commit(index, 0, table.generation, 1)
+    assert table.get(index)[0] == 1
+
+
+@pytest.mark.parametrize("index", [-1, 1, 16, 10_000, 2**31 - 1])
+def test_a_slot_that_is_none_is_refused(table, index):
+    table.find("t")
+    for action in (lambda: table.get(index), lambda: table.own(index, 0, 1),
+                   lambda: table.commit(index, 0, 2, 0), lambda: table.forget(index),
+                   lambda: table.owner(index)):
+        with pytest.raises(ConfigurationError, match="no slot"):
+            action()
+
+
+def test_names_that_are_too_long_are_refused(table):
+    assert table.find("x" * _native.TABLE_NAME_MAX) == 0
+    with pytest.raises(ConfigurationError, match="250 bytes"):
+        table.find("x" * (_native.TABLE_NAME_MAX + 1))
+
+
+def test_a_closed_table_says_so(table):
+    table.close()
+    table.close()
+    for action in (table.read, table.slots, table.new_owner, table.sync, lambda: table.get(0),
+                   lambda: table.publish(2, b""), lambda: table.find("x")):
+        with pytest.raises(ClosedError):
+            action()
+
+
+def test_a_table_that_somebody_has_open_is_not_removed(place, table):
+    other = _native.Table(place / "group", "a group", table_processes(place))
+    assert not table.remove()
+    other.close()
+    assert table.remove()
+    assert not (place / "group").exists()
+
+
+# ---- after a reboot, after a copy ----------------------------------------------------------------
+
+def reboot(path):
+    content = bytearray(path.read_bytes())
+    content[16] ^= 0xff    # the boot id
+    path.write_bytes(content)
+
+
+def commit_numbers(table, count):
+    for number in range(count):
+        index = table.find("topic", number)
+        for offset in (number, number + 1000):
+            assert table.commit(index, 0, table.generation, offset, b"n%d" % number, 5, 6)
+
+
+def test_after_a_reboot_the_commits_are_there_and_the_members_are_not(place, table):
+    commit_numbers(table, 100)
+    index, me = table.find("topic", 7), table.new_owner()
+    table.own(index, 0, me)
+    generation, _ = table.read()
+    table.publish(generation, b"members")
+    table.close()
+    reboot(place / "group")
+    table = _native.Table(place / "group", "a group", table_processes(place))
+    assert table.name == "a group"
+    assert table.read()[1] == b""
+    assert table.generation > generation + 1
+    assert table.new_owner() > me
+    for number in range(100):
+        index = table.find("topic", number, make=False)
+        assert table.get(index)[:4] == (number + 1000, f"n{number}", 5, 6)
+        assert table.owner(index)[0] == 0
+
+
+def test_a_copy_takes_the_commits_along(place, table):
+    commit_numbers(table, 20)
+    (place / "copy").write_bytes((place / "group").read_bytes())
+    copy = _native.Table(place / "copy", "a group", table_processes(place))
+    assert [copy.get(copy.find("topic", n))[0] for n in range(20)] == list(range(1000, 1020))
+
+
+def test_a_torn_table_gives_back_each_entry_that_is_whole_and_invents_none(place, table, rng):
+    commit_numbers(table, 40)
+    table.close()
+    whole = (place / "group").read_bytes()
+    told = 0
+    for _ in range(300):
+        content = bytearray(whole)
+        content[16] ^= 0xff
+        for _ in range(rng.choice([1, 1, 8])):
+            at = rng.randrange(len(content))
+            content[at:at + 64] = rng.randbytes(64)[:len(content) - at]
+        del content[rng.choice([len(content), rng.randrange(len(content))]):]
+        (place / "group").write_bytes(content)
+        table = _native.Table(place / "group", "a group", table_processes(place))
+        for index, (name, number) in enumerate(table.slots()):
+            entry = table.get(index)
+            if entry and name == "topic" and number < 40:
+                assert entry[0] in (number, number + 1000)
+                told += 1
+        table.close()
+    assert told > 3000
+
+
+def test_a_damaged_table_that_is_in_use_is_refused_or_told(place, table, rng):
+    commit_numbers(table, 40)
+    whole = (place / "group").read_bytes()
+    for _ in range(200):
+        content = bytearray(whole)
+        at = rng.randrange(640, 4096)    # the header's counters and places
+        content[at] ^= 1 << rng.randrange(8)
+        with open(place / "group", "r+b") as file:
+            file.write(content)
+        try:
+            other = _native.Table(place / "group", "a group", table_processes(place))
+            other.read()
+            for index in range(len(other.slots())):
+                other.get(index)
+        except (CorruptRecordError, UnsupportedFormatError):
+            pass
+
+
+# ---- kills ---------------------------------------------------------------------------------------
+
+@pytest.mark.slow
+def test_a_kill_at_any_point_loses_nothing_and_is_heard_of(tmp_path, seed):
+    points = sorted({point for name in ("pl_table", "pl_shared", "pl_process") for point in
+                     re.findall(r'PL_POINT\("([a-z-]+)"\)', (SOURCES / f"{name}.c").read_text())})
+    done = subprocess.run([built("build/tables") / "tables", tmp_path / "tables", "400", str(seed),
+                           *points], capture_output=True, text=True, check=False)
+    print(f"seed {seed}\n{done.stdout}")
+    assert done.returncode == 0, f"seed {seed}: {done.stderr}"
+    assert all(f"point {point} " in done.stdout for point in points)
+
+
+def test_a_process_killed_while_it_commits_leaves_a_whole_commit(place, table):
+    index = table.find("t")
+    rng = random.Random(7)
+    for _ in range(15):
+        pid = os.fork()
+        if pid == 0:
+            own = _native.Table(place / "group", "a group", table_processes(place))
+            offset = 0
+            while True:
+                offset += 1
+                own.commit(index, 0, own.generation, offset, str(offset).encode())
+        time.sleep(rng.uniform(0.005, 0.02))
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        entry = table.get(index)
+        assert entry is None or entry[1] == str(entry[0])
+    assert table.get(index)[0] > 100
