@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from drivers import built
 
 import pylog
 from pylog import _native
+from pylog.errors import ConfigurationError
 from pylog.stress.plan import NEMESES, Options, Plan
 
 ROOT = Path(__file__).parent.parent
@@ -325,9 +327,14 @@ def test_replay_has_the_plan_of_the_report(log_path):
     assert first["plan"]["faults"]
 
 
-def test_interrupted_run_leaves_nothing_behind(log_path):
+@pytest.mark.parametrize(("arguments", "expected"), [
+    ([], b"verdict: inconclusive: it was interrupted"),
+    (["--json"], b'"verdict": "inconclusive"'),
+    (["--json", "--workload", "append,durable"], b'"verdict": "inconclusive"'),
+])
+def test_interrupted_run_leaves_its_report_and_nobody_behind(log_path, arguments, expected):
     process = shell.start("stress", log_path, "--seconds", 60, "--nemesis", "pause", *SMALL,
-                          start_new_session=True)
+                          *arguments, start_new_session=True)
     while not list(log_path.glob("append/ledgers/producer-*")):
         time.sleep(0.02)
     process.send_signal(signal.SIGINT)
@@ -338,7 +345,12 @@ def test_interrupted_run_leaves_nothing_behind(log_path):
             os.killpg(process.pid, signal.SIGKILL)
 
     assert process.returncode == 130
-    assert b"verdict: inconclusive" in said
+    assert expected in said
+    if arguments:
+        report = json.loads(said)
+        for one in report if isinstance(report, list) else [report]:
+            assert one["interrupted"]
+            assert one["inconclusive_because"] == ["it was interrupted"]
     with pytest.raises(ProcessLookupError):
         os.killpg(process.pid, 0)
 
@@ -374,6 +386,13 @@ def test_killed_run_leaves_nobody_behind(log_path):
     (("new", "--processes", "0"), "range"),
     (("new", "--durability", "sometimes"), "sometimes"),
     (("--plant", "holes"), "holes"),
+    (("new", "--replay", ROOT / "setup.py", "--seed", "7"), "'--replay' would ignore '--seed'"),
+    (("new", "--replay", ROOT / "setup.py", "--seconds", "10.0"), "would ignore '--seconds'"),
+    (("new", "--replay", ROOT / "setup.py", "--workload", "append"), "would ignore '--workload'"),
+    (("new", "--replay", ROOT / "setup.py", "--plant", "all"), "would ignore"),
+    (("new", "--plant", "all"), "would ignore '[DIR]'"),
+    (("--plant", "all", "--json"), "would ignore '--json'"),
+    (("--list", "--seed", "1"), "would ignore '--seed'"),
     (("new", "--replay", "nowhere.json"), "nowhere.json"),
 ])
 def test_what_makes_no_sense_is_refused_before_anything_is_made(tmp_path, arguments, said):
@@ -393,6 +412,8 @@ def test_what_makes_no_sense_is_refused_before_anything_is_made(tmp_path, argume
     '{"plan": {"options": {}, "run": "x", "faults": []}}',
     '{"plan": {"options": {}, "run": 1, "faults": [{"at": 1}]}}',
     '{"plan": {"options": {"nemeses": ["rain"]}, "run": 1, "faults": []}}',
+    '{"plan": {"options": {"nemeses": [["kill"]]}, "run": 1, "faults": []}}',
+    '{"plan": {"options": {"workload": ["append"]}, "run": 1, "faults": []}}',
 ])
 def test_replay_of_what_is_no_report_is_refused(tmp_path, content):
     path = tmp_path / "report.json"
@@ -403,6 +424,62 @@ def test_replay_of_what_is_no_report_is_refused(tmp_path, content):
     assert done.returncode == 1
     assert done.stderr.startswith("Error: ")
     assert not (tmp_path / "new").exists()
+
+
+def edited(option=None, fault=None, **changes):
+    """A report's plan with one thing changed."""
+    plan = Plan.draw(Options(nemeses=("kill",), seconds=2, seed=1)).to_dict() | changes
+    plan["options"] |= option or {}
+    plan["faults"][1] |= fault or {}
+    return plan
+
+
+def test_plan_that_nobody_has_edited_can_be_repeated():
+    assert Plan.from_dict(json.loads(json.dumps(edited()))) == Plan.draw(
+        Options(nemeses=("kill",), seconds=2, seed=1))
+
+
+@pytest.mark.parametrize(("plan", "said"), [
+    (edited({"seconds": 0}), "seconds is 0; use a number from 0.1"),
+    (edited({"seconds": "2"}), "seconds is '2'"),
+    (edited({"seconds": float("nan")}), "seconds is nan"),
+    (edited({"seconds": float("inf")}), "seconds is inf"),
+    (edited({"seconds": None}), "seconds is None"),
+    (edited({"quiet_seconds": -1.0}), "quiet_seconds is -1.0"),
+    (edited({"rate": 1e9}), "rate is"),
+    (edited({"seed": -1}), "seed is -1"),
+    (edited({"processes": 0}), "processes is 0; use a whole number from 1 to 64"),
+    (edited({"processes": 2.0}), "processes is 2.0; use a whole number"),
+    (edited({"processes": True}), "processes is True"),
+    (edited({"threads": 10**6}), "threads is 1000000"),
+    (edited({"readers": [1]}), "readers is [1]"),
+    (edited({"size_max": 1}), "size_max is 1"),
+    (edited({"segment_bytes": 1 << 50}), "segment_bytes is"),
+    (edited({"disk_bytes": 0}), "disk_bytes is 0"),
+    (edited({"durability": "sometimes"}), "no durability 'sometimes'"),
+    (edited({"compression": "zip"}), "not by 'zip'"),
+    (edited({"nemeses": "kill"}), "no nemesis"),
+    (edited({"nemeses": ["pause"]}), "fault 0 is of 'kill'"),
+    (edited(run=0), "run is 0"),
+    (edited(run="1"), "run is '1'"),
+    (edited(run=1.5), "run is 1.5"),
+    (edited(fault={"nemesis": "rain"}), "fault 1 is of 'rain'"),
+    (edited(fault={"at": -1.0}), "at of fault 1 is -1.0"),
+    (edited(fault={"at": 2.5}), "at of fault 1 is 2.5"),
+    (edited(fault={"at": 0.0}), "at of fault 1 is 0.0"),    # before fault 0
+    (edited(fault={"at": float("nan")}), "at of fault 1 is nan"),
+    (edited(fault={"at": "0.5"}), "at of fault 1 is '0.5'"),
+    (edited(fault={"seconds": 3.0}), "seconds of fault 1 is 3.0"),
+    (edited(fault={"seconds": -0.1}), "seconds of fault 1 is -0.1"),
+    (edited(fault={"choice": -1}), "choice of fault 1 is -1"),
+    (edited(fault={"choice": 0.5}), "choice of fault 1 is 0.5"),
+    (edited(fault={"color": 1}), "no plan that can be repeated"),
+    (edited(faults=[{"at": 0.1, "nemesis": "kill", "seconds": 0.0, "choice": 1}, {}]),
+     "no plan that can be repeated"),
+])
+def test_plan_that_was_edited_out_of_its_ranges_is_refused_with_the_reason(plan, said):
+    with pytest.raises(ConfigurationError, match=re.escape(said)):
+        Plan.from_dict(plan)
 
 
 def test_directory_with_other_things_in_it_is_left_alone(tmp_path):

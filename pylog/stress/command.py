@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from pylog.errors import ConfigurationError
 from pylog.exits import Exit
@@ -14,7 +15,7 @@ from pylog.log import DURABILITIES
 from pylog.stress import trial
 from pylog.stress.anomalies import ROWS
 from pylog.stress.display import Display
-from pylog.stress.plan import NEMESES, WAYS, WORKLOADS, Options, Plan
+from pylog.stress.plan import NEMESES, RANGES, WAYS, WORKLOADS, Options, Plan
 from pylog.stress.stage import Stage
 from pylog.stress.verdict import exit_of, judge, text_of
 
@@ -26,6 +27,10 @@ Examples:
   pylog stress --plant all
   pylog stress --list
 """
+
+
+# What has a word beside an option that says all else by itself.
+GOES_WITH = {"replay": {"directory", "driver", "as_json"}, "plant": {"seed"}, "lists": set[str]()}
 
 
 def to_names(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[str, ...]:
@@ -50,48 +55,67 @@ class Seconds(click.FloatRange):
         return seconds
 
 
+def whole(name: str, unit: int = 1) -> click.IntRange:
+    """The range of an option of whole numbers."""
+    least, most = RANGES[name]
+    return click.IntRange(int(least) // unit, int(most) // unit)
+
+
+def need_company(ctx: click.Context) -> None:
+    """UsageError for an option that would be ignored beside another."""
+    given = {param.name: param.get_error_hint(ctx) for param in ctx.command.params
+             if ctx.get_parameter_source(param.name or "") is ParameterSource.COMMANDLINE}
+    for name, company in GOES_WITH.items():
+        ignored = [hint for other, hint in given.items() if other not in company | {name}]
+        if name in given and ignored:
+            raise click.UsageError(f"{given[name]} would ignore {', '.join(ignored)}; leave it out")
+
+
 @click.command(epilog=EPILOG)
 @click.argument("directory", metavar="[DIR]", required=False, type=click.Path(path_type=Path))
 @click.option("--workload", metavar="NAMES", default="append", show_default=True,
               callback=to_names, help=f"One after the other: {', '.join(WORKLOADS)}.")
 @click.option("--nemesis", metavar="NAMES", callback=to_names,
               help=f"The faults: some of {', '.join(NEMESES)}.")
-@click.option("--seconds", type=Seconds(0.1, 1e6), default=10.0, show_default=True,
+@click.option("--seconds", type=Seconds(*RANGES["seconds"]), default=10.0, show_default=True,
               help="How long there are faults.")
-@click.option("--quiet-seconds", type=Seconds(0.5, 600), default=10.0, show_default=True,
-              help="How long, at most, until all is seen.")
-@click.option("--seed", type=click.IntRange(0, 2**63), help="Of the plan.  [default: drawn]")
-@click.option("--rate", type=Seconds(0.01, 1000), default=1.0, show_default=True,
+@click.option("--quiet-seconds", type=Seconds(*RANGES["quiet_seconds"]), default=10.0,
+              show_default=True, help="How long, at most, until all is seen.")
+@click.option("--seed", type=whole("seed"), help="Of the plan.  [default: drawn]")
+@click.option("--rate", type=Seconds(*RANGES["rate"]), default=1.0, show_default=True,
               help="How many times as many faults as usual.")
 @click.option("--durability", type=click.Choice(DURABILITIES), help="Of the log.")
 @click.option("-z", "--compression", type=click.Choice(["lz4"]), help="Of the log.")
-@click.option("--processes", type=click.IntRange(1, 64), help="Writing processes.")
-@click.option("--threads", type=click.IntRange(1, 64), help="In each of them.")
-@click.option("--readers", type=click.IntRange(1, 64), help="Reading processes.")
+@click.option("--processes", type=whole("processes"), help="Writing processes.")
+@click.option("--threads", type=whole("threads"), help="In each of them.")
+@click.option("--readers", type=whole("readers"), help="Reading processes.")
 @click.option("--ways", metavar="NAMES", callback=to_names,
               help=f"Ways in: some of {', '.join(WAYS)}.")
-@click.option("--size-max", type=click.IntRange(48, 1 << 24), help="Bytes of the largest value.")
-@click.option("--segment-bytes", type=click.IntRange(4096, 1 << 30), help="Of the log.")
-@click.option("--disk-mb", type=click.IntRange(16, 1 << 20),
+@click.option("--size-max", type=whole("size_max"), help="Bytes of the largest value.")
+@click.option("--segment-bytes", type=whole("segment_bytes"), help="Of the log.")
+@click.option("--disk-mb", type=whole("disk_bytes", 1 << 20),
               help="What the log may take before old segments are deleted.")
 @click.option("--driver", type=click.Path(exists=True, dir_okay=False, path_type=Path),
               help="The C driver of kill-at: tests/c/build/stress of a checkout.")
 @click.option("--replay", metavar="REPORT.json", type=click.Path(exists=True, dir_okay=False,
-              path_type=Path), help="The plan of an earlier run; most other options are its own.")
+              path_type=Path), help="The whole plan of an earlier run.")
 @click.option("--plant", metavar="NAMES", callback=to_names,
               help="No run: plant these anomalies, or `all`, in a good log, and see them found.")
 @click.option("--json", "as_json", is_flag=True, help="The report as JSON on stdout.")
 @click.option("--list", "lists", is_flag=True, help="Workloads, nemeses and anomalies; no run.")
+@click.pass_context
 def stress(
-    directory: Path | None, workload: tuple[str, ...], nemesis: tuple[str, ...],
-    replay: Path | None, plant: tuple[str, ...], as_json: bool, lists: bool, seed: int | None,
-    ways: tuple[str, ...], driver: Path | None, disk_mb: int | None, **wanted: Any,
+    ctx: click.Context, /, directory: Path | None, workload: tuple[str, ...],
+    nemesis: tuple[str, ...], replay: Path | None, plant: tuple[str, ...], as_json: bool,
+    lists: bool, seed: int | None, ways: tuple[str, ...], driver: Path | None,
+    disk_mb: int | None, **wanted: Any,
 ) -> None:
     """Stress a log of this machine with many processes and faults, and check every record.
 
     All happens in DIR, a new directory, which is left for you to look at; DIR/WORKLOAD/report.json
     is the whole report. Exit code 0: nothing wrong; 4: an anomaly; 3: it could not be told.
     """
+    need_company(ctx)
     if lists:
         click.echo(listing())
         return
@@ -112,9 +136,15 @@ def stress(
         raise click.UsageError(
             "kill-at needs the C driver with the core's fault points: `make -C tests/c "
             "build/stress` in a checkout of pylog, then --driver tests/c/build/stress")
-    reports = [play(plan, directory / plan.options.workload, driver, as_json) for plan in plans]
+    reports: list[dict[str, Any]] = []
+    for plan in plans:
+        reports.append(play(plan, directory / plan.options.workload, driver, as_json))
+        if reports[-1]["interrupted"]:
+            break
     if as_json:
-        click.echo(json.dumps(reports[0] if len(reports) == 1 else reports, indent=1))
+        click.echo(json.dumps(reports[0] if len(plans) == 1 else reports, indent=1))
+    if reports[-1]["interrupted"]:
+        raise click.exceptions.Exit(Exit.INTERRUPTED)
     raise click.exceptions.Exit(max(exit_of(report) for report in reports))
 
 
@@ -137,8 +167,6 @@ def play(plan: Plan, directory: Path, driver: Path | None, as_json: bool) -> dic
     else:
         if not as_json:
             click.echo(f"  the whole report: {stage.layout.report}")
-    if stage.was_interrupted:
-        raise click.exceptions.Exit(Exit.INTERRUPTED)
     return report
 
 

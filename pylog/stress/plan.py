@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from pylog.errors import ConfigurationError
+from pylog.log import DURABILITIES
 
 WORKLOADS = {
     "append": "processes and threads append by every way in; one reader follows",
@@ -38,7 +39,16 @@ OWN: dict[str, dict[str, Any]] = {
 # Seconds between two faults of a kind, on average; --rate multiplies.
 PERIODS = {"kill": 0.2, "kill-at": 0.05, "pause": 1.5, "flip": 1.0, "truncate": 2.0, "fork": 1.0,
            "limits": 2.0, "disk-full": 4.0}
+# The least and the most that an option may be, for the command and for a report that is replayed.
+RANGES: dict[str, tuple[float, float]] = {
+    "seconds": (0.1, 1e6), "quiet_seconds": (0.5, 600.0), "rate": (0.01, 1000.0),
+    "seed": (0, 2**63), "processes": (1, 64), "threads": (1, 64), "readers": (1, 64),
+    "size_max": (48, 1 << 24), "segment_bytes": (4096, 1 << 30),
+    "disk_bytes": (16 << 20, 1 << 40),
+}
 FAULTS_MAX = 1_000_000    # all of them stand in the report
+RUN_MAX, CHOICE_MAX = (1 << 62) - 1, (1 << 31) - 1
+ROUNDING = 1e-3    # seconds
 # A fault that lasts is over after so many seconds, at least and at most.
 LENGTHS = {"pause": (0.05, 2.0), "flip": (0.1, 0.5), "truncate": (0.1, 0.3), "limits": (0.2, 1.5),
            "disk-full": (0.5, 2.0)}
@@ -74,6 +84,14 @@ class Options:
 
     def need_sense(self) -> None:
         """ConfigurationError for what cannot be run."""
+        for name, (least, most) in RANGES.items():
+            need_number(name, getattr(self, name), least, most)
+        if self.durability not in DURABILITIES:
+            raise ConfigurationError(f"there is no durability {self.durability!r}; use one of "
+                                     f"{', '.join(DURABILITIES)}")
+        if self.compression not in (None, "lz4"):
+            raise ConfigurationError(
+                f"a run compresses by lz4 or not at all, not by {self.compression!r}")
         if self.workload not in WORKLOADS:
             raise ConfigurationError(
                 f"there is no workload {self.workload!r}; use one of {', '.join(WORKLOADS)}")
@@ -142,13 +160,35 @@ class Plan:
         try:
             options = Options(**data["options"])
             options = replace(options, nemeses=tuple(options.nemeses), ways=tuple(options.ways))
-            plan = cls(options, int(data["run"]), tuple(Fault(**one) for one in data["faults"]))
+            plan = cls(options, data["run"], tuple(Fault(**one) for one in data["faults"]))
+            plan.need_sense()
+        except ConfigurationError as error:
+            raise ConfigurationError(f"the report's plan cannot be repeated: {error}") from None
         except (KeyError, TypeError, ValueError) as error:
             raise ConfigurationError(
                 f"the report holds no plan that can be repeated ({error!r}); use one that this "
                 "version of `pylog stress` wrote") from None
-        options.need_sense()
         return plan
+
+    def need_sense(self) -> None:
+        """ConfigurationError for what `draw` makes of no options: somebody has edited it."""
+        self.options.need_sense()
+        need_number("run", self.run, 1, RUN_MAX)
+        if len(self.faults) > FAULTS_MAX:
+            raise ConfigurationError(f"{len(self.faults):,} faults are more than a plan may have, "
+                                     f"{FAULTS_MAX:,}; leave some out")
+        before = 0.0
+        for number, fault in enumerate(self.faults):
+            if fault.nemesis not in self.options.nemeses:
+                raise ConfigurationError(
+                    f"fault {number} is of {fault.nemesis!r}, which is none of the plan's nemeses, "
+                    f"{', '.join(self.options.nemeses) or 'none'}; name it among them")
+            # In the order of time, and over when the faults are.
+            need_number(f"at of fault {number}", fault.at, before, float(self.options.seconds))
+            need_number(f"seconds of fault {number}", fault.seconds, 0.0,
+                        self.options.seconds - fault.at + ROUNDING)
+            need_number(f"choice of fault {number}", fault.choice, 0, CHOICE_MAX)
+            before = fault.at
 
     def lines(self, shown: int = 12) -> Iterator[str]:
         """The plan as text."""
@@ -161,6 +201,14 @@ class Plan:
         yield from map(str, self.faults[:shown])
         if more := len(self.faults[shown:]):
             yield f"            ... and {more} more"
+
+
+def need_number(name: str, value: Any, least: float, most: float) -> None:
+    """ConfigurationError for what is no number of the range; a whole one, where its ends are."""
+    kinds = (int,) if isinstance(most, int) else (int, float)
+    if type(value) not in kinds or not least <= value <= most:
+        raise ConfigurationError(f"{name} is {value!r}; use a {'whole ' * (len(kinds) == 1)}number "
+                                 f"from {least:g} to {most:g}")
 
 
 def _faults(options: Options, nemesis: str, rng: random.Random) -> Iterator[Fault]:

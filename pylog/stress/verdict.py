@@ -35,6 +35,7 @@ def judge(stage: Stage, examination: Examination | None) -> dict[str, Any]:
         "pylog": pylog.__version__,
         "verdict": "anomalies" if is_wrong else "inconclusive" if because else "ok",
         "inconclusive_because": because,
+        "interrupted": stage.was_interrupted,
         "machine": hardware.describe(stage.layout.directory),
         "plan": stage.plan.to_dict(),
         "counts": counts_of(stage, examination, figures),
