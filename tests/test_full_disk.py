@@ -11,12 +11,13 @@ from pathlib import Path
 
 import pytest
 
+from pylog._native import LEDGER_BYTES
 from pylog.errors import DiskFullError
 from pylog.stress import sightings
 from pylog.stress.nemesis import Event
 from pylog.stress.plan import Options, Plan
 from pylog.stress.sightings import Sighting, Sightings, read_sightings
-from pylog.stress.stage import Stage
+from pylog.stress.stage import FOLD_BLOCKS, Stage
 from pylog.stress.verdict import anomalies_of
 
 SMALL = ("--seconds", "0.5", "--quiet-seconds", "1", "--processes", "2", "--size-max", "20000")
@@ -25,6 +26,9 @@ SMALL = ("--seconds", "0.5", "--quiet-seconds", "1", "--processes", "2", "--size
 def stress(directory, *arguments, script):
     return subprocess.run([sys.executable, "-c", script, "stress", str(directory), *arguments],
                           capture_output=True, text=True, timeout=60)
+
+
+FOLDS, LEDGERS = 8 * FOLD_BLOCKS, 5 * LEDGER_BYTES    # of 4 producers and a reader
 
 
 # ---- a disk that is really full -----------------------------------------------------------------
@@ -52,7 +56,7 @@ def stress_on_a_disk_of(size, *arguments):
 
 @pytest.mark.slow
 def test_run_on_a_disk_that_fills_up_is_inconclusive_and_says_why():
-    done = stress_on_a_disk_of(40 << 20, "--json")    # 4 MiB are left for the log
+    done = stress_on_a_disk_of(FOLDS + LEDGERS + (3 << 20), "--json")
 
     report = json.loads(done.stdout)
     assert done.returncode == 3, done.stdout + done.stderr
@@ -65,7 +69,7 @@ def test_run_on_a_disk_that_fills_up_is_inconclusive_and_says_why():
 
 @pytest.mark.slow
 def test_run_for_which_there_is_no_room_is_refused():
-    done = stress_on_a_disk_of(20 << 20)
+    done = stress_on_a_disk_of(FOLDS // 2)
 
     assert done.returncode == 1
     assert "no room for a run" in done.stderr
