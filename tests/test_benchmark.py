@@ -14,7 +14,9 @@ import pytest
 from shell import COMMAND, run, start
 
 import pylog
+from pylog.benchmark import runner
 from pylog.benchmark.table import speed
+from pylog.errors import PylogError
 from pylog.exits import Exit
 
 ROWS = ["(the loop alone)", "append", "append_many", "fetch", "columns", "latency spinning",
@@ -125,6 +127,69 @@ def test_seconds_end_a_part_and_options_reach_the_log(tmp_path):
         "processes": 2, "durability": "interval", "compression": "lz4", "disk_mb": 2048}
     assert "every 100 ms" in rows_of(told)["append_many"]["synced"]
     assert rows_of(told)["append_many"]["seconds"] < 10
+
+
+# ---- a workload that fails ----------------------------------------------------------------------
+
+
+@pytest.fixture
+def failing(monkeypatch):
+    """Makes a workload fail by name."""
+    def fail(name, error):
+        def measure(*unused):
+            raise error
+        monkeypatch.setitem(runner.ALL_MEASURES, name, measure)
+    return fail
+
+
+@pytest.mark.parametrize(("error", "code", "said"), [
+    (OSError(28, "No space left on device"), Exit.FAILED, "Error: input or output: No space left"),
+    (PylogError("a proof failed"), Exit.FAILED, "Error: a proof failed"),
+    (KeyboardInterrupt(), Exit.INTERRUPTED, ""),
+])
+def test_rows_before_a_workload_that_fails_are_told(tmp_path, failing, error, code, said):
+    failing("fetch", error)
+
+    done = run("bench", tmp_path, "--only", "append,fetch,columns", "--records", 40)
+
+    assert done.exit_code == code
+    assert any(line.startswith("append ") for line in done.stdout.splitlines())
+    assert "warning: not measured: fetch, columns" in done.stderr
+    assert said in done.stderr
+    assert os.listdir(tmp_path) == []
+
+
+def test_json_of_a_run_that_failed_says_what_is_not_in_it(tmp_path, failing):
+    failing("columns", PylogError("a proof failed"))
+
+    done = run("bench", tmp_path, "--only", "append,columns", "--records", 40, "--json", "-")
+
+    told = json.loads(done.stdout)
+    assert done.exit_code == Exit.FAILED
+    assert told["unmeasured"] == ["columns"]
+    assert "append" in rows_of(told)
+
+
+def test_older_figures_are_not_replaced_by_those_of_a_run_that_failed(tmp_path, failing):
+    path, arguments = tmp_path / "figures", ("--only", "append,fetch", "--records", 40)
+    assert run("bench", tmp_path, *arguments, "--json", path).exit_code == Exit.FINE
+    before = path.read_text()
+    failing("fetch", PylogError("a proof failed"))
+
+    done = run("bench", tmp_path, *arguments, "--json", path)
+
+    assert path.read_text() == before
+    assert f"{path} is not written" in done.stderr
+    assert json.loads(before)["unmeasured"] == []
+
+
+def test_nothing_is_told_where_nothing_was_measured(tmp_path, failing):
+    failing("append", PylogError("a proof failed"))
+
+    done = run("bench", tmp_path, "--only", "append,fetch", "--records", 40)
+
+    assert done.exit_code == Exit.FAILED
+    assert done.stdout == ""
 
 
 # ---- --against ----------------------------------------------------------------------------------

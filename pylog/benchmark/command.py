@@ -118,15 +118,25 @@ def bench(
     try:
         with ground(directory) as place:
             measure(run, place, progress)
-    finally:
+    finally:    # what was measured before an error is told, too
         progress("")
+        if run.unmeasured != [*settings.only]:
+            tell(run, json_path, None if old is None else comparison.pairs(old, run))
+
+
+def tell(run: Run, json_path: Path | None, compared: list[comparison.Pair] | None) -> None:
+    """Prints the figures, or writes them. A file of an older run stays, where this one failed."""
     told = json.dumps(run.to_dict(), indent=1) + "\n"
     if json_path == STDOUT:
         click.echo(told, nl=False)
-        return
-    show(run, None if old is None else comparison.pairs(old, run))
-    if json_path:
-        json_path.write_text(told, encoding="utf-8")
+    else:
+        show(run, compared)
+        if json_path and not run.unmeasured:
+            json_path.write_text(told, encoding="utf-8")
+    if run.unmeasured:
+        click.echo(f"warning: not measured: {', '.join(run.unmeasured)}"
+                   f"{f'; {json_path} is not written' * (json_path not in (None, STDOUT))}",
+                   err=True)
 
 
 def fit_file_system(settings: Settings, kind: str) -> Settings:
