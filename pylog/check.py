@@ -4,7 +4,8 @@
 writers, on a read-only copy, or on files of unknown origin. The walk over batches is walk.py's,
 the proof of the indexes indexes.py's; here is what a log as a whole must be.
 
-    names        N.log, twenty digits, no offset twice and none missing: a gap only at an epoch
+    names        N.log, twenty digits, no offset twice and none missing: a gap only where a
+                 recovery may have gone on
     log.meta     its CRC, its values against each other and against the batches
     batches      header, CRC-32C, every record, offsets that join, the epoch of their offsets
     indexes      every entry true
@@ -20,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from pylog import _native
+from pylog.epochs import Epochs
 from pylog.errors import CorruptRecordError, LogError, UnsupportedFormatError
 from pylog.indexes import IndexCheck, first_difference
 from pylog.names import CUT_NAME, INDEX_NAME, is_log_file, is_segment, segment_name
@@ -125,7 +127,7 @@ class _Check:
         self.names: list[str] = []
         self.bases: list[int] = []
         self.meta: dict[str, Any] | None = None
-        self.epochs: list[tuple[int, int]] = []
+        self.epochs = Epochs()
         self.asked_end = end_offset
         self.known_end: int | None = end_offset    # where the log ended when we began
         self.is_clean = False
@@ -184,12 +186,12 @@ class _Check:
                           "log are unknown, and it cannot be opened; restore it", "anomaly")
         checkpoint = self._read("leader-epoch-checkpoint", 1 << 16)
         if self.meta is None:
-            self.epochs = _parse_epochs(checkpoint or b"")
+            self.epochs = Epochs.from_checkpoint(checkpoint or b"")
             return
-        self.epochs = self.meta["epochs"]
+        self.epochs = Epochs(tuple(self.meta["epochs"]))
         for name, what in _meta_faults(self.meta):
             self.tell("log.meta", self._line_of(name), None, what)
-        expected = _format_epochs(self.epochs)
+        expected = self.epochs.to_checkpoint()
         if checkpoint is not None and checkpoint != expected:
             at = first_difference(checkpoint, expected)
             self.tell("leader-epoch-checkpoint", at, None, "its epochs are not log.meta's; it is "
@@ -288,7 +290,7 @@ class _Check:
     def _check_first(self, base: int) -> None:
         start = self.meta["log_start"] if self.meta else base
         self.report.start_offset = max(start, base)
-        if base > start and not self.is_epoch_start(base):
+        if base > start and not self.may_follow_loss(base):
             self.tell(segment_name(base), 0, start, f"the segments with offsets {start} to "
                       f"{base - 1} are missing; restore them")
 
@@ -298,7 +300,7 @@ class _Check:
         if base < expected:
             self.tell(segment_name(base), 0, base, f"the segment before it reaches offset "
                       f"{expected - 1}: offsets {base} on are there twice")
-        elif self.is_epoch_start(base):
+        elif self.may_follow_loss(base):
             self.report.gaps.append((expected, base))
         elif base == self.bases[-1] and self._size_of(base) == 0:
             self.tell(segment_name(base), 0, base, "an empty segment after a gap: a recovery "
@@ -307,8 +309,11 @@ class _Check:
             self.tell(segment_name(before), size, expected, f"offsets {expected} to {base - 1} "
                       "are missing: the file was cut, or a segment removed")
 
-    def is_epoch_start(self, offset: int) -> bool:
-        return any(start == offset for _, start in self.epochs)
+    def may_follow_loss(self, base: int) -> bool:
+        """Whether a gap in front of a segment may be a recovery's: also up to the log start."""
+        return self.epochs.may_follow_loss(base) or (
+            self.epochs.has_start(base) and self.meta is not None
+            and base <= self.meta["log_start"])
 
     def _check_segment(self, at: int) -> int | None:
         """Proves one segment; returns the offset after it, None when that is unknown."""
@@ -354,15 +359,6 @@ class _Check:
         self.bytes_done += count
         if self.on_progress:
             self.on_progress(self.bytes_done, max(self.bytes_total, self.bytes_done))
-
-    def epoch_at(self, offset: int) -> tuple[int, int]:
-        """The leader epoch that `offset` must bear, and where its interval ends."""
-        end = 1 << 63
-        for epoch, start in reversed(self.epochs):
-            if start <= offset:
-                return epoch, end
-            end = start
-        return self.epochs[0][0], end if len(self.epochs) == 1 else self.epochs[1][1]
 
     # ---- the log as a whole ----
 
@@ -463,9 +459,9 @@ class _SegmentCheck:
         elif batch["records_count"] != last - base + 1:
             what = (f"a batch has {batch['records_count']} records for the {last - base + 1} "
                     f"offsets {base} to {last}")
-        elif base >= self.epoch_end and self.check.epochs:
-            self.epoch, self.epoch_end = self.check.epoch_at(base)
-        if what is None and self.check.epochs and (
+        elif base >= self.epoch_end and self.check.epochs.pairs:
+            self.epoch, self.epoch_end = self.check.epochs.at(base)
+        if what is None and self.check.epochs.pairs and (
                 batch["leader_epoch"] != self.epoch or last >= self.epoch_end):
             what = (f"a batch bears leader epoch {batch['leader_epoch']}, and its offsets belong "
                     f"to {self.epoch}")
@@ -517,7 +513,7 @@ class _SegmentCheck:
     def _gone(self) -> str:
         """Which offsets are, where nothing whole follows in the file, if something tells."""
         after = self.check.reach if self.next_base is None else self.next_base
-        is_known = self.next_base is None or not self.check.is_epoch_start(after)
+        is_known = self.next_base is None or not self.check.may_follow_loss(after)
         if after <= self.expected or not is_known:
             return ""
         return f"; {offsets_text(self.expected, after)} gone: restore the file from a copy"
@@ -581,20 +577,3 @@ def _meta_faults(meta: dict[str, Any]) -> Iterator[tuple[str, str]]:
         if next_epoch <= epoch or next_start <= start:
             yield "epoch", (f"epoch {next_epoch} from {next_start} does not follow {epoch} from "
                             f"{start}")
-
-
-def _format_epochs(epochs: list[tuple[int, int]]) -> bytes:
-    """Kafka's leader-epoch-checkpoint (LeaderEpochCheckpointFile): version, count, lines."""
-    lines = [f"{epoch} {start}" for epoch, start in epochs]
-    return "\n".join(["0", str(len(lines)), *lines, ""]).encode()
-
-
-def _parse_epochs(data: bytes) -> list[tuple[int, int]]:
-    """The epochs of a checkpoint; none when it is not one."""
-    try:
-        version, count, *lines = data.decode("ascii").splitlines()
-        pairs = [line.split(" ") for line in lines]
-        epochs = [(int(epoch), int(start)) for epoch, start in pairs]
-    except ValueError:
-        return []
-    return epochs if version == "0" and count == str(len(epochs)) else []

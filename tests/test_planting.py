@@ -115,7 +115,7 @@ def test_same_seed_plants_the_same(tmp_path):
 def test_only_the_plants_that_are_named_are_tried(tmp_path):
     found = list(trial.planted(["hole"], 1, tmp_path))
 
-    assert [row.anomaly for row in found] == ["", "hole", "hole"]
+    assert [row.anomaly for row in found] == ["", "hole", "hole", "hole"]
 
 
 @pytest.mark.parametrize("name", ["stuck-reader", "untold-damage", "no-such-anomaly", "", "ALL"])
@@ -239,16 +239,44 @@ def test_record_that_is_there_and_not_found_is_told(at_cut):
 # ---- what no plant can show -------------------------------------------------------------------
 
 
-def test_loss_in_front_of_an_epoch_looks_like_a_recoverys(good, tmp_path):
-    """The limit of what files can say: no file tells where the log ended before the epoch."""
-    copy = shutil.copytree(good, tmp_path / "copy")
+def without_segment_before_epoch(good, directory, skipped, is_deleted=False):
+    """What is told of a copy whose latest epoch begins that much later, and the gap there is;
+    is_deleted: all before the epoch was to go."""
+    copy = shutil.copytree(good, directory / "copy")
     files = LogFiles(copy / "log")
-    start = files.epochs[-1][1]
-    at = next(at for at, segment in enumerate(files.segments) if segment.base == start)
+    at = next(at for at, segment in enumerate(files.segments)
+              if segment.base == files.epochs[-1][1])
+    files.shift(files.segments[at].batches[0], skipped)
+    files.epochs[-1] = (files.epochs[-1][0], files.segments[at].batches[0].base)
+    files.meta["reserved_end"] = str(files.epochs[-1][1] + planting.RESERVED)
+    if is_deleted:
+        files.meta["log_start"] = str(files.epochs[-1][1])
+    files.save()
+    (copy / "folds").unlink()
     (copy / "log" / files.segments[at - 1].name(".log")).unlink()
-
     told = {sighting.anomaly for sighting in trial.look_at(copy)}
+    return told, pylog.check(copy / "log").gaps, (files.segments[at - 1].base, files.epochs[-1][1])
+
+
+def test_loss_in_front_of_an_epoch_that_follows_no_loss_is_told(good, tmp_path):
+    told, gaps, _ = without_segment_before_epoch(good, tmp_path, 0)
+
+    assert "truncated-tail" not in told
+    assert {"hole", "damaged-structure"} <= told
+    assert gaps == []
+
+
+def test_gap_below_the_log_start_is_no_loss(good, tmp_path):
+    told, gaps, gap = without_segment_before_epoch(good, tmp_path, 0, is_deleted=True)
+
+    assert "damaged-structure" not in told
+    assert gaps == [gap]
+
+
+def test_loss_in_front_of_an_epoch_that_may_follow_one_looks_like_a_recoverys(good, tmp_path):
+    """The limit of what files can say: none tells where the log had ended before the epoch."""
+    told, gaps, gap = without_segment_before_epoch(good, tmp_path, planting.RESERVED)
 
     assert {"truncated-tail", "cut"} <= told
-    assert not any(row.name == "hole" for row in ROWS if row.name in told)
-    assert pylog.check(copy / "log").gaps == [(files.segments[at - 1].base, start)]
+    assert not {"hole", "damaged-structure"} & told
+    assert gaps == [gap]

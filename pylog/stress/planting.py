@@ -195,6 +195,17 @@ def take_out_a_batch(ground: Ground) -> Spot:
     return Spot(producer=spot.producer, sequence=spot.sequence)
 
 
+@plant("hole", implies="cut damaged-structure")
+def take_out_a_segment_before_an_epoch(ground: Ground) -> Spot:
+    """the last segment before a new epoch removed, as if a recovery had lost it."""
+    start = ground.log.epochs[-1][1]
+    before = next(one for one in reversed(ground.log.segments) if one.base < start)
+    entry = next(entry for batch in before.batches for entry in batch.entries()
+                 if ground.is_acknowledged(entry))
+    (ground.log.directory / before.name(".log")).unlink()
+    return Spot(producer=entry.stamp.producer, sequence=entry.stamp.sequence)
+
+
 @plant("lost-write")
 def take_out_a_last_record(ground: Ground) -> Spot:
     """a producer's last record taken out."""
@@ -438,8 +449,9 @@ def skip_offsets_at_an_epoch(ground: Ground) -> Spot:
     epoch, batch = log.epochs[-1][0] + 1, log.segments[at].batches[0]
     for one in log.segments[at].batches:
         one.epoch = epoch
-    log.shift(batch, ground.rng.randrange(1, 1000))
+    log.shift(batch, RESERVED + ground.rng.randrange(1, 1000))
     log.epochs.append((epoch, batch.base))
+    log.meta["reserved_end"] = str(log.end + RESERVED)
     log.save()
     return Spot(batch, batch.base)
 

@@ -26,7 +26,7 @@ from pylog.stress.editor import LogFiles
 from pylog.stress.examination import Layout, examine, open_folds
 from pylog.stress.liars import LIES, tell
 from pylog.stress.passage import Passage
-from pylog.stress.planting import NOT_PLANTED, PLANTS, Planted, Spot, make
+from pylog.stress.planting import NOT_PLANTED, PLANTS, RESERVED, Planted, Spot, make
 from pylog.stress.sightings import Sighting, Sightings, counted, described, read_sightings
 
 RUN = 0x600D_0000_600D
@@ -244,6 +244,7 @@ def begin_epoch(log: Path) -> None:
         for batch in segment.batches:
             batch.epoch = 1
     files.epochs.append((1, later[0].base))
+    files.meta["reserved_end"] = str(later[0].base + RESERVED)
     files.save()
 
 
