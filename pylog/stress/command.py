@@ -3,6 +3,7 @@
 import json
 import math
 import random
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from pylog.exits import Exit
 from pylog.log import DURABILITIES
 from pylog.stress import trial
 from pylog.stress.anomalies import ROWS
-from pylog.stress.display import Display
+from pylog.stress.display import Display, fitted
 from pylog.stress.plan import NEMESES, RANGES, WAYS, WORKLOADS, Options, Plan
 from pylog.stress.stage import Stage
 from pylog.stress.verdict import exit_of, judge, text_of
@@ -151,14 +152,14 @@ def stress(
 def play(plan: Plan, directory: Path, driver: Path | None, as_json: bool) -> dict[str, Any]:
     """One run, from its plan to its report."""
     for line in plan.lines():
-        click.echo(line, err=True)
+        click.echo(fitted(line, sys.stderr), err=True)
     with Display() as display:
         stage = Stage(plan, directory, display.show, driver and driver.resolve())
         examination = stage.run()
     report = judge(stage, examination)
     report["repeat"] = f"pylog stress NEW_DIR --replay {stage.layout.report}"
     if not as_json:
-        click.echo(text_of(report))
+        click.echo(fitted(text_of(report), sys.stdout))
     told = json.dumps(report, indent=1) + "\n"
     try:
         stage.layout.report.write_text(told, encoding="utf-8")

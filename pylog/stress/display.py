@@ -3,7 +3,9 @@
 rich draws it, without its thread: the stage forks, and a process that forks has no threads.
 """
 
+import os
 import sys
+import textwrap
 import time
 from typing import TextIO
 
@@ -19,6 +21,7 @@ from pylog.stress.board import Phase
 from pylog.stress.stage import Stage
 
 LINE_SECONDS = 5.0
+WIDTH_MIN = 40
 WHAT_IT_IS = {
     Phase.FAULTS: "faults", Phase.QUIET: "quiet: no more faults",
     Phase.STOP: "the writers end", Phase.SETTLE: "all is to be seen", Phase.END: "examination",
@@ -55,10 +58,9 @@ class Display:
     def line(self, stage: Stage, now: float) -> str:
         """All of it in one."""
         appended, rate = self.progress(stage, now)
-        faults = sum(event.pid is not None or bool(event.what) for event in stage.events)
         return (f"{now - stage.began:6.1f} s  {WHAT_IT_IS[stage.board.phase]}: "
                 f"{appended:,} records ({rate:,.0f}/s), {stage.board.checked:,} checked, "
-                f"{faults:,} faults, {self.anomalies(stage)}")
+                f"{counted(stage.faults.total(), 'fault')}, {self.sighted(stage)}")
 
     def block(self, stage: Stage, now: float) -> list[Table | Text]:
         """A small table, and what went wrong so far."""
@@ -69,11 +71,13 @@ class Display:
         table.add_row("appended", f"{appended:,} records, {rate:,.0f}/s")
         table.add_row("checked", f"up to offset {stage.board.checked:,}")
         table.add_row("faults", ", ".join(
-            f"{count:,} {name}" for name, count in stage.counts.items()) or "none yet")
+            f"{count:,} {name}" for name, count in stage.faults.items()) or "none yet")
+        table.add_row("replaced", ", ".join(
+            counted(count, role) for role, count in stage.replaced.items()) or "none yet")
         table.add_row("alive", ", ".join(
             counted(len(stage.alive(role)), role) for role in ("writer", "reader", "driver")
             if stage.alive(role)))
-        return [table, Text(self.anomalies(stage), style="bold")]
+        return [table, Text(self.sighted(stage), style="bold")]
 
     def progress(self, stage: Stage, now: float) -> tuple[int, float]:
         """Records so far, and how many a second since the last look."""
@@ -82,9 +86,21 @@ class Display:
         self.before = (now, appended)
         return appended, (appended - before) / max(now - then, 1e-3)
 
-    def anomalies(self, stage: Stage) -> str:
-        """Counts by name, of all that is no matter of course."""
+    def sighted(self, stage: Stage) -> str:
+        """Sightings by name, of all that is no matter of course. What a fault excuses, and what
+        several saw of one anomaly, is told apart in the end."""
         self.tally = self.tally or sightings.Tally(stage.layout.sightings)
         seen = [f"{count:,} {name}" for name, count in self.tally.look().items()
                 if not ANOMALIES[name].is_documented]
-        return "anomalies so far: " + (", ".join(seen) or "none")
+        return "sighted so far: " + (", ".join(seen) or "none")
+
+
+def fitted(text: str, stream: TextIO) -> str:
+    """The lines as they are; in a terminal broken between words, those that go on further in."""
+    if not stream.isatty():
+        return text
+    width = max(WIDTH_MIN, os.get_terminal_size(stream.fileno()).columns)
+    return "\n".join(
+        textwrap.fill(line, width, subsequent_indent=" " * (len(line) - len(line.lstrip()) + 4),
+                      break_long_words=False, break_on_hyphens=False)
+        for line in text.splitlines())

@@ -66,7 +66,9 @@ class Stage:
         self.show = show
         self.board = Board()
         self.events: list[Event] = []
-        self.counts: Counter[str] = Counter()
+        self.faults: Counter[str] = Counter()      # that were done, by nemesis
+        self.faults_missed = 0                     # without a target when their time came
+        self.replaced: Counter[str] = Counter()    # by role
         self.undos: list[tuple[float, int, Event, Callable[[], None]]] = []
         self.disk = SmallDisk()
         self.places: dict[int, tuple[str, int]] = {}    # of the offsets that were sighted
@@ -233,10 +235,10 @@ class Stage:
         event = Event(time.monotonic(), fault.nemesis, "")
         undo = None if self.is_in_the_way(fault) else FAULTS[fault.nemesis](self, fault, event)
         if not event.what:
-            self.counts["faults without a target"] += 1
+            self.faults_missed += 1
             return
         self.events.append(event)
-        self.counts[fault.nemesis] += 1
+        self.faults[fault.nemesis] += 1
         if undo:
             entry = (time.monotonic() + fault.seconds, next(self.numbers), event, undo)
             heapq.heappush(self.undos, entry)
@@ -321,7 +323,7 @@ class Stage:
         is_over = {"writer": phase >= Phase.STOP, "reader": phase >= Phase.SETTLE,
                 "janitor": phase >= Phase.SETTLE}
         if not is_over.get(member.role, True) and not self.is_over:
-            self.counts[f"{member.role}s replaced"] += 1
+            self.replaced[member.role] += 1
             if member.work:
                 self.start(member.role, member.index, member.work)
 

@@ -10,6 +10,7 @@ from typing import Any
 import pylog
 from pylog import hardware
 from pylog.exits import Exit
+from pylog.report import counted
 from pylog.stress.anomalies import ANOMALIES, RANK, Severity
 from pylog.stress.examination import Examination
 from pylog.stress.excuses import excuse_of, full_disk_of
@@ -94,7 +95,9 @@ def counts_of(
         "killed_in_the_lock": log.get("owner_deaths", 0),
         "rolls": log.get("rolls", 0),
         "flushes": log.get("flushes", 0),
-        "faults": dict(stage.counts),
+        "faults": dict(stage.faults),
+        "faults_missed": stage.faults_missed,
+        "replaced": dict(stage.replaced),
         "ends": dict(stage.cast.ended),
     }
 
@@ -169,6 +172,9 @@ def text_of(report: dict[str, Any]) -> str:
     """The report for people."""
     counts, cpu = report["counts"], report["cpu_seconds"]
     faults = ", ".join(f"{count:,} {name}" for name, count in counts["faults"].items()) or "none"
+    misses = counts["faults_missed"]
+    untargeted = f" ({misses:,} more had no target)" if misses else ""
+    replaced = ", ".join(counted(count, role) for role, count in counts["replaced"].items())
     lines = [
         ": ".join(["verdict", report["verdict"], *report["inconclusive_because"]]),
         f"  {hardware.line_of(report['machine'])}",
@@ -179,9 +185,11 @@ def text_of(report: dict[str, Any]) -> str:
         f"  checked: {counts['checked']:,} records ({counts['checked_bytes']:,} bytes) as they "
         f"came, {counts['checked_at_rest']:,} again at rest; read by others: {counts['read']:,} "
         f"in {counts['reader_turns']:,} turns",
-        f"  faults: {faults}; {counts['killed_in_the_lock']:,} died holding a lock; "
-        f"{counts['rolls']:,} rolls, {counts['flushes']:,} flushes, deleted before offset "
-        f"{counts['deleted_before']:,}",
+        f"  faults: {faults}{untargeted}",
+        f"  processes: {replaced or 'none'} replaced; {counts['killed_in_the_lock']:,} died "
+        "holding a lock",
+        f"  the log: {counts['rolls']:,} rolls, {counts['flushes']:,} flushes, deleted before "
+        f"offset {counts['deleted_before']:,}",
         f"  the checker took {cpu['checker']} s of CPU, {share(cpu['checker_share'])} of all, and "
         f"{report['bounds']['checker_memory_bytes'] or 0:,} bytes; it was behind by "
         f"{behind(report['bounds']['behind_ms'])}",
