@@ -12,11 +12,12 @@ from the page cache, in Kafka's own bytes.
     >>> log.close()
 """
 
-from pylog._native import Chunk, Cursor, Record
+from pylog._native import Chunk, Cursor, Record, SendFuture
 from pylog.check import Finding, Report, check
 from pylog.errors import *  # noqa: F403
 from pylog.errors import __all__ as _error_names
 from pylog.log import Log, Recovered
+from pylog.producer import Producer
 from pylog.serde import TypedRecord
 
 __version__ = "0.1.0"
@@ -26,9 +27,11 @@ __all__ = [
     "Cursor",
     "Finding",
     "Log",
+    "Producer",
     "Record",
     "Recovered",
     "Report",
+    "SendFuture",
     "TypedRecord",
     "check",
 ]

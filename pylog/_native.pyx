@@ -23,6 +23,7 @@ from cpython.buffer cimport (
 from cpython.bytes cimport (
     PyBytes_AS_STRING, PyBytes_Check, PyBytes_FromStringAndSize, PyBytes_GET_SIZE,
 )
+from cpython.dict cimport PyDict_GetItem
 from cpython.exc cimport PyErr_CheckSignals
 from cpython.list cimport (
     PyList_GET_ITEM, PyList_GET_SIZE, PyList_New, PyList_SET_ITEM,
@@ -31,6 +32,7 @@ from cpython.long cimport PyLong_AsLongLongAndOverflow, PyLong_Check, PyLong_Che
 from cpython.number cimport PyNumber_Index
 from cpython.ref cimport PyObject, PyTypeObject, Py_INCREF
 from cpython.tuple cimport PyTuple_GET_ITEM, PyTuple_GET_SIZE
+from cpython.unicode cimport PyUnicode_CheckExact
 from libc.errno cimport EAGAIN, EMFILE, ENOMEM
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc
@@ -39,6 +41,7 @@ from posix.stdlib cimport posix_memalign
 
 from pylog.csrc cimport *
 
+import logging
 import os
 import sys
 
@@ -80,3 +83,5 @@ include "native/ledger.pxi"
 include "native/checker.pxi"
 include "native/partition.pxi"
 include "native/table.pxi"
+include "native/future.pxi"
+include "native/sender.pxi"

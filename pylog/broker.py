@@ -10,6 +10,7 @@ There is no server and nothing to start: who opens the directory is part of the 
 import contextlib
 import os
 import threading
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
@@ -68,6 +69,19 @@ class Broker:
         self._lock = threading.RLock()
         self._partitioners: dict[str, Partitioner] = {}
         self._is_closed = False
+        # Producers and consumers: closed first, as they may have something to finish.
+        self.dependents: weakref.WeakSet[Any] = weakref.WeakSet()
+
+    @classmethod
+    def of(cls, given: "Broker | str | os.PathLike[str]") -> tuple["Broker", bool]:
+        """The broker itself, or the one in a directory; and whether it was opened here, so that who
+        asked has to close it."""
+        if isinstance(given, Broker):
+            given._check_open()
+            return given, False
+        if isinstance(given, str | os.PathLike):
+            return cls(given), True
+        raise TypeError(f"broker must be a Broker or the path of one, not {type(given).__name__}")
 
     # ---- topics
 
@@ -178,7 +192,13 @@ class Broker:
         return self._is_closed
 
     def close(self) -> None:
-        """Closes all that this object opened; idempotent."""
+        """Closes all that this object opened, after its producers and consumers; idempotent."""
+        with contextlib.ExitStack() as last_first:
+            last_first.callback(self._close)
+            for one in list(self.dependents):
+                last_first.callback(one.close)
+
+    def _close(self) -> None:
         with self._lock:
             self._is_closed = True
             with contextlib.ExitStack() as stack:

@@ -1,7 +1,7 @@
 """The codecs of a batch: one call a batch, into well-kept libraries. Nothing is hand-written here.
 
 lz4 is Kafka's framing of it: one frame of independent blocks of 64 KiB, no checksum, no content
-size (FLG 60 BD 40), which is all that Kafka's Java client reads (KIP-57). gzip is read only.
+size (FLG 60 BD 40), which is all that Kafka's Java client reads (KIP-57).
 """
 
 import zlib
@@ -15,25 +15,27 @@ CODECS = {"gzip": 1, "snappy": 2, "lz4": 3, "zstd": 4}
 NAMES = {number: name for name, number in CODECS.items()}
 
 
-def codec_number(name: str | None) -> int:
+def codec_number(name: str | None, option: str = "compression") -> int:
     """The number of a codec that can be written: None and "none" are 0, "lz4" is 3."""
     if name is None or name == "none":
         return 0
     if name not in CODECS:
         raise ConfigurationError(
-            f"compression={name!r} is unknown; use 'lz4' or None", option="compression", value=name
+            f"{option}={name!r} is unknown; use 'lz4', 'gzip' or None", option=option, value=name
         )
-    if name != "lz4":
+    if name not in ("gzip", "lz4"):
         raise UnsupportedCodecError(
-            f"compression={name!r} cannot be written yet (snappy and zstd are to come, gzip is "
-            "read only); use 'lz4' or None",
+            f"{option}={name!r} cannot be written yet (snappy and zstd are to come); use 'lz4', "
+            "'gzip' or None",
             codec=name,
         )
     return CODECS[name]
 
 
 def compress(codec: int, payload: bytes) -> bytes:
-    """One lz4 frame. Cost: one pass, about 1 GB/s; the GIL is released."""
+    """The records of a batch, compressed. Cost: lz4 about 1 GB/s, gzip 30 MB/s; without the GIL."""
+    if codec == CODECS["gzip"]:
+        return zlib.compress(payload, wbits=31)
     frame: bytes = lz4.frame.compress(
         payload,
         block_size=lz4.frame.BLOCKSIZE_MAX64KB,

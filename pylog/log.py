@@ -174,7 +174,7 @@ class Log(_native.Log):
     reads, and works on a read-only directory; of a log that no writer has opened since a reboot
     or a copy it shows what is there, and sees no more until it is opened again. durability: "os"
     (survives kill -9 of any process), "interval" (also on disk within flush_interval_ms), "fsync"
-    (on disk when append returns, and read only then). compression: None or "lz4", of what
+    (on disk when append returns, and read only then). compression: None, "lz4" or "gzip", of what
     append_many writes; append and append_buffer compress nothing. segment_bytes: size at which a
     new file is begun, from 4,096 to 2^30. max_message_bytes: greatest batch, as in Kafka.
     timestamp_type: "create" (the caller's) or "append". lock_timeout_ms: how long an append waits

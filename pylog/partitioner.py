@@ -99,18 +99,21 @@ class Partitioner:
     def append_many(
         self, logs: Sequence[Appender | None], values: Sequence[_Value],
         keys: Sequence[_Key] | None = None, headers: Any = None, timestamps: Any = None,
-        done: list[tuple[int, int, int]] | None = None,
+        done: list[tuple[int, int, int]] | None = None, codec: int | None = None,
+        waits: bool = True,
     ) -> list[tuple[int, int, int]]:
         """Appends lists, as Log.append_many takes them, to the logs of the partitions, in order.
 
         logs: of all partitions by number, None where it is sure that nothing goes. Returns `done`,
         filled as it goes with (partition, first_offset, count). All is checked before anything is
         appended; a later error's `appended` is of the partition that comes next after `done`.
+        codec, waits: as `append_by_partition`'s.
         """
         places = self.partitions(keys, len(values))
         if isinstance(places, int):
             places = numpy.full(len(values), places, numpy.int32)
-        return append_by_partition(logs, places, values, keys, headers, timestamps, done)
+        return append_by_partition(logs, places, values, keys, headers, timestamps, done, codec,
+                                   waits)
 
     def move_on(self, partition: int) -> None:
         """The batch of `partition` is full, or its linger has ended.
@@ -154,13 +157,14 @@ class HashPartitioner(Partitioner):
     def append_many(
         self, logs: Sequence[Appender | None], values: Sequence[_Value],
         keys: Sequence[_Key] | None = None, headers: Any = None, timestamps: Any = None,
-        done: list[tuple[int, int, int]] | None = None,
+        done: list[tuple[int, int, int]] | None = None, codec: int | None = None,
+        waits: bool = True,
     ) -> list[tuple[int, int, int]]:
         """As `Partitioner.append_many`, with the hashes taken on the way."""
         if keys is not None:
             return append_by_key(
-                logs, self.name, self.sticky, values, keys, headers, timestamps, done)
-        return super().append_many(logs, values, keys, headers, timestamps, done)
+                logs, self.name, self.sticky, values, keys, headers, timestamps, done, codec, waits)
+        return super().append_many(logs, values, keys, headers, timestamps, done, codec, waits)
 
     def move_on(self, partition: int) -> None:
         if partition == self.sticky and self.count > 1:

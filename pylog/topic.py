@@ -82,6 +82,23 @@ class RecordMetadata(NamedTuple):
     serialized_header_size: int = -1
 
 
+class BatchMetadata(NamedTuple):
+    """Where the records of a list went that one partition got, in the order of the list.
+
+    offset: of the first. The others follow it, and where the list was long, other writers' records
+    may stand between them.
+
+        >>> BatchMetadata("orders", 2, TopicPartition("orders", 2), 17, 500).record_count
+        500
+    """
+
+    topic: str
+    partition: int
+    topic_partition: TopicPartition
+    offset: int
+    record_count: int
+
+
 # ---- names ---------------------------------------------------------------------------------------
 
 def check_name(name: object) -> str:
@@ -194,8 +211,8 @@ def _numbers(least: int, most: int = FOREVER) -> range:
 TOPIC_CONFIGS = {config.name: config for config in (
     TopicConfig("cleanup.policy", "delete", ("delete",), None,
                 "what happens to old records"),
-    TopicConfig("compression.type", "producer", ("producer", "uncompressed", "lz4"), "compression",
-                "the codec of stored batches; producer: as it chose"),
+    TopicConfig("compression.type", "producer", ("producer", "uncompressed", "gzip", "lz4"),
+                "compression", "the codec of stored batches; producer: as it chose"),
     TopicConfig("flush.ms", str(FOREVER), _numbers(1), "flush_interval_ms",
                 "longest time until a record is on disk, if durability is 'interval'"),
     TopicConfig("index.interval.bytes", "4096", _numbers(0, 1 << 30), "index_interval_bytes",
@@ -319,9 +336,10 @@ def _refuse_unbuilt(name: str, text: str) -> None:
         raise NotSupportedError(
             f"{name}={text!r}: compaction is not built yet; use 'delete', with retention.ms=-1 to "
             "keep all")
-    if name == "compression.type" and text in ("gzip", "snappy", "zstd"):
+    if name == "compression.type" and text in ("snappy", "zstd"):
         raise NotSupportedError(
-            f"{name}={text!r} cannot be written yet; use 'lz4', 'uncompressed' or 'producer'")
+            f"{name}={text!r} cannot be written yet; use 'lz4', 'gzip', 'uncompressed' or "
+            "'producer'")
 
 
 def config_value(configs: Mapping[str, str], name: str) -> Any:

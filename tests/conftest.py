@@ -16,6 +16,7 @@ import pytest
 from planted import write_small_log
 
 import pylog
+from pylog.broker import Broker
 
 SCRATCH = Path(__file__).parent.parent / "build" / "scratch"
 
@@ -89,3 +90,20 @@ def log_of_three(log_path):
                    timestamp=noon + 1000)
         log.append(None, key=b"three", headers=[("h", b"text")], timestamp=noon + 2000)
     return log_path
+
+
+@pytest.fixture(scope="session")
+def data_template(tmp_path_factory):
+    """A directory with two topics, to be copied: to make one takes five times as long."""
+    path = tmp_path_factory.mktemp("template") / "data"
+    with Broker(path) as broker:
+        broker.create_topic("orders", 3)
+        broker.create_topic("one", 1)
+    return path
+
+
+@pytest.fixture
+def broker(data_template, tmp_path):
+    """With the topics "orders" of three partitions and "one" of one."""
+    with Broker(shutil.copytree(data_template, tmp_path / "data")) as broker:
+        yield broker

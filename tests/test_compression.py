@@ -151,9 +151,9 @@ def test_batch_that_no_reader_would_decompress_is_refused(log_path):
         assert [len(record) for record in log.read()] == [1000] * 200
 
 
-@pytest.mark.parametrize("name", ["snappy", "zstd", "gzip"])
+@pytest.mark.parametrize("name", ["snappy", "zstd"])
 def test_codec_that_cannot_be_written_is_named(log_path, name):
-    with pytest.raises(UnsupportedCodecError, match=f"{name}.*(to come|read only)"):
+    with pytest.raises(UnsupportedCodecError, match=f"{name}.*to come"):
         pylog.Log(log_path, compression=name)
     assert not log_path.exists()
 

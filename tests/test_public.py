@@ -10,8 +10,8 @@ import pytest
 import pylog
 
 NAMES = {
-    "Chunk", "Cursor", "Finding", "Log", "Record", "Recovered", "Report", "TypedRecord",
-    "check",
+    "Chunk", "Cursor", "Finding", "Log", "Producer", "Record", "Recovered", "Report", "SendFuture",
+    "TypedRecord", "check",
     *pylog.errors.__all__,
 }
 CLASSES = sorted(

@@ -58,12 +58,14 @@ def test_bytes_need_no_serializer(given):
     assert make_deserializer(given, "key_deserializer") is None
 
 
-@pytest.mark.parametrize("given", ["str", "json", str.encode, ThreeArguments()], ids=repr)
+@pytest.mark.parametrize("given", ["str", "json", str.encode, ThreeArguments()],
+                         ids=["str", "json", "callable", "object"])
 def test_null_stays_null(given):
     assert make_serializer(given, "value_serializer")("orders", None, None) is None
 
 
-@pytest.mark.parametrize("given", ["str", "json", bytes.decode, ThreeArguments()], ids=repr)
+@pytest.mark.parametrize("given", ["str", "json", bytes.decode, ThreeArguments()],
+                         ids=["str", "json", "callable", "object"])
 def test_tombstone_stays_one(given):
     assert make_deserializer(given, "value_deserializer")(record_of(None)) is None
 

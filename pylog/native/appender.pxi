@@ -215,6 +215,13 @@ cdef class Appender(Handle):
         PylogTimeoutError, ResourceLimitError, Ctrl-C and the like), the exception's `appended`
         tells how many records of the list are in: append those behind them.
         """
+        return self.append_lists(values, keys, headers, timestamps, atomic, if_end, durability,
+                                 self.codec, self.waits_for_disk)
+
+    cdef object append_lists(self, object values, object keys, object headers, object timestamps,
+                             bint atomic, object if_end, object durability, int codec, bint waits):
+        """append_many, with a codec of the call's own, and perhaps without the wait for the disk.
+        """
         self.check_writable()
         cdef int64_t longest_value = 0, longest_key = 0
         cdef list v = byte_column(values, "a value", &longest_value)
@@ -245,11 +252,12 @@ cdef class Appender(Handle):
         if h is not None or longest_value + longest_key + PL_BATCH_HEADER_SIZE \
                 + PL_RECORD_OVERHEAD_MAX > self.max_message_bytes:
             self.check_sizes(v, k, h, None, 0)
-        if atomic or expected >= 0 or self.codec:
-            first = self.append_encoded(v, k, h, stamps, now, atomic or expected >= 0, expected)
+        if atomic or expected >= 0 or codec:
+            first = self.append_encoded(v, k, h, stamps, now, atomic or expected >= 0, expected,
+                                        codec)
         else:
             first = self.append_blocks(v, k, h, stamps, now, None, 0)
-        if self.waits_for_disk or durability is not None:
+        if waits or durability is not None:
             self.wait_for_list(n, durability)
         return first
 
@@ -355,7 +363,7 @@ cdef class Appender(Handle):
             self.leave()
 
     cdef object append_encoded(self, list v, list k, list h, object stamps, int64_t now,
-                               bint is_one_batch, int64_t expected):
+                               bint is_one_batch, int64_t expected, int codec):
         """Batches made outside the lock: atomic, conditional or compressed ones."""
         cdef _Columns columns
         cdef pl_identity identity
@@ -378,7 +386,7 @@ cdef class Appender(Handle):
                 columns = make_columns(v[at:i], None if k is None else k[at:i],
                                        None if h is None else h[at:i],
                                        None if stamps is None else stamps[at:i], now)
-                batch = compressed_batch(self.codec, &columns.c, &identity, self.decompressed_max)
+                batch = compressed_batch(codec, &columns.c, &identity, self.decompressed_max)
                 here = self.append_batch(batch, i - at, expected, at)
             except BaseException as error:
                 tell_how_far(error, at)
@@ -476,8 +484,11 @@ cdef class Appender(Handle):
 # Calls with only value, key and timestamp, as most are, come through here and count none.
 
 cdef extern from "short_way.h":
-    object pl_append_wrapper(object self, PyObject **arguments, Py_ssize_t count, PyObject *names)
-    int pl_take_short_way(PyTypeObject *type, void *short_way) except -1
+    ctypedef object (*pl_fast_call)(object self, PyObject **arguments, Py_ssize_t count,
+                                    PyObject *names)
+    pl_fast_call pl_take_short_way(PyTypeObject *type, const char *name, void *short_way)
+
+cdef pl_fast_call pl_append_wrapper
 
 cdef str KEY = sys.intern("key")
 cdef str TIMESTAMP = sys.intern("timestamp")
@@ -518,4 +529,4 @@ cdef object append_shortly(Appender self, PyObject **arguments, Py_ssize_t count
     return offset
 
 
-pl_take_short_way(<PyTypeObject *>Appender, <void *>append_shortly)
+pl_append_wrapper = pl_take_short_way(<PyTypeObject *>Appender, "append", <void *>append_shortly)

@@ -105,7 +105,7 @@ cdef object hash_column(list column, int32_t count, pl_key_hash hash, int32_t un
 
 
 def append_by_partition(logs, partitions, values, keys=None, headers=None, timestamps=None,
-                        list done=None):
+                        list done=None, codec=None, bint waits=True):
     """Appends each record to the log of its partition: logs[partitions[i]], in the lists' order.
 
     logs: one for each partition, None for those that get nothing. The rest as Log.append_many takes
@@ -116,17 +116,21 @@ def append_by_partition(logs, partitions, values, keys=None, headers=None, times
     as one append_many. After any other error it tells which partitions have got theirs, and the
     error's `appended` how many records of the next one are in.
 
+    codec: its number in a batch, 0 for none; None: as each log compresses. waits: also for the
+    disk, where a log's durability wants it.
+
     Cost: as append_many, and 10 ns a record; no list is made (but where a log compresses).
     """
     cdef list of = list(logs)
     cdef _Split split = split_of(partitions, take_partition_count(len(of)))
     cdef int64_t longest = 0
     cdef list k = None if keys is None else byte_column(keys, "a key", &longest)
-    return append_parts(of, split, values, k, longest, headers, timestamps, done)
+    return append_parts(of, split, values, k, longest, headers, timestamps, done,
+                        -1 if codec is None else codec, waits)
 
 
 def append_by_key(logs, hash_name, unkeyed, values, keys, headers=None, timestamps=None,
-                  list done=None):
+                  list done=None, codec=None, bint waits=True):
     """As append_by_partition, with each record where `partitions_of` would put its key.
 
     Cost: as append_by_partition; the hash is taken in the same pass in which keys are checked.
@@ -140,11 +144,12 @@ def append_by_key(logs, hash_name, unkeyed, values, keys, headers=None, timestam
     if split is None:
         k = [to_bytes(key, "a key") for key in k]
         split = split_of_keys(k, hash, count, other, &longest)
-    return append_parts(of, split, values, k, longest, headers, timestamps, done)
+    return append_parts(of, split, values, k, longest, headers, timestamps, done,
+                        -1 if codec is None else codec, waits)
 
 
 cdef list append_parts(list of, _Split split, object values, list k, int64_t longest_key,
-                       object headers, object timestamps, list done):
+                       object headers, object timestamps, list done, int codec, bint waits):
     """Checks all, then appends."""
     cdef int64_t longest_value = 0, now = pl_clock_ms()
     cdef int32_t p
@@ -173,25 +178,47 @@ cdef list append_parts(list of, _Split split, object values, list k, int64_t lon
     done = [] if done is None else done
     for p in range(split.count):
         if split.counts[p]:
-            log = of[p]
-            done.append((p, append_part(log, split, p, v, k, h, stamps, now), split.counts[p]))
+            try:
+                first = append_part(of[p], split, p, v, k, h, stamps, now, codec)
+            except BaseException as error:
+                tell_which(error, p, [one[0] for one in done])
+                raise
+            done.append((p, first, split.counts[p]))
     for p in range(split.count):
-        if split.counts[p] and (<Appender>of[p]).waits_for_disk:
+        if waits and split.counts[p] and (<Appender>of[p]).waits_for_disk:
             (<Appender>of[p]).wait_for_list(split.counts[p], None)
     return done
 
 
+cdef int tell_which(object error, int32_t partition, list done) except -1:
+    """What a log says of its part of the lists, said of the lists."""
+    cdef int64_t appended = getattr(error, "appended", None) or 0
+    cdef str told = how_to_go_on(appended)
+    cdef str advice = f"append the rest: the first {appended} of the records for partition " \
+        f"{partition} are in, and all of those for {done or 'no other'}"
+    if not appended and not done:
+        return 0
+    if isinstance(error, errors.PylogError):
+        text = str(error)
+        error.args = (text.replace(told, advice) if told in text else f"{text}; {advice}",)
+    else:
+        error.add_note(advice)
+    return 0
+
+
 cdef object append_part(Appender log, _Split split, int32_t p, list v, list k, list h,
-                        object stamps, int64_t now):
+                        object stamps, int64_t now, int codec):
     """The records of one partition, already checked; returns the first offset."""
     log.check_writable()    # another thread may have closed it, while an earlier one waited
     if log.uses_append_time:
         stamps, now = None, pl_clock_ms()
-    if not log.codec:
+    if codec < 0:
+        codec = log.codec
+    if not codec:
         return log.append_blocks(v, k, h, stamps, now, split, p)
     v = split.one_part(v, p)
     k = None if k is None else split.one_part(k, p)
     h = None if h is None else split.one_part(h, p)
     if stamps is not None:
         stamps = stamps[numpy.asarray(<int32_t[:split.counts[p]]>split.chosen(p))]
-    return log.append_encoded(v, k, h, stamps, now, False, -1)
+    return log.append_encoded(v, k, h, stamps, now, False, -1, codec)
