@@ -63,14 +63,15 @@ static pl_fit judge(const pl_page_identity *found, const pl_shared_kind *kind,
   return found->pid_namespace == wanted.pid_namespace ? FITS : IS_OTHER_NAMESPACE;
 }
 
-/* What is there, locked shared and mapped; PL_NOT_READY: made anew or gone meanwhile, come again. */
+/* What is there, locked shared and mapped; PL_NOT_READY: made anew or gone meanwhile, try again. */
 static pl_status try_open(pl_shared *self, void *context) {
   const pl_shared_kind *kind = self->kind;
   pl_file_info info, named;
   PL_TRY(pl_file_open(self->path, O_RDWR, &self->fd));
   pl_status status = pl_file_lock(self->fd, self->path, false, 0);
   if (status == PL_OK) status = pl_file_ask(self->fd, self->path, &info);
-  if (status == PL_OK) status = pl_file_map(self->fd, self->path, kind->bytes_max, true, &self->data);
+  if (status == PL_OK)
+    status = pl_file_map(self->fd, self->path, kind->bytes_max, true, &self->data);
   if (status == PL_OK && (pl_file_ask_name(self->path, &named) != PL_OK ||
                           named.inode != info.inode || named.device != info.device))
     status = PL_NOT_READY;
