@@ -7,12 +7,14 @@ planted mistake the shortest way into it.
 
 import re
 import shutil
+import signal
 import subprocess
 import time
 from pathlib import Path
 
 import pytest
 from drivers import built
+from faults import forget_boot
 from protocol_model import LISTS
 from protocol_search import Search, Setup, search
 from protocol_steps import do_step, kill
@@ -167,8 +169,11 @@ def test_planted_mistake_is_found_by_the_shortest_way(mistake, monkeypatch):
 # Points that no step of the model stands for, by how they begin, and why.
 NOT_MODELLED = {
     "create-": "the first segment, before there is a page",
-    "recover-": "the first opener, alone under its flock; the page is made anew",
+    "recover-": "the first opener, alone under its flock; its order is RECOVERY, below",
     "before-clean-mark": "the last closer, alone under its flock",
+    "process-": "who lives: a file of the broker, not the control page",
+    "shared-": "how a file of the broker is made, alone under its flock",
+    "table-": "a table of the broker's, under a mutex of its own",
     "batch-copied": "a batch sealed elsewhere and copied: append_many with a copy for an encoding",
 }
 # What is done before an operation, and the operation.
@@ -233,17 +238,27 @@ class Stage:
 
 
 @pytest.fixture(scope="module")
-def trace():
-    """Runs trace.c: the points that each of its own operations passed."""
-    folder = built("build/trace")
+def driver():
+    """Runs trace.c on a directory; returns how it ended."""
+    program = built("build/trace") / "trace"
+    return lambda path, *words: subprocess.run([program, path, *words], capture_output=True,
+                                               text=True, check=False)
 
+
+def points_passed(done):
+    """By each operation that trace.c has printed."""
+    assert done.returncode == 0, f"{done.args}: {done.stderr}"
+    return [line.split()[1:] for line in done.stdout.splitlines()]
+
+
+@pytest.fixture(scope="module")
+def trace(driver):
+    """Runs trace.c on a new log: the points that each of its own operations passed."""
     def run(path, words):
         path.mkdir()
-        done = subprocess.run([folder / "trace", path, *words], capture_output=True,
-                              text=True, check=False)
+        done = driver(path, *words)
         shutil.rmtree(path)
-        assert done.returncode == 0, f"{words}: {done.stderr}"
-        return [line.split()[1:] for line in done.stdout.splitlines()]
+        return points_passed(done)
 
     return run
 
@@ -303,3 +318,66 @@ def test_leftover_of_a_dead_writer_is_synced_away_after_a_death_in_its_repair(tm
     *_, last = trace(tmp_path / "log", words)
 
     assert "repair-before-sync" in last
+
+
+# ---- recovery, which the model leaves out -------------------------------------------------------
+
+# Before which point each of its effects must be there, and not before an earlier one.
+RECOVERY = {
+    "recover-set-aside": "cut bytes set aside",
+    "recover-trimmed": "the file trimmed",
+    "recover-before-meta": "a segment begun",
+    "recover-before-page": "log.meta replaced",
+}
+
+
+def effects(path, before):
+    """Which of a recovery's effects are in a directory that was a copy of `before`."""
+    def changed(name):
+        return (path / name).read_bytes() != (before / name).read_bytes()
+    first, *others = sorted(path.glob("*.log"))
+    found = {
+        "cut bytes set aside": any(path.glob("*.cut-*")),
+        "the file trimmed": changed(first.name),
+        "a segment begun": bool(others),
+        "log.meta replaced": changed("log.meta"),
+        "the page replaced": changed("control"),
+    }
+    return [effect for effect, is_there in found.items() if is_there]
+
+
+@pytest.fixture
+def torn(tmp_path, driver):
+    """A log as a power cut leaves it: whole batches, then one that is none."""
+    path = tmp_path / "torn"
+    path.mkdir()
+    points_passed(driver(path, "append_many", "append"))
+    forget_boot(path)
+    return path
+
+
+def test_recovery_takes_its_steps_in_this_order(tmp_path, driver, torn):
+    shutil.copytree(torn, tmp_path / "copy")
+
+    assert points_passed(driver(tmp_path / "copy", "open")) == [[*RECOVERY]]
+    assert effects(tmp_path / "copy", torn) == [*RECOVERY.values(), "the page replaced"]
+
+
+@pytest.mark.parametrize("point", RECOVERY)
+def test_recovery_that_dies_has_done_what_comes_before_and_no_more(tmp_path, driver, torn, point):
+    steps = list(RECOVERY)
+    shutil.copytree(torn, tmp_path / "copy")
+
+    assert driver(tmp_path / "copy", f"open@{point}").returncode == -signal.SIGKILL
+    assert effects(tmp_path / "copy", torn) == [
+        RECOVERY[step] for step in steps[:steps.index(point) + 1]]
+    assert points_passed(driver(tmp_path / "copy", "open"))[0][-1] == steps[-1]
+
+
+def test_opening_without_a_loss_makes_the_page_alone(tmp_path, driver):
+    path = tmp_path / "log"
+    path.mkdir()
+
+    assert points_passed(driver(path, "open", "append")) == [
+        ["create-segment-made", "recover-before-page"], Stage().act_all(["append"])[0]]
+    assert points_passed(driver(path, "open")) == [["recover-before-page"]]    # after a death

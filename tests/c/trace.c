@@ -7,7 +7,8 @@
  * batch). This process does it and prints the points, one line a word; of the two that fill it
  * prints nothing. With @POINT behind it, another process does it, has mapped and prepared what it
  * needs beforehand, prints nothing, and is killed at its first pass of the point; with @ alone it
- * ends after.
+ * ends after. The first word may be open, for the points of opening the log; with @POINT this
+ * process is killed there.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -113,11 +114,23 @@ static void let_another(const char *word, const char *where) {
   if (*where ? !WIFSIGNALED(status) : status != 0) die("%s: nobody died at %s", word, where);
 }
 
+static pl_log *open_printing(const char *word) {
+  const char *at = strchr(word, '@');
+  if (at) armed = at + 1;
+  printf("open");
+  is_printing = true;
+  pl_log *log = open_log();
+  is_printing = false;
+  puts("");
+  return log;
+}
+
 int main(int argc, char **argv) {
   if (argc < 3) die("usage: trace DIRECTORY WORD...");
   directory = argv[1];
-  pl_log *log = open_log();
-  for (int i = 2; i < argc; i++) {
+  bool is_opening = strncmp(argv[2], "open", 4) == 0;
+  pl_log *log = is_opening ? open_printing(argv[2]) : open_log();
+  for (int i = 2 + is_opening; i < argc; i++) {
     char *at = strchr(argv[i], '@');
     fflush(stdout);
     if (at) {
