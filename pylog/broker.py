@@ -17,7 +17,9 @@ from types import TracebackType
 from typing import Any, Literal, Self
 
 from pylog import _native
+from pylog.claim import Claim, ClaimEntry, claims_table, held_claims
 from pylog.errors import ClosedError, ConfigurationError, UnknownTopicOrPartitionError
+from pylog.group import Group
 from pylog.log import Durability, Log, Start
 from pylog.metadata import Metadata
 from pylog.metadata_file import TopicEntry
@@ -66,6 +68,9 @@ class Broker:
         self._entries: dict[str, TopicEntry] = {}
         self._sequence = -1
         self._logs: dict[tuple[str, int], Log] = {}
+        self._groups: dict[str, Group] = {}
+        self._processes: _native.Processes | None = None
+        self._claims: _native.Table | None = None
         self._lock = threading.RLock()
         self._partitioners: dict[str, Partitioner] = {}
         self._is_closed = False
@@ -181,6 +186,46 @@ class Broker:
         reader = _Reading(self, topic, start, partition)
         return reader.follow() if follow else reader.to_the_end()
 
+    # ---- processes, groups, claims
+
+    @property
+    def processes(self) -> _native.Processes:
+        """The processes that take part; this one does once it has `join`ed them."""
+        self._check_open()
+        with self._lock:
+            if self._processes is None:
+                self._processes = _native.Processes(self.path / "processes",
+                                                    self.path / "doorbells")
+            return self._processes
+
+    def group(self, group_id: str) -> Group:
+        """A consumer group, made if there is none of this id; opened once and shared."""
+        processes = self.processes
+        with self._lock:
+            group = self._groups.get(group_id)
+            if group is None:
+                group = Group(self.path, group_id, processes, self.durability)
+                self._groups[group_id] = group
+            return group
+
+    def claim(self, name: str, timeout: float | None = None) -> Claim:
+        """A lock among all processes of the broker, free again the moment its holder dies.
+
+        timeout: how many seconds `with` waits for it, before PylogTimeoutError; None: for ever.
+        """
+        return Claim(self._claims_table(), self.processes, name, timeout)
+
+    def claims(self) -> list[ClaimEntry]:
+        """The claims that are held, and by whom."""
+        return held_claims(self._claims_table(), self.processes)
+
+    def _claims_table(self) -> _native.Table:
+        processes = self.processes
+        with self._lock:
+            if self._claims is None:
+                self._claims = claims_table(self.path, processes)
+            return self._claims
+
     # ---- lifetime
 
     def _check_open(self) -> None:
@@ -203,6 +248,12 @@ class Broker:
             self._is_closed = True
             with contextlib.ExitStack() as stack:
                 stack.callback(self.metadata.close)
+                if self._processes is not None:    # after all that belongs to this process
+                    stack.callback(self._processes.close)
+                if self._claims is not None:
+                    stack.callback(self._claims.close)
+                for group in self._groups.values():
+                    stack.callback(group.close)
                 for log in self._logs.values():
                     stack.callback(log.close)
             self._logs.clear()

@@ -168,6 +168,7 @@ cdef extern from "pl_log.h" nogil:
         char *path
         char *why
     ctypedef struct pl_log:
+        pl_meta meta
         pl_page *page
         pl_options options
         unsigned fork_generation
@@ -343,6 +344,8 @@ cdef extern from "pl_process.h" nogil:
         uint64_t nonce
         unsigned fork_generation
     void pl_bells_ring_all(pl_bells *bells)
+    uint32_t pl_bells_announce(pl_bells *bells, pl_word **maps, int count)
+    bint pl_bells_sleep(pl_bells *bells, uint32_t seen, int timeout_ms)
     pl_status pl_processes_open(const char *path, const char *bells_path, pl_processes **out)
     void pl_processes_close(pl_processes *processes)
     pl_status pl_processes_join(pl_processes *processes)

@@ -24,6 +24,7 @@ as usual. `retriable` marks what may go well when the same call is made again la
     ├── OffsetError                                 -111
     │   ├── OffsetOutOfRangeError + LookupError        1
     │   ├── WrongEndOffsetError                     -112
+    │   ├── OffsetMetadataTooLargeError + ValueError  12
     │   └── RecordNotFoundError + LookupError       -113
     ├── TopicError                                  -114
     │   ├── UnknownTopicOrPartitionError + KeyError    3
@@ -31,6 +32,14 @@ as usual. `retriable` marks what may go well when the same call is made again la
     │   ├── InvalidTopicError + ValueError            17
     │   ├── InvalidPartitionsError + ValueError       37
     │   └── InvalidConfigError + ValueError         -115
+    ├── GroupError                                  -130
+    │   ├── InvalidGroupIdError + ValueError          24
+    │   ├── GroupIdNotFoundError + KeyError           69
+    │   ├── NonEmptyGroupError                        68
+    │   ├── InconsistentGroupProtocolError            23
+    │   ├── UnknownMemberIdError                      25
+    │   ├── FencedInstanceIdError                     82
+    │   └── CommitFailedError                       -131
     ├── MetadataError                               -116
     │   └── CorruptMetadataError                    -117
     ├── SerdeError + ValueError                     -118
@@ -49,22 +58,30 @@ from typing import Any, ClassVar
 
 __all__ = [
     "ClosedError",
+    "CommitFailedError",
     "ConfigurationError",
     "CorruptMetadataError",
     "CorruptRecordError",
     "DeserializationError",
     "DiskFullError",
     "DurabilityError",
+    "FencedInstanceIdError",
+    "GroupError",
+    "GroupIdNotFoundError",
     "IllegalStateError",
+    "InconsistentGroupProtocolError",
     "InvalidConfigError",
+    "InvalidGroupIdError",
     "InvalidPartitionsError",
     "InvalidTimestampError",
     "InvalidTopicError",
     "LogError",
     "MessageSizeTooLargeError",
     "MetadataError",
+    "NonEmptyGroupError",
     "NotSupportedError",
     "OffsetError",
+    "OffsetMetadataTooLargeError",
     "OffsetOutOfRangeError",
     "PylogError",
     "PylogTimeoutError",
@@ -75,6 +92,7 @@ __all__ = [
     "SerializationError",
     "TopicAlreadyExistsError",
     "TopicError",
+    "UnknownMemberIdError",
     "UnknownTopicOrPartitionError",
     "UnsupportedCodecError",
     "UnsupportedEnvironmentError",
@@ -333,6 +351,14 @@ class RecordNotFoundError(OffsetError, LookupError):
     next_offset: int | None = None
 
 
+class OffsetMetadataTooLargeError(OffsetError, ValueError):
+    """The note of a commit is too long. size, limit: bytes of UTF-8. Nothing was committed."""
+
+    code = 12
+    size: int | None = None
+    limit: int | None = None
+
+
 class TopicError(PylogError):
     """A topic is not what the call needs. topic: its name. Nothing was changed."""
 
@@ -380,6 +406,71 @@ class InvalidConfigError(TopicError, ValueError):
     code = -115
     config: str | None = None
     value: Any = None
+
+
+class GroupError(PylogError):
+    """A consumer group is not what the call needs. group: its id."""
+
+    code = -130
+    group: str | None = None
+
+
+class InvalidGroupIdError(GroupError, ValueError):
+    """A group cannot be called that."""
+
+    code = 24
+
+
+class GroupIdNotFoundError(GroupError, KeyError):
+    """There is no group of this id: nobody was ever in it, or it was deleted."""
+
+    code = 69
+
+
+class NonEmptyGroupError(GroupError):
+    """The group has members, and what was asked is for one that has none.
+
+    members: how many, where it is known.
+    """
+
+    code = 68
+    members: int | None = None
+
+
+class InconsistentGroupProtocolError(GroupError):
+    """The members of a group have agreed on another way of assignment. agreed: theirs."""
+
+    code = 23
+    agreed: str | None = None
+
+
+class UnknownMemberIdError(GroupError):
+    """The consumer is no member of the group any more; the next poll joins again.
+
+    It was stopped for longer than its session_timeout_ms, or removed by an administrator.
+    """
+
+    code = 25
+
+
+class FencedInstanceIdError(GroupError):
+    """Another consumer has come with the same group_instance_id; this one is done.
+
+    instance: the id that both have.
+    """
+
+    code = 82
+    instance: str | None = None
+
+
+class CommitFailedError(GroupError):
+    """A partition is not the consumer's, so nothing was committed for it.
+
+    partitions: those refused. Another member has them, and reads on from what was committed last.
+    """
+
+    code = -131
+    partitions: Any = None
 
 
 class MetadataError(PylogError):

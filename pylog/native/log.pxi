@@ -254,6 +254,13 @@ cdef class Log(Appender):
         """True from the call of close() on."""
         return self.log == NULL or self.is_closing or self.log.is_closed != 0
 
+    @property
+    def incarnation(self):
+        """A random number of its creation: a log that is made anew in its place has another."""
+        if self.log == NULL:
+            self.check_open()
+        return self.log.meta.incarnation
+
     def _options(self):
         """The stored properties, by name, as numbers."""
         if self.log == NULL:

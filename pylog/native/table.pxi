@@ -342,6 +342,33 @@ cdef class Table:
                 deadline = pl_monotonic_ms() + LOCK_TIMEOUT_MS
             self.after_slice(status, deadline)
 
+    def wait(self, uint64_t changes, uint64_t deaths, timeout=None):
+        """Waits until `changes` or the processes' `deaths` is another; False after `timeout` s.
+
+        Cost: none while it sleeps. Ctrl-C works.
+        """
+        cdef int64_t deadline = take_deadline(timeout), left
+        cdef uint32_t seen
+        cdef int slice_ms
+        cdef pl_bells *bells
+        while True:
+            self.check_open()
+            self.processes.check_open()
+            bells = self.processes.c.bells
+            seen = pl_bells_announce(bells, NULL, 0)
+            if pl_load_word(&self.c.file.changes) != changes \
+                    or pl_load_word(&self.processes.c.file.deaths) != deaths:
+                return True
+            left = IDLE_SLICE_MS
+            if deadline >= 0:
+                left = min(left, deadline - pl_monotonic_ms())
+                if left <= 0:
+                    return False
+            slice_ms = <int>left
+            with nogil:
+                pl_bells_sleep(bells, seen, slice_ms)
+            PyErr_CheckSignals()
+
     def forget(self, int index):
         """As if nothing had been committed; False when somebody owns the slot."""
         cdef pl_status status

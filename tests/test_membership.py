@@ -1,0 +1,540 @@
+"""Groups: members come, go, are killed and stopped; who has what, and what is committed."""
+
+import os
+import signal
+import threading
+import time
+
+import pytest
+from children import in_child
+
+from pylog.broker import Broker
+from pylog.errors import (
+    CommitFailedError,
+    ConfigurationError,
+    FencedInstanceIdError,
+    GroupError,
+    IllegalStateError,
+    InconsistentGroupProtocolError,
+    InvalidGroupIdError,
+    NonEmptyGroupError,
+    OffsetMetadataTooLargeError,
+    UnknownMemberIdError,
+)
+from pylog.group import Member, Roster, describe, group_ids
+from pylog.membership import Membership, Subscription
+from pylog.topic import OffsetAndMetadata, TopicPartition
+
+TAKEOVER_S = 0.2
+
+
+def at(number, topic="t"):
+    return TopicPartition(topic, number)
+
+
+class Worker:
+    """A consumer without records: what it was told, and a membership."""
+
+    def __init__(self, broker, group="g", topics=("t",), pattern=None, **options):
+        self.told = []
+        self.broker = broker
+        self.member = Membership(broker, group, **options)
+        self.member.subscribe(Subscription(tuple(topics), pattern))
+        self.sync()
+
+    def sync(self):
+        self.member.sync(self)
+
+    def _assigned(self, partitions):
+        self.told.append(("assigned", list(partitions)))
+
+    def _revoked(self, partitions):
+        self.told.append(("revoked", list(partitions)))
+
+    def _lost(self, partitions):
+        self.told.append(("lost", list(partitions)))
+
+    @property
+    def owned(self):
+        return sorted(p.partition for p in self.member.owned)
+
+    def commit(self, number, offset, note=""):
+        self.member.commit({at(number): OffsetAndMetadata(offset, note)})
+
+    def committed(self, number):
+        found = self.member.committed(at(number))
+        return None if found is None else found.offset
+
+
+def settle(*workers, seconds=5.0):
+    """Syncs in turn until nobody has anything to do."""
+    deadline = time.monotonic() + seconds
+    while True:
+        for worker in workers:
+            worker.sync()
+        if all(w.member.is_current and not w.member.awaited for w in workers):
+            return
+        assert time.monotonic() < deadline, "the group does not settle"
+
+
+@pytest.fixture
+def broker(tmp_path):
+    with Broker(tmp_path / "data") as broker:
+        broker.create_topic("t", 6)
+        yield broker
+
+
+# ---- coming and going ----------------------------------------------------------------------------
+
+def test_one_member_has_all(broker):
+    worker = Worker(broker)
+    assert worker.owned == [0, 1, 2, 3, 4, 5]
+    assert worker.told == [("assigned", [at(n) for n in range(6)])]
+
+
+def test_who_joins_gets_a_share_once_it_was_let_go(broker):
+    first = Worker(broker)
+    second = Worker(broker)
+    assert second.owned == []
+    assert len(second.member.awaited) == 3
+    settle(first, second)
+    assert len(first.owned) == len(second.owned) == 3
+    assert sorted(first.owned + second.owned) == list(range(6))
+
+
+def revoked(*workers):
+    return [p.partition for w in workers for kind, some in w.told if kind == "revoked"
+            for p in some]
+
+
+def test_partitions_that_stay_are_never_revoked(broker):
+    workers = [Worker(broker)]
+    for _ in range(5):
+        held, before = [set(w.owned) for w in workers], len(revoked(*workers))
+        workers.append(Worker(broker))
+        settle(*workers)
+        assert all(set(w.owned) <= had for w, had in zip(workers, held, strict=False))
+        assert len(revoked(*workers)) - before == len(workers[-1].owned) > 0
+
+
+def test_who_leaves_lets_go_at_once(broker):
+    first, second = Worker(broker), Worker(broker)
+    settle(first, second)
+    second.member.leave()
+    settle(first)
+    assert first.owned == list(range(6))
+    assert second.owned == []
+
+
+def test_leaving_twice_is_leaving_once(broker):
+    worker = Worker(broker)
+    worker.member.leave()
+    worker.member.leave()
+    assert describe(broker.group("g"))["state"] == "Empty"
+
+
+def test_a_consumer_that_nobody_closed_leaves_when_it_is_forgotten(broker):
+    first, second = Worker(broker), Worker(broker)
+    settle(first, second)
+    del second
+    settle(first)
+    assert first.owned == list(range(6))
+
+
+def test_a_member_more_than_partitions_waits_in_reserve(broker):
+    workers = [Worker(broker) for _ in range(7)]
+    settle(*workers)
+    assert sorted(len(w.owned) for w in workers) == [0, 1, 1, 1, 1, 1, 1]
+
+
+def test_groups_do_not_know_each_other(broker):
+    first, second = Worker(broker, "g"), Worker(broker, "h")
+    assert first.owned == second.owned == list(range(6))
+    assert group_ids(broker.path) == ["g", "h"]
+
+
+def test_subscribing_something_else_moves_what_is_not_wanted_any_more(broker):
+    broker.create_topic("u", 2)
+    worker = Worker(broker)
+    worker.member.subscribe(Subscription(("u",)))
+    worker.sync()
+    assert worker.member.owned == {at(0, "u"), at(1, "u")}
+    assert worker.told[1:] == [("revoked", [at(n) for n in range(6)]),
+                               ("assigned", [at(0, "u"), at(1, "u")])]
+
+
+def test_a_pattern_sees_topics_that_come_later(broker):
+    worker = Worker(broker, topics=(), pattern="t|orders-.*")
+    broker.create_topic("orders-eu", 1)
+    broker.create_topic("returns", 1)
+    worker.sync()
+    assert worker.member.owned == {at(n) for n in range(6)} | {at(0, "orders-eu")}
+
+
+def test_partitions_that_are_added_are_shared_out(broker):
+    first, second = Worker(broker), Worker(broker)
+    settle(first, second)
+    broker.metadata.add_partitions("t", 8)
+    settle(first, second)
+    assert len(first.owned) == len(second.owned) == 4
+
+
+def test_a_topic_that_does_not_exist_yet_is_waited_for(broker):
+    worker = Worker(broker, topics=("later",))
+    assert worker.owned == []
+    broker.create_topic("later", 2)
+    worker.sync()
+    assert worker.member.owned == {at(0, "later"), at(1, "later")}
+
+
+def test_what_a_listener_raises_comes_out_and_the_partitions_go_all_the_same(broker):
+    first = Worker(broker)
+    second = Worker(broker)
+
+    def fail(partitions):
+        raise RuntimeError("the listener")
+    first._revoked = fail
+    with pytest.raises(RuntimeError, match="the listener"):
+        first.sync()
+    settle(first, second)
+    assert sorted(first.owned + second.owned) == list(range(6))
+
+
+# ---- death ---------------------------------------------------------------------------------------
+
+def in_background(broker, action):
+    """Forks a child with a broker of its own; `action(broker, say)`, then it waits to be killed."""
+    source, target = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            with Broker(broker.path) as own:
+                action(own, lambda text: os.write(target, f"{text}\n".encode()))
+                while True:
+                    time.sleep(60)
+        finally:
+            os._exit(1)
+    os.close(target)
+    return pid, os.fdopen(source)
+
+
+@pytest.fixture
+def other(broker):
+    """Another process with a worker, which keeps up until it is killed."""
+    started = []
+
+    def start(**options):
+        def live(own, say):
+            worker = Worker(own, **options)
+            while True:
+                worker.sync()
+                say(f"{worker.member.number} {worker.owned}")
+                while worker.member.is_current:
+                    worker.member.table.wait(worker.member._changes, worker.member._deaths, 1)
+        pid, lines = in_background(broker, live)
+        started.append((pid, lines))
+        return pid, lines
+    yield start
+    for pid, lines in started:
+        try:
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+        except (ProcessLookupError, ChildProcessError):
+            pass
+        lines.close()
+
+
+def owns_in_the_end(worker, count, seconds=5.0):
+    start = time.monotonic()
+    while len(worker.owned) != count:
+        assert time.monotonic() < start + seconds, f"owns {worker.owned}"
+        member = worker.member
+        member.table.wait(member._changes, member._deaths, 0.05)
+        worker.sync()
+    return time.monotonic() - start
+
+
+def test_what_a_killed_process_had_is_taken_over_at_once(broker, other):
+    worker = Worker(broker)
+    took = []
+    for _ in range(10):
+        pid, _ = other()
+        owns_in_the_end(worker, 3)
+        os.kill(pid, signal.SIGKILL)
+        took.append(owns_in_the_end(worker, 6))
+        os.waitpid(pid, 0)
+    assert sorted(took)[5] < TAKEOVER_S
+    assert all(kind != "lost" for kind, _ in worker.told)
+
+
+def test_a_stopped_process_keeps_its_partitions(broker, other):
+    worker = Worker(broker)
+    pid, _ = other()
+    owns_in_the_end(worker, 3)
+    os.kill(pid, signal.SIGSTOP)
+    time.sleep(0.4)
+    worker.sync()
+    assert len(worker.owned) == 3
+
+
+def test_a_process_stopped_for_longer_than_its_session_is_fenced(broker, other):
+    worker = Worker(broker)
+    pid, _ = other(session_timeout_ms=300)
+    owns_in_the_end(worker, 3)
+    os.kill(pid, signal.SIGSTOP)
+    took = owns_in_the_end(worker, 6)
+    assert 0.15 < took < 2
+    os.kill(pid, signal.SIGCONT)
+    owns_in_the_end(worker, 3)
+
+
+def test_who_was_fenced_cannot_commit_and_comes_back_as_another(broker):
+    worker = Worker(broker)
+    worker.commit(0, 5)
+    number, group = worker.member.number, broker.group("g")
+
+    generation, roster = group.roster()
+    del roster.members[number]
+    assert group.table.publish(generation, roster.encode())
+    with pytest.raises(UnknownMemberIdError, match="no member"):
+        worker.commit(0, 6)
+    assert worker.committed(0) == 5
+    worker.sync()
+    assert worker.told[-2][0] == "lost"
+    assert worker.member.number != number
+    worker.commit(0, 7)
+
+
+def test_a_forked_child_is_no_member(broker):
+    worker = Worker(broker)
+    assert isinstance(in_child(worker.sync), IllegalStateError)
+    assert in_child(worker.member.leave) is None
+    worker.commit(0, 1)
+
+
+# ---- static members ------------------------------------------------------------------------------
+
+def test_a_static_member_comes_back_to_what_it_had_and_nobody_else_notices(broker):
+    first = Worker(broker)
+    static = Worker(broker, instance_id="one")
+    settle(first, static)
+    held, told = static.owned, list(first.told)
+    static.member.leave()
+    settle(first)
+    again = Worker(broker, instance_id="one")
+    settle(first, again)
+    assert again.owned == held
+    assert first.told == told
+
+
+def test_a_static_member_that_is_killed_is_waited_for_as_long_as_its_session(broker, other):
+    worker = Worker(broker)
+    pid, _ = other(instance_id="one", session_timeout_ms=400)
+    owns_in_the_end(worker, 3)
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+    time.sleep(0.15)
+    worker.sync()
+    assert len(worker.owned) == 3
+    assert owns_in_the_end(worker, 6) > 0.1
+
+
+def test_the_second_with_an_instance_id_fences_the_first(broker):
+    first = Worker(broker, instance_id="one")
+    second = Worker(broker, instance_id="one")
+    with pytest.raises(FencedInstanceIdError, match="'one'"):
+        first.sync()
+    assert first.told[-1][0] == "lost"
+    second.sync()
+    assert second.owned == list(range(6))
+    first.sync()
+    assert first.owned == []
+
+
+# ---- offsets -------------------------------------------------------------------------------------
+
+def test_what_one_member_committed_the_next_one_finds(broker):
+    worker = Worker(broker)
+    worker.commit(3, 17, "a note")
+    worker.member.leave()
+    assert Worker(broker).member.committed(at(3))[:2] == (17, "a note")
+
+
+def test_nothing_is_committed_for_a_partition_that_is_not_ours(broker):
+    first, second = Worker(broker), Worker(broker)
+    settle(first, second)
+    mine, theirs = first.owned[0], second.owned[0]
+    with pytest.raises(CommitFailedError, match=f"t-{theirs}") as caught:
+        first.member.commit({at(mine): OffsetAndMetadata(5), at(theirs): OffsetAndMetadata(6)})
+    assert caught.value.partitions == [at(theirs)]
+    assert first.committed(mine) == 5
+    assert first.committed(theirs) is None
+
+
+def test_a_commit_goes_through_a_rebalance_that_left_the_partition_where_it_is(broker):
+    first = Worker(broker)
+    kept = set(first.owned)
+    second = Worker(broker)
+    _, roster = broker.group("g").roster()
+    kept &= {p.partition for p in roster.assignment[first.member.number]}
+    for number in kept:
+        first.commit(number, 3)
+    settle(first, second)
+    assert set(first.owned) == kept
+
+
+def test_a_note_that_is_too_long_commits_nothing(broker):
+    worker = Worker(broker)
+    with pytest.raises(OffsetMetadataTooLargeError, match="320"):
+        worker.commit(0, 1, "x" * 321)
+    assert worker.committed(0) is None
+
+
+def test_what_was_committed_for_a_topic_that_was_made_anew_is_not_believed(broker, monkeypatch):
+    worker = Worker(broker)
+    worker.commit(0, 100)
+    monkeypatch.setattr(worker.member, "_incarnation", lambda partition: 8)
+    assert worker.committed(0) is None
+    worker.commit(0, 2)
+    assert worker.committed(0) == 2
+
+
+def test_offsets_are_altered_only_where_nobody_reads(broker):
+    group, worker = broker.group("g"), Worker(broker)
+    worker.commit(0, 5)
+    with pytest.raises(NonEmptyGroupError, match="t-0"):
+        group.alter_offsets({at(0): OffsetAndMetadata(1)}, {at(0): 7})
+    with pytest.raises(NonEmptyGroupError, match="t-0"):
+        group.forget([at(0)])
+    worker.member.leave()
+    group.alter_offsets({at(0): OffsetAndMetadata(1)}, {at(0): 7})
+    assert group.committed(at(0), 7).offset == 1
+    group.forget([at(0), at(99)])
+    assert group.committed(at(0), 7) is None
+
+
+def test_offsets_of_a_group_whose_members_were_killed_can_be_altered(broker, other):
+    pid, lines = other()
+    while "5]" not in lines.readline():
+        pass
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+    broker.group("g").alter_offsets({at(0): OffsetAndMetadata(1)}, {at(0): 7})
+
+
+# ---- bad input -----------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("name", ["", "x" * 250, "é" * 100, "\0", "\ud800"])
+def test_group_ids_that_cannot_be(broker, name):
+    with pytest.raises(InvalidGroupIdError):
+        broker.group(name)
+
+
+@pytest.mark.parametrize("name", [None, 5, b"g"])
+def test_group_ids_of_another_type(broker, name):
+    with pytest.raises(TypeError, match="group_id"):
+        broker.group(name)
+
+
+@pytest.mark.parametrize("name", ["a/b", "..", ".", "%2F", "groups:1", "mit Leerzeichen", "日本"])
+def test_group_ids_that_are_no_file_names_come_back(broker, name):
+    Worker(broker, name)
+    assert name in group_ids(broker.path)
+    assert broker.group(name).table.name == name
+
+
+def test_members_agree_on_a_strategy(broker):
+    Worker(broker, strategy="range").keep = True
+    first = Worker(broker, "h", strategy="range")
+    with pytest.raises(InconsistentGroupProtocolError, match="'range'"):
+        Worker(broker, "h", strategy="roundrobin")
+    first.member.leave()
+    assert Worker(broker, "h", strategy="roundrobin").owned == list(range(6))
+
+
+def test_an_unknown_strategy_is_refused(broker):
+    with pytest.raises(ConfigurationError, match="eager"):
+        Worker(broker, strategy="eager")
+
+
+def test_every_error_of_groups_is_one():
+    assert issubclass(CommitFailedError, GroupError)
+    assert issubclass(InvalidGroupIdError, ValueError)
+
+
+def test_a_roster_comes_back_as_it_was():
+    roster = Roster({3: Member((1, 2**63), 17, "c", "range", ["a", "é"], None, "one", 5000, None)},
+                    {"a": 2}, {3: [at(0, "a"), at(1, "a")]})
+    assert Roster.decode(roster.encode()) == roster
+    assert Roster.decode(b"") == Roster()
+
+
+# ---- claims --------------------------------------------------------------------------------------
+
+def test_one_holds_a_claim_at_a_time(broker):
+    with broker.claim("job"):
+        assert [claim[:] for claim in broker.claims()] == [("job", os.getpid())]
+        assert not broker.claim("job").acquire(0)
+        assert broker.claim("another").acquire(0)
+    assert broker.claims() == []
+    assert broker.claim("job").acquire(0)
+
+
+def test_who_waits_for_a_claim_is_woken_when_it_is_free(broker):
+    held, waited = broker.claim("job"), []
+    held.acquire()
+
+    def wait():
+        with broker.claim("job"):
+            waited.append(time.monotonic())
+    thread = threading.Thread(target=wait)
+    thread.start()
+    time.sleep(0.1)
+    assert not waited
+    freed = time.monotonic()
+    held.release()
+    thread.join()
+    assert waited[0] - freed < TAKEOVER_S
+
+
+def test_a_claim_is_free_when_its_holder_is_killed(broker):
+    def hold(own, say):
+        claim = own.claim("job")
+        claim.acquire()
+        say("held")
+        while claim.is_held:
+            time.sleep(60)
+    pid, lines = in_background(broker, hold)
+    assert lines.readline() == "held\n"
+    claim = broker.claim("job")
+    assert claim.holder() == pid
+    assert not claim.acquire(0.05)
+    os.kill(pid, signal.SIGKILL)
+    killed = time.monotonic()
+    assert claim.acquire(5)
+    assert time.monotonic() - killed < TAKEOVER_S
+    os.waitpid(pid, 0)
+    lines.close()
+
+
+def test_a_claim_that_is_not_free_in_time_says_who_has_it(broker):
+    with broker.claim("job"), \
+            pytest.raises(TimeoutError, match=f"pid {os.getpid()}"), \
+            broker.claim("job", timeout=0.01):
+        pass
+
+
+def test_claiming_twice_with_one_object_is_refused(broker):
+    with broker.claim("job") as claim, pytest.raises(IllegalStateError, match="already"):
+        claim.acquire()
+
+
+@pytest.mark.parametrize("name", ["", "x" * 250, "a\0b"])
+def test_claims_that_cannot_be(broker, name):
+    with pytest.raises(ConfigurationError, match="claim"):
+        broker.claim(name)
+
+
+def test_a_claim_must_be_called_by_a_str(broker):
+    with pytest.raises(TypeError, match="bytes"):
+        broker.claim(b"job")
