@@ -108,12 +108,7 @@ class Search:
 
     def tidy(self, state):
         """The same state with equal writers in one order."""
-        if self.alike == 2:     # as below, and faster
-            world, one, two, *others = state
-            return state if one <= two else (world, two, one, *others)
-        if self.alike:
-            return (state[0], *sorted(state[1:1 + self.alike]), *state[1 + self.alike:])
-        return state
+        return (state[0], *sorted(state[1:1 + self.alike]), *state[1 + self.alike:])
 
     def run(self):
         first = self.tidy(self.first)

@@ -6,16 +6,7 @@ A step that has to wait raises Waits. A decision may put more steps before the r
 from contextlib import suppress
 from itertools import pairwise
 
-from protocol_world import (
-    DEAD,
-    FREE,
-    HELD,
-    Batch,
-    Half,
-    Violation,
-    Waits,
-    walk,
-)
+from protocol_world import DEAD, FREE, HELD, Batch, Half, Violation, Waits, walk
 
 # The steps that do nothing but store (and take note of what they loaded).
 STORES = {
@@ -226,10 +217,6 @@ def lock_flush(w, me):
     w.flush_lock = me.notes["flush_lock"] = HELD
 
 
-def load_end(w, me):
-    me.notes["end"], me.notes["from"] = w.end, w.durable
-
-
 def load_base_if_sealed(w, me):
     if me.notes.pop("is_live") and w.sealed == me.notes["end"]:
         me.notes["base"] = w.active
@@ -364,20 +351,16 @@ def read_record(w, me):
 STEPS = {**STORES, **globals(), "-": lambda w, me: None}
 
 
-def do(step, w, me):
-    STEPS[step.name](w, me)
-
-
 def do_step(w, me):
     """The first step of `me`, and the decisions that are part of it. Returns the fault points that
     the C passes on the way."""
     step, me.todo = me.todo[0], me.todo[1:]
     points = step.points
-    do(step, w, me)
+    STEPS[step.name](w, me)
     while me.todo and me.todo[0].mark in ("?", "-"):
         step, me.todo = me.todo[0], me.todo[1:]
         points += step.points
-        do(step, w, me)
+        STEPS[step.name](w, me)
     if not me.todo:
         me.jobs = me.jobs[1:] if me.jobs[0] not in ("read", "reread") else me.jobs
         me.begin()
