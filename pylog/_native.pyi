@@ -408,6 +408,8 @@ class Checker:
     def seen(self, producer: int) -> list[tuple[int, int, int, int]]: ...
 
 
+def table_layout() -> tuple[dict[str, int], dict[str, int], dict[str, int]]: ...
+
 @final
 class Processes:
     def __new__(cls, path: str | bytes | os.PathLike[str],

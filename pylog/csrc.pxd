@@ -373,6 +373,36 @@ cdef extern from "pl_table.h" nogil:
         char name[250]
         pl_word generation, changes, commits
         pl_word32 slot_count
+    enum:
+        PL_TABLE_HEADER "sizeof(pl_table_file)"
+        TABLE_NAME "offsetof(pl_table_file, name)"
+        TABLE_GENERATION "offsetof(pl_table_file, generation)"
+        TABLE_CHANGES "offsetof(pl_table_file, changes)"
+        TABLE_COMMITS "offsetof(pl_table_file, commits)"
+        TABLE_NEXT_OWNER "offsetof(pl_table_file, next_owner)"
+        TABLE_LOCK "offsetof(pl_table_file, lock)"
+        TABLE_SLOT_COUNT "offsetof(pl_table_file, slot_count)"
+        TABLE_SIZE "offsetof(pl_table_file, size)"
+        TABLE_DOCUMENTS "offsetof(pl_table_file, documents)"
+        TABLE_EXTENTS "offsetof(pl_table_file, extents)"
+        SLOT_LOCK "offsetof(pl_table_slot, lock)"
+        SLOT_NUMBER "offsetof(pl_table_slot, number)"
+        SLOT_OWNER "offsetof(pl_table_slot, owner)"
+        SLOT_OWNER_NONCE "offsetof(pl_table_slot, owner_nonce)"
+        SLOT_OWNER_PROCESS "offsetof(pl_table_slot, owner_process)"
+        SLOT_NAME_SIZE "offsetof(pl_table_slot, name_size)"
+        SLOT_CURRENT "offsetof(pl_table_slot, current)"
+        SLOT_NAME "offsetof(pl_table_slot, name)"
+        SLOT_ENTRIES "offsetof(pl_table_slot, entries)"
+        ENTRY_CRC "offsetof(pl_entry, crc)"
+        ENTRY_TEXT_SIZE "offsetof(pl_entry, text_size)"
+        ENTRY_FLAGS "offsetof(pl_entry, flags)"
+        ENTRY_SEQUENCE "offsetof(pl_entry, sequence)"
+        ENTRY_OFFSET "offsetof(pl_entry, offset)"
+        ENTRY_TIME "offsetof(pl_entry, time_ms)"
+        ENTRY_INCARNATION "offsetof(pl_entry, incarnation)"
+        ENTRY_LEADER_EPOCH "offsetof(pl_entry, leader_epoch)"
+        ENTRY_TEXT "offsetof(pl_entry, text)"
     ctypedef struct pl_table:
         pl_table_file *file
         unsigned fork_generation

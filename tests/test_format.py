@@ -343,6 +343,12 @@ def test_flag_bits_of_the_page_are_the_ones_that_are_set():
     assert _native.read_stamp(key, None)["flags"] == 1 << null_bit | 3
 
 
+def test_tables_are_where_the_page_says():
+    _, header, slot, entry = tables("A data directory")
+    for fields, layout in zip((header, slot, entry), _native.table_layout(), strict=True):
+        check_places(fields, layout, {})
+
+
 def test_ledger_is_where_the_page_says(tmp_path):
     (fields,) = tables("A ledger")
 

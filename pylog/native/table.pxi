@@ -9,6 +9,25 @@ TABLE_NAME_MAX = PL_TABLE_NAME_MAX
 DEF LOCK_TIMEOUT_MS = 10000    # only a stopped process holds a lock of a table for long
 
 
+def table_layout():
+    """The compiled offsets of a table's header, of a slot, and of an entry, by field."""
+    return {
+        "identity": 0, "name": TABLE_NAME, "generation": TABLE_GENERATION,
+        "changes": TABLE_CHANGES, "commits": TABLE_COMMITS, "nextOwner": TABLE_NEXT_OWNER,
+        "lock": TABLE_LOCK, "slotCount": TABLE_SLOT_COUNT, "size": TABLE_SIZE,
+        "documents": TABLE_DOCUMENTS, "extents": TABLE_EXTENTS,
+    }, {
+        "lock": SLOT_LOCK, "number": SLOT_NUMBER, "owner": SLOT_OWNER,
+        "ownerNonce": SLOT_OWNER_NONCE, "ownerProcess": SLOT_OWNER_PROCESS,
+        "nameSize": SLOT_NAME_SIZE, "current": SLOT_CURRENT, "name": SLOT_NAME,
+        "entries": SLOT_ENTRIES,
+    }, {
+        "crc": ENTRY_CRC, "textSize": ENTRY_TEXT_SIZE, "flags": ENTRY_FLAGS,
+        "sequence": ENTRY_SEQUENCE, "offset": ENTRY_OFFSET, "time": ENTRY_TIME,
+        "incarnation": ENTRY_INCARNATION, "leaderEpoch": ENTRY_LEADER_EPOCH, "text": ENTRY_TEXT,
+    }
+
+
 cdef object table_timeout(str what):
     return errors.PylogTimeoutError(
         f"a process that is stopped has been holding the lock of {what} for {LOCK_TIMEOUT_MS} ms; "
