@@ -57,7 +57,7 @@ static pl_status state_error(const pl_log *log, uint32_t state) {
     pl_error_last()->extra = atomic_load(&log->page->durable_offset);
     return PL_ERR_DURABILITY;
   }
-  return pl_fail(PL_ERR_CLOSED, log->directory, "the log was deleted; open another");
+  return pl_log_fail_deleted(log);
 }
 
 static pl_status switch_active(pl_log *log, int64_t base) {

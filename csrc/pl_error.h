@@ -36,6 +36,7 @@ typedef enum pl_status {
   PL_ERR_CONFIG = -18,
   PL_ERR_NO_MEMORY = -19,
   PL_ERR_DENIED = -20, /* no permission to read */
+  PL_ERR_DELETED = -21, /* the topic, and this partition with it */
 } pl_status;
 
 typedef struct pl_error {

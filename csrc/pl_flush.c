@@ -150,6 +150,7 @@ static pl_status poll_past(pl_log *log, int64_t offset, int wait_ms, end_of_log 
       atomic_store_explicit(&log->poll_ms, 1, memory_order_relaxed);
       return PL_OK;
     }
+    if (pl_log_is_deleted(log)) return pl_log_fail_deleted(log);
     if (waited >= wait_ms || atomic_load(&log->is_closing)) return PL_BUSY;
     pause_ms = atomic_load_explicit(&log->poll_ms, memory_order_relaxed);
     int longer_ms = pause_ms + (pause_ms + 3) / 4; /* a fifth of the time that nothing came */
@@ -172,6 +173,7 @@ static pl_status wait_past(pl_log *log, int64_t offset, int wait_ms, end_of_log 
     uint32_t seen = pl_bells_announce(log->bells, &map, 1);
     if (end(log) > offset) return PL_OK;
     if (atomic_load(&log->is_closing)) return PL_BUSY;
+    if (pl_log_is_deleted(log)) return pl_log_fail_deleted(log);
     if (atomic_load(&log->page->state) == PL_LOG_POISONED && end == durable_of)
       return poisoned(log, atomic_load(&log->page->poison_errno));
     int64_t left = deadline - pl_monotonic_ms();
@@ -195,10 +197,12 @@ pl_status pl_wait_durable(pl_log *log, int64_t offset, int wait_ms) {
   return wait_past(log, offset, wait_ms, durable_of);
 }
 
-/* The first of the logs that has something; -1: none. */
+/* The first of the logs that has something, be it an end; -1: none. */
 static int find_readable(pl_log *const *logs, const int64_t *offsets, int count) {
   for (int i = 0; i < count; i++)
-    if (pl_log_readable(logs[i]) > offsets[i] || atomic_load(&logs[i]->is_closing)) return i;
+    if (pl_log_readable(logs[i]) > offsets[i] || atomic_load(&logs[i]->is_closing) ||
+        pl_log_is_deleted(logs[i]))
+      return i;
   return -1;
 }
 

@@ -73,6 +73,7 @@ static void keep(pl_log *log) {
 static bool is_idle(const pl_log *log) {
   const pl_page *page = log->page;
   int64_t end = pl_log_end(log);
+  if (pl_log_is_deleted(log)) return true;
   return end == log->keeper_end && end == atomic_load(&page->sealed_offset) &&
          pl_monotonic_ms() - log->keeper_end_ms >= REST_MS &&
          atomic_load(&page->retired_base) == atomic_load(&page->active_base) &&

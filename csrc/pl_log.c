@@ -138,6 +138,7 @@ pl_status pl_log_check_place(const pl_log *log) {
   if (status == PL_OK && found.inode == log->lock_file.inode &&
       found.device == log->lock_file.device)
     return PL_OK;
+  if (log->page && pl_log_is_deleted(log)) return pl_log_fail_deleted(log);
   return pl_fail(PL_ERR_IO, log->directory,
                  "the directory was moved, removed or replaced while the log was open; nothing "
                  "was changed in it; close this object and open the log where it is now");
@@ -245,6 +246,10 @@ pl_status pl_log_check(const pl_log *log) {
   if (log->fork_generation != pl_forks)
     return pl_fail(PL_ERR_FORKED, log->directory, "opened before fork: open again");
   return PL_OK;
+}
+
+pl_status pl_log_fail_deleted(const pl_log *log) {
+  return pl_fail(PL_ERR_DELETED, log->directory, "the log was deleted; open another");
 }
 
 /* ---- opening ---------------------------------------------------------------------------- */
@@ -398,12 +403,16 @@ static pl_status open_for_append(pl_log *log, const pl_options *wanted, int wait
   PL_TRY(pl_file_check_filesystem(log->directory, wanted->durability == PL_DURABILITY_FSYNC));
   PL_TRY(open_lock(log));
   for (;;) {
+    /* Deleted and made anew while we waited: then the lock is not that of the files that we find
+     * by name. It is looked at before they are touched, and after the page was mapped. */
     pl_status status = pl_file_lock(log->lock_fd, log->directory, true, 0);
+    if (status == PL_OK) status = pl_log_check_place(log);
     if (status == PL_OK) status = pl_recover(log, wanted);
     if (status < 0) return status;
     status = pl_file_lock(log->lock_fd, log->directory, false, 100);
     if (status < 0) return status;
     if (status == PL_OK) status = attach(log, wanted);
+    if (status == PL_OK) status = pl_log_check_place(log);
     if (status != PL_NOT_READY && status != PL_BUSY) return status;
     if (pl_monotonic_ms() >= deadline) return waited_enough(log, wait_ms);
   }
@@ -414,8 +423,9 @@ static pl_status open_for_reading(pl_log *log, const pl_options *wanted, int wai
   if (status == PL_OK) status = pl_file_lock(log->lock_fd, log->directory, false, wait_ms);
   if (status == PL_BUSY && wait_ms > 0) return waited_enough(log, wait_ms);
   if (status == PL_OK) status = attach(log, wanted);
+  if (status == PL_OK) return pl_log_check_place(log);
   /* A private page would show less than there is, for a failure that will pass. */
-  if (status == PL_OK || !(pl_is_evidence(status) || status == PL_ERR_DENIED)) return status;
+  if (!(pl_is_evidence(status) || status == PL_ERR_DENIED)) return status;
   pl_file_close(log->lock_fd); /* whoever comes to recover must not be kept waiting by us */
   log->lock_fd = -1;
   PL_TRY(pl_recover_private(log));

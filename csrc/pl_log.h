@@ -8,6 +8,7 @@
  *   pl_flush.c    durability and group commit
  *   pl_cursor.c   reading
  *   pl_keeper.c   the housekeeper thread, one a process
+ *   pl_delete.c   how a log dies while others have it open
  *
  * Locks, in the order they are taken:
  *   flock on "lock"        shared while open; exclusive to create, recover, close cleanly
@@ -99,6 +100,10 @@ void pl_log_free(pl_log *log);
 
 /* Closed, forked or fine. */
 pl_status pl_log_check(const pl_log *log);
+static inline bool pl_log_is_deleted(const pl_log *log) {
+  return atomic_load_explicit(&log->page->state, memory_order_relaxed) == PL_LOG_DELETED;
+}
+pl_status pl_log_fail_deleted(const pl_log *log);
 
 void pl_log_view(const pl_log *log, pl_view *view);
 static inline int64_t pl_log_end(const pl_log *log) {
@@ -195,6 +200,11 @@ pl_status pl_wait_durable(pl_log *log, int64_t offset, int wait_ms);
 pl_status pl_wait_any(pl_log *const *logs, const int64_t *offsets, int count,
                       _Atomic uint64_t **maps, int wait_ms, int *found);
 void pl_end_waits(pl_log *log); /* before a close: PL_BUSY for those inside, and from now on */
+
+/* pl_delete.c: tells all who have the log open that it is no more, and renames its directory to
+ * `aside` when nobody is inside. PL_BUSY after wait_ms for a lock; absent is fine. To be called
+ * again after a kill anywhere in it. */
+pl_status pl_delete(const char *directory, const char *aside, int wait_ms);
 
 /* pl_keeper.c */
 void pl_keeper_register(pl_log *log); /* at open: so that a fork can be noticed */

@@ -28,7 +28,7 @@ enum { PL_PAGE_LAYOUT = 3 };
 typedef enum pl_log_state {
   PL_LOG_LIVE = 0,
   PL_LOG_POISONED = 1, /* a flush failed: what is in the page cache may not be on disk */
-  PL_LOG_DELETED = 2,
+  PL_LOG_DELETED = 2,  /* its directory goes: no more appends, reads or waits */
   PL_LOG_BROKEN = 3,   /* a writer died inside and its work is not yet repaired */
 } pl_log_state;
 

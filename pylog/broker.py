@@ -18,7 +18,13 @@ from typing import Any, Literal, Self
 
 from pylog import _native
 from pylog.claim import Claim, ClaimEntry, claims_table, held_claims
-from pylog.errors import ClosedError, ConfigurationError, UnknownTopicOrPartitionError
+from pylog.errors import (
+    ClosedError,
+    ConfigurationError,
+    PylogError,
+    PylogTimeoutError,
+    UnknownTopicOrPartitionError,
+)
 from pylog.group import Group
 from pylog.log import Durability, Log, Start
 from pylog.metadata import Metadata
@@ -64,6 +70,8 @@ class Broker:
         self.auto_create_topics = auto_create_topics
         self.num_partitions = num_partitions
         self.metadata = Metadata(self.path)    # makes the directory
+        with contextlib.suppress(PylogTimeoutError):    # of another, who is being stopped in it
+            self.metadata.finish_deletions()
         make_doorbells(self.path / "doorbells")
         self._entries: dict[str, TopicEntry] = {}
         self._sequence = -1
@@ -110,6 +118,11 @@ class Broker:
                 topic=name)
         return self.create_topic(name, self.num_partitions, exist_ok=True)
 
+    def delete_topic(self, name: str) -> TopicEntry:
+        """Removes a topic and all its records; see `Metadata.delete_topic`."""
+        self._check_open()
+        return self.metadata.delete_topic(name)
+
     def create_topic(
         self, name: str, num_partitions: int = 1, configs: dict[str, Any] | None = None,
         exist_ok: bool = False,
@@ -130,23 +143,46 @@ class Broker:
 
     def _open_log(self, topic: str, partition: int) -> Log:
         with self._lock:
-            log = self._logs.get((topic, partition))
+            log = self._logs.pop((topic, partition), None)
             if log is not None and not log.closed:    # another thread was faster
+                self._logs[topic, partition] = log
                 return log
-            entry = self.topic(topic)
-            if not 0 <= partition < entry.partitions:
-                raise UnknownTopicOrPartitionError(
-                    f"topic {topic!r} has the partitions 0 to {entry.partitions - 1}, and no "
-                    f"{partition}; add some first", topic=topic, partition=partition)
-            directory = self.path / directory_name(topic, partition)
-            directory.mkdir(mode=0o700, exist_ok=True)
-            link_doorbells(self.path / "doorbells", directory / "doorbells")
+            if log is not None:
+                log.close()
+            while True:
+                entry = self.topic(topic)
+                log = self._try_to_open(entry, partition)
+                if log is not None and self._is_current(entry):
+                    self._logs[topic, partition] = log
+                    return log
+                if log is not None:    # deleted while it was opened, and perhaps made anew
+                    log.close()
+
+    def _try_to_open(self, entry: TopicEntry, partition: int) -> Log | None:
+        """None: the topic was deleted meanwhile."""
+        if not 0 <= partition < entry.partitions:
+            raise UnknownTopicOrPartitionError(
+                f"topic {entry.name!r} has the partitions 0 to {entry.partitions - 1}, and no "
+                f"{partition}; add some first", topic=entry.name, partition=partition)
+        directory = self.path / directory_name(entry.name, partition)
+        try:
+            if not directory.exists():
+                with self.metadata.keeping(entry):
+                    directory.mkdir(mode=0o700, exist_ok=True)
+                    link_doorbells(self.path / "doorbells", directory / "doorbells")
             is_new = not (directory / "log.meta").exists()
-            log = Log(directory, durability=self.durability if is_new else None,
-                      **log_options(entry.configs))
-            log._become_partition(topic, partition)
-            self._logs[topic, partition] = log
-            return log
+            log = _Partition(directory, durability=self.durability if is_new else None,
+                             **log_options(entry.configs))
+        except (PylogError, FileNotFoundError):
+            if self._is_current(entry):
+                raise
+            return None
+        log._become_partition(entry.name, partition)
+        return log
+
+    def _is_current(self, entry: TopicEntry) -> bool:
+        found = self.topics().get(entry.name)
+        return found is not None and found.topic_id == entry.topic_id
 
     # ---- records
 
@@ -270,6 +306,16 @@ class Broker:
 
     def __repr__(self) -> str:
         return f"<Broker {str(self.path)!r}{', closed' if self._is_closed else ''}>"
+
+
+class _Partition(Log):
+    """A log whose directory the broker makes: one that is gone was deleted, and stays so."""
+
+    __slots__ = ()
+
+    def _prepare_directory(self, mode: str) -> list[Path]:
+        self._check_owner()
+        return []
 
 
 class _Reading:

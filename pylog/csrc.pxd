@@ -10,6 +10,7 @@ cdef extern from "pl_error.h" nogil:
         PL_ERR_ENVIRONMENT, PL_ERR_CODEC, PL_ERR_LIMIT, PL_ERR_READ_ONLY, PL_ERR_DURABILITY
         PL_ERR_TIMEOUT, PL_ERR_OUT_OF_RANGE, PL_ERR_WRONG_END, PL_ERR_NOT_FOUND, PL_ERR_TOO_LARGE
         PL_ERR_CLOSED, PL_ERR_FORKED, PL_ERR_CONFIG, PL_ERR_NO_MEMORY, PL_ERR_DENIED
+        PL_ERR_DELETED
     ctypedef struct pl_error:
         pl_status status
         int os_errno
@@ -125,7 +126,7 @@ cdef extern from "pl_page.h" nogil:
     ctypedef struct pl_slot:
         pass
     enum:
-        PL_LOG_LIVE, PL_LOG_POISONED, PL_PAGE_LAYOUT
+        PL_LOG_LIVE, PL_LOG_POISONED, PL_LOG_DELETED, PL_PAGE_LAYOUT
     const uint64_t PL_PAGE_MAGIC
     const uint64_t PL_PAGE_BYTES
     ctypedef struct pl_page_identity:
@@ -175,6 +176,7 @@ cdef extern from "pl_log.h" nogil:
         uint32_t is_closed
         bint is_private
         bint is_writable
+        char *directory
         pl_recovered recovered
         uint64_t keeper_failures
     unsigned pl_forks
@@ -199,6 +201,8 @@ cdef extern from "pl_log.h" nogil:
     pl_status pl_wait_any(pl_log **logs, const int64_t *offsets, int count, pl_word **maps,
                           int wait_ms, int *found)
     pl_status pl_log_check_place(const pl_log *log)
+    bint pl_log_is_deleted(const pl_log *log)
+    pl_status pl_delete(const char *directory, const char *aside, int wait_ms)
     void pl_end_waits(pl_log *log)
 
 cdef extern from "pl_reader.h" nogil:

@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from pylog import topic
+from pylog.deletion import remove_set_aside, set_aside
 from pylog.errors import (
     ClosedError,
     IllegalStateError,
@@ -34,12 +35,15 @@ from pylog.errors import (
 from pylog.file_lock import file_lock, process_mutex
 from pylog.metadata_file import (
     COLUMNS,
+    DELETED,
     LOCK_NAME,
     STORE_NAME,
+    DamageError,
     TopicEntry,
     connect,
     crc_of,
     crc_of_sequence,
+    deleted_names,
     entry_of,
     failure,
     insert,
@@ -130,6 +134,7 @@ class Metadata:
             topic.check_name(name), uuid.uuid4(), topic.check_partitions(partitions, name),
             time.time_ns() // 1_000_000, topic.check_configs(configs),
         )
+        self.finish_deletions(name)
         with self._changing() as change:
             if present := change.find(name):
                 raise TopicAlreadyExistsError(
@@ -142,11 +147,49 @@ class Metadata:
         return entry
 
     def delete_topic(self, name: str) -> TopicEntry:
-        """Removes a topic, and returns what it was. Raises UnknownTopicOrPartitionError."""
+        """Removes a topic and its logs, and returns what it was.
+
+        All who have a partition open, in any process, get UnknownTopicOrPartitionError from then
+        on. A kill in the middle leaves the topic, or what the next who opens the store removes.
+        Raises UnknownTopicOrPartitionError; PylogTimeoutError while a stopped process is inside of
+        a partition: the topic is gone all the same, and its name is free when that process is.
+        """
         with self._changing() as change:
             entry = change.get(name)
-            change.swap(entry, None)
+            if change.find(name + DELETED) is not None:
+                raise DamageError(f"the topic {name!r} is there, and being deleted")
+            change.swap(entry, replace(entry, name=name + DELETED))
+        self.finish_deletions(name)
         return entry
+
+    def finish_deletions(self, name: str | None = None) -> None:
+        """Removes the logs of topics that are deleted already: of one name, or all.
+
+        Raises PylogTimeoutError as `delete_topic`.
+        """
+        with self._reading() as connection:
+            names = deleted_names(connection)
+        if name is not None:
+            names = [name + DELETED] if name + DELETED in names else []
+        for deleted in names:
+            with self._changing() as change:
+                if entry := change.find(deleted):
+                    set_aside(self.path, deleted.removesuffix(DELETED), entry.partitions,
+                              entry.topic_id, self._timeout_ms)
+                    change.swap(entry, None)
+        if names or name is None:
+            remove_set_aside(self.path)
+
+    @contextlib.contextmanager
+    def keeping(self, entry: TopicEntry) -> Iterator[None]:
+        """Nobody deletes the topic meanwhile. Raises UnknownTopicOrPartitionError if it is gone,
+        also when another of its name is there."""
+        with self._changing() as change:
+            if change.get(entry.name).topic_id != entry.topic_id:
+                raise UnknownTopicOrPartitionError(
+                    f"the topic {entry.name!r} was deleted, and made anew; ask for it again",
+                    topic=entry.name)
+            yield
 
     def add_partitions(self, name: str, total: int) -> TopicEntry:
         """Gives a topic more partitions; there is no way back.
@@ -276,7 +319,8 @@ class _Change:
         raise UnknownTopicOrPartitionError(f"there is no topic {name!r}{advice}", topic=name)
 
     def names(self) -> list[str]:
-        return [name for name, in self._connection.execute("SELECT name FROM topics")]
+        names = [name for name, in self._connection.execute("SELECT name FROM topics")]
+        return [name for name in names if not name.endswith(DELETED)]
 
     def swap(self, old: TopicEntry | None, new: TopicEntry | None) -> None:
         """Puts one entry in the place of another; None: there is none."""

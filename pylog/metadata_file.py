@@ -53,6 +53,7 @@ SCHEMA = f"""
         created_ms INTEGER NOT NULL, configs TEXT NOT NULL
     ) WITHOUT ROWID;
 """
+DELETED = "/"       # ends the name of a topic whose logs are still to be removed; no name has one
 COLUMNS = "name, topic_id, partitions, created_ms, configs"
 
 
@@ -98,15 +99,22 @@ def sequence_and_digest(connection: sqlite3.Connection) -> tuple[int, int]:
     return row[0], row[1]
 
 
+def deleted_names(connection: sqlite3.Connection) -> list[str]:
+    """Of the rows whose topics' logs are still to be removed."""
+    rows = connection.execute("SELECT name FROM topics WHERE substr(name, -1) = ?", (DELETED,))
+    return [name for name, in rows]
+
+
 def verified(rows: list[tuple[Any, ...]]) -> dict[str, TopicEntry]:
-    """rows: sequence, digest, and a topic's columns; they are NULL if there is no topic."""
+    """rows: sequence, digest, and a topic's columns; they are NULL if there is no topic. What is
+    being deleted is no topic any more."""
     entries = [entry_of(row[2:]) for row in rows if row[2] is not None]
     digest = 0
     for entry in entries:
         digest ^= crc_of(entry)
     if not rows or rows[0][1] != digest ^ crc_of_sequence(rows[0][0]):
         raise DamageError("the rows are not the ones that were written")
-    return {entry.name: entry for entry in entries}
+    return {entry.name: entry for entry in entries if not entry.name.endswith(DELETED)}
 
 
 def crc_of(entry: TopicEntry) -> int:

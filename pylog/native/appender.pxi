@@ -184,7 +184,7 @@ cdef class Appender(Handle):
                     status = pl_flush(self.log, target, SLICE_MS)
                 if status == PL_OK:
                     return 0
-                check(status)
+                self.check(status)
                 PyErr_CheckSignals()
                 self.check_open()
                 if pl_monotonic_ms() >= deadline:

@@ -92,6 +92,7 @@ cdef class Cursor:
                 self.log.leave()
                 self.is_busy = False
         if status < 0:
+            self.log.check_open()
             raise make_error(status, not self.skips_corrupt)
         return status
 
@@ -169,7 +170,7 @@ cdef class Cursor:
         finally:
             self.log.leave()
             self.is_busy = False
-        check(status)
+        self.log.check(status)
         self.skipped += 1
         return 0
 
@@ -267,7 +268,7 @@ cdef class Batches:
             finally:
                 cursor.log.leave()
                 cursor.is_busy = False
-        check(status)
+        cursor.log.check(status)
         if status == PL_END:
             raise StopIteration
         try:

@@ -21,6 +21,7 @@ cdef object _errors = {
     PL_ERR_CONFIG: errors.ConfigurationError,
     PL_ERR_NO_MEMORY: errors.ResourceLimitError,
     PL_ERR_DENIED: errors.LogError,
+    PL_ERR_DELETED: errors.UnknownTopicOrPartitionError,
 }
 
 # What pl_error.extra and .bound are, and which limit an errno names, in the words of `ulimit -a`.
@@ -63,10 +64,21 @@ cdef object valid_beyond(bytes path, int64_t position):
     return None if count < 0 else count
 
 
+cdef object deleted(bytes directory):
+    """What whoever has a partition open is told when its topic is deleted."""
+    topic, _, partition = os.fsdecode(os.path.basename(directory)).rpartition("-")
+    return errors.UnknownTopicOrPartitionError(
+        f"the topic {topic!r} was deleted, and its partition {partition} with it; what was read "
+        "stays valid; create the topic anew, or use another",
+        topic=topic, partition=int(partition), path=os.fsdecode(directory))
+
+
 cdef object make_error(pl_status status, bint counts=True):
     """The exception for this thread's latest failure; `counts`: damage with what follows it."""
     cdef pl_error *e = pl_error_last()
     cdef bytes path = e.path
+    if status == PL_ERR_DELETED:
+        return deleted(path)
     context = {}
     if path:
         context["path"] = path.decode("utf-8", "surrogateescape")

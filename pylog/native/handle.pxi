@@ -37,6 +37,30 @@ cdef object flock_owner(bytes path):
     return None
 
 
+def delete_log(bytes directory not None, bytes aside not None, int64_t timeout_ms):
+    """Tells all who have the log in `directory` open that it is no more, and renames it to `aside`.
+
+    Idempotent, and to be done again after a kill. Raises PylogTimeoutError while a stopped process
+    is inside: nothing of it is taken away then.
+    """
+    cdef pl_status status
+    cdef const char *source = directory
+    cdef const char *target = aside
+    deadline = pl_monotonic_ms() + timeout_ms
+    while True:
+        with nogil:
+            status = pl_delete(source, target, SLICE_MS)
+        check(status)
+        if status == PL_OK:
+            return
+        PyErr_CheckSignals()
+        if pl_monotonic_ms() >= deadline:
+            raise errors.PylogTimeoutError(
+                f"a process has been inside the log for {timeout_ms} ms, perhaps a stopped one; "
+                f"continue or kill it, then delete again [{os.fsdecode(directory)}]",
+                path=os.fsdecode(directory), timeout_ms=timeout_ms)
+
+
 cdef class Handle:
     """An open log, without ways in or out.
 
@@ -115,7 +139,15 @@ cdef class Handle:
             raise errors.ClosedError("the log is closed; open it again")
         if self.log.fork_generation != pl_forks:
             raise errors.IllegalStateError("opened before fork: open again")
+        if pl_log_is_deleted(self.log):
+            raise deleted(self.log.directory)
         return 0
+
+    cdef int check(self, pl_status status) except -1:
+        """As the gate; whatever failed in a log that was deleted meanwhile, that is why."""
+        if status < 0 and pl_log_is_deleted(self.log):
+            raise deleted(self.log.directory)
+        return check(status)
 
     cdef int check_writable(self) except -1:
         self.check_open()
@@ -172,7 +204,7 @@ cdef class Handle:
     cdef int after_slice(self, pl_status status, int64_t deadline,
                          str advice="append again: nothing was appended") except -1:
         """Between two waits: errors, signals, a close, the time-out."""
-        check(status)
+        self.check(status)
         PyErr_CheckSignals()
         self.check_open()
         if pl_monotonic_ms() >= deadline:

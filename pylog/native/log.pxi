@@ -79,7 +79,7 @@ cdef class Log(Appender):
             finally:
                 self.leave()
                 self.is_getting = False
-        check(status)
+        self.check(status)
         try:
             return self.only_record(chunk, sought)
         finally:
@@ -150,9 +150,9 @@ cdef class Log(Appender):
                     status = pl_wait_readable(self.log, awaited, <int>left)
                 if status == PL_OK:
                     return True
-                check(status)
+                self.check(status)
                 if slices >= 10:
-                    check(pl_log_check_place(self.log))
+                    self.check(pl_log_check_place(self.log))
                 PyErr_CheckSignals()
                 self.check_open()
         finally:
@@ -169,7 +169,7 @@ cdef class Log(Appender):
                 status = pl_offset_before_end(self.log, count, &offset)
         finally:
             self.leave()
-        check(status)
+        self.check(status)
         return offset
 
     def _offset_for_time(self, timestamp):
@@ -187,7 +187,7 @@ cdef class Log(Appender):
                 status = pl_offset_for_time(self.log, sought, &offset)
         finally:
             self.leave()
-        check(status)
+        self.check(status)
         return None if status == PL_END else offset
 
     def _forget_verified(self):
@@ -197,7 +197,7 @@ cdef class Log(Appender):
         self.check_open()
         offset = self.log.page.log_start
         while next_base != 0x7fffffffffffffff:
-            check(pl_log_segment(self.log, offset, &segment, &next_base))
+            self.check(pl_log_segment(self.log, offset, &segment, &next_base))
             pl_segment_forget_verified(segment)
             pl_segment_release(segment)
             offset = next_base
@@ -209,7 +209,7 @@ cdef class Log(Appender):
         self.check_open()
         offset = self.log.page.log_start
         while next_base != 0x7fffffffffffffff:
-            check(pl_log_segment(self.log, offset, &segment, &next_base))
+            self.check(pl_log_segment(self.log, offset, &segment, &next_base))
             verified += pl_segment_verified_bytes(segment)
             pl_segment_release(segment)
             offset = next_base
@@ -246,13 +246,14 @@ cdef class Log(Appender):
         """Bytes of the segment files, preallocated blocks included. Cost: a listing."""
         self.check_open()
         cdef uint64_t total
-        check(pl_log_size_bytes(self.log, &total))
+        self.check(pl_log_size_bytes(self.log, &total))
         return total
 
     @property
     def closed(self):
-        """True from the call of close() on."""
-        return self.log == NULL or self.is_closing or self.log.is_closed != 0
+        """True from the call of close() on, and when its topic was deleted."""
+        return self.log == NULL or self.is_closing or self.log.is_closed != 0 \
+            or pl_log_is_deleted(self.log)
 
     @property
     def incarnation(self):
