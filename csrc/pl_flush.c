@@ -161,9 +161,6 @@ static pl_status poll_past(pl_log *log, int64_t offset, int wait_ms, end_of_log 
   }
 }
 
-/* Between looks at logs that have no doorbells in common. */
-enum { POLL_ANY_MS = 20 };
-
 static pl_status wait_past(pl_log *log, int64_t offset, int wait_ms, end_of_log end) {
   if (end(log) > offset) return PL_OK;
   if (!log->bells) return poll_past(log, offset, wait_ms, end);
@@ -195,32 +192,4 @@ pl_status pl_wait_readable(pl_log *log, int64_t offset, int wait_ms) {
 
 pl_status pl_wait_durable(pl_log *log, int64_t offset, int wait_ms) {
   return wait_past(log, offset, wait_ms, durable_of);
-}
-
-/* The first of the logs that has something, be it an end; -1: none. */
-static int find_readable(pl_log *const *logs, const int64_t *offsets, int count) {
-  for (int i = 0; i < count; i++)
-    if (pl_log_readable(logs[i]) > offsets[i] || atomic_load(&logs[i]->is_closing) ||
-        pl_log_is_deleted(logs[i]))
-      return i;
-  return -1;
-}
-
-pl_status pl_wait_any(pl_log *const *logs, const int64_t *offsets, int count,
-                      _Atomic uint64_t **maps, int wait_ms, int *found) {
-  if ((*found = find_readable(logs, offsets, count)) >= 0) return PL_OK;
-  pl_bells *bells = count ? logs[0]->bells : NULL;
-  bool is_shared = bells != NULL;
-  for (int i = 1; i < count && is_shared; i++)
-    is_shared = logs[i]->bells && logs[i]->bells_inode == logs[0]->bells_inode;
-  for (int i = 0; i < count; i++) maps[i] = &logs[i]->page->bells;
-  int64_t deadline = pl_monotonic_ms() + wait_ms;
-  for (;;) {
-    uint32_t seen = is_shared ? pl_bells_announce(bells, maps, count) : 0;
-    if ((*found = find_readable(logs, offsets, count)) >= 0) return PL_OK;
-    int64_t left = deadline - pl_monotonic_ms();
-    if (left <= 0) return PL_BUSY;
-    if (!is_shared) pl_sleep_ms(left < POLL_ANY_MS ? (int)left : POLL_ANY_MS);
-    else if (!pl_bells_sleep(bells, seen, (int)left)) return PL_BUSY;
-  }
 }

@@ -194,11 +194,6 @@ void pl_log_poison(pl_log *log, int os_errno);
  * when a signal came. */
 pl_status pl_wait_readable(pl_log *log, int64_t offset, int wait_ms);
 pl_status pl_wait_durable(pl_log *log, int64_t offset, int wait_ms);
-/* Waits until one of the logs can be read past its offset: PL_OK and its number, or PL_BUSY. With
- * one file of doorbells (hard links to it) that is one sleep, else they are polled. `maps` is room
- * for `count` pointers. Cost: a look at each, and once a membarrier. */
-pl_status pl_wait_any(pl_log *const *logs, const int64_t *offsets, int count,
-                      _Atomic uint64_t **maps, int wait_ms, int *found);
 void pl_end_waits(pl_log *log); /* before a close: PL_BUSY for those inside, and from now on */
 
 /* pl_delete.c: tells all who have the log open that it is no more, and renames its directory to

@@ -57,6 +57,12 @@ void pl_bells_register(void) {
 
 static int own_bell(void) { return (int)((uint32_t)getpid() * 2654435761u >> 26); }
 
+void pl_bells_ring_own(pl_bells *bells) {
+  int bell = own_bell();
+  atomic_fetch_add(&bells->bell[bell].word, 1);
+  pl_futex_wake_all(&bells->bell[bell].word);
+}
+
 uint32_t pl_bells_announce(pl_bells *bells, _Atomic uint64_t *const *maps, int count) {
   int bell = own_bell();
   uint32_t seen = atomic_load(&bells->bell[bell].word);

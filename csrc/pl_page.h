@@ -104,6 +104,7 @@ typedef struct pl_bells {
 void pl_bells_ring(pl_bells *bells, _Atomic uint64_t *map);
 /* Wakes all who wait for anything: for what happens seldom and concerns many. */
 void pl_bells_ring_all(pl_bells *bells);
+void pl_bells_ring_own(pl_bells *bells); /* wakes who waits in this process */
 
 /* A ringer stores the end, then loads the map; a waiter stores into the map, then loads the end.
  * Both need a full fence between, or both could miss each other. The waiter pays for both: its

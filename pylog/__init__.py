@@ -14,24 +14,30 @@ from the page cache, in Kafka's own bytes.
 
 from pylog._native import Chunk, Cursor, Record, SendFuture
 from pylog.check import Finding, Report, check
+from pylog.consumer import Consumer
 from pylog.errors import *  # noqa: F403
 from pylog.errors import __all__ as _error_names
 from pylog.log import Log, Recovered
 from pylog.producer import Producer
 from pylog.serde import TypedRecord
+from pylog.topic import OffsetAndMetadata, OffsetAndTimestamp, TopicPartition
 
 __version__ = "0.1.0"
 
 __all__ = [
     "Chunk",
+    "Consumer",
     "Cursor",
     "Finding",
     "Log",
+    "OffsetAndMetadata",
+    "OffsetAndTimestamp",
     "Producer",
     "Record",
     "Recovered",
     "Report",
     "SendFuture",
+    "TopicPartition",
     "TypedRecord",
     "check",
 ]

@@ -63,6 +63,9 @@ cdef extern from *:
     """
     void prefetch(void *object) noexcept nogil
 
+cdef extern from "pythread.h":
+    unsigned long PyThread_get_thread_ident()
+
 cdef int64_t TIMESTAMP_MAX = 253402300799999  # the year 9999, as datetime has it
 cdef int64_t DECOMPRESSED_MAX = 256 << 20
 
@@ -79,6 +82,7 @@ include "native/split.pxi"
 include "native/appender.pxi"
 include "native/log.pxi"
 include "native/waiter.pxi"
+include "native/fetcher.pxi"
 include "native/ledger.pxi"
 include "native/checker.pxi"
 include "native/partition.pxi"

@@ -168,9 +168,13 @@ cdef extern from "pl_log.h" nogil:
         int64_t cut_offset, next_offset, cut_bytes, batches_beyond, cut_position
         char *path
         char *why
+    ctypedef struct pl_bells:
+        pass
     ctypedef struct pl_log:
         pl_meta meta
         pl_page *page
+        pl_bells *bells
+        uint64_t bells_inode
         pl_options options
         unsigned fork_generation
         uint32_t is_closed
@@ -198,12 +202,32 @@ cdef extern from "pl_log.h" nogil:
     pl_status pl_flush(pl_log *log, int64_t target, int wait_ms)
     pl_status pl_delete_before(pl_log *log, int64_t offset)
     pl_status pl_wait_readable(pl_log *log, int64_t offset, int wait_ms)
-    pl_status pl_wait_any(pl_log **logs, const int64_t *offsets, int count, pl_word **maps,
-                          int wait_ms, int *found)
     pl_status pl_log_check_place(const pl_log *log)
     bint pl_log_is_deleted(const pl_log *log)
     pl_status pl_delete(const char *directory, const char *aside, int wait_ms)
     void pl_end_waits(pl_log *log)
+
+cdef extern from "pl_wait.h" nogil:
+    ctypedef struct pl_watched:
+        const pl_word *word
+        uint64_t seen
+    bint pl_watched_look(pl_watched *watched)
+    void pl_word_step(pl_word *word)
+    ctypedef struct pl_wait:
+        pl_log **logs
+        const int64_t *offsets
+        int log_count
+        const pl_watched *watched
+        int watched_count
+        pl_bells *bells
+        uint64_t bells_inode
+        pl_word **maps
+    pl_status pl_wait_any(const pl_wait *wait, int wait_ms, int *found)
+    void pl_wait_wake_own(pl_bells *bells)
+
+cdef extern from "pl_tick.h" nogil:
+    const uint64_t pl_ticks
+    void pl_tick_order()
 
 cdef extern from "pl_reader.h" nogil:
     ctypedef struct pl_chunk:

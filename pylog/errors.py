@@ -7,7 +7,8 @@ as usual. `retriable` marks what may go well when the same call is made again la
     PylogError                                        -1
     ├── ConfigurationError + ValueError               40
     ├── IllegalStateError                           -101
-    │   └── ClosedError                             -102
+    │   ├── ClosedError                             -102
+    │   └── ConcurrentModificationError             -123
     ├── NotSupportedError                           -103
     ├── LogError                                      56
     │   ├── CorruptRecordError                         2
@@ -23,6 +24,7 @@ as usual. `retriable` marks what may go well when the same call is made again la
     │   └── MessageSizeTooLargeError + ValueError     10
     ├── OffsetError                                 -111
     │   ├── OffsetOutOfRangeError + LookupError        1
+    │   ├── NoOffsetForPartitionError + LookupError -121
     │   ├── WrongEndOffsetError                     -112
     │   ├── OffsetMetadataTooLargeError + ValueError  12
     │   └── RecordNotFoundError + LookupError       -113
@@ -45,6 +47,7 @@ as usual. `retriable` marks what may go well when the same call is made again la
     ├── SerdeError + ValueError                     -118
     │   ├── SerializationError                      -119
     │   └── DeserializationError                    -120
+    ├── WakeupError                                 -122
     └── PylogTimeoutError + TimeoutError               7  retriable
 
 The details of a failure are attributes (`error.path`, `error.position`), described at each class;
@@ -59,6 +62,7 @@ from typing import Any, ClassVar
 __all__ = [
     "ClosedError",
     "CommitFailedError",
+    "ConcurrentModificationError",
     "ConfigurationError",
     "CorruptMetadataError",
     "CorruptRecordError",
@@ -78,6 +82,7 @@ __all__ = [
     "LogError",
     "MessageSizeTooLargeError",
     "MetadataError",
+    "NoOffsetForPartitionError",
     "NonEmptyGroupError",
     "NotSupportedError",
     "OffsetError",
@@ -98,6 +103,7 @@ __all__ = [
     "UnsupportedEnvironmentError",
     "UnsupportedFilesystemError",
     "UnsupportedFormatError",
+    "WakeupError",
     "WrongEndOffsetError",
 ]
 
@@ -170,6 +176,12 @@ class ClosedError(IllegalStateError):
     """The object was closed before the call. Views handed out earlier stay valid."""
 
     code = -102
+
+
+class ConcurrentModificationError(IllegalStateError):
+    """A consumer is being used by another thread, or by its own callback. Nothing was changed."""
+
+    code = -123
 
 
 class NotSupportedError(PylogError):
@@ -359,6 +371,17 @@ class OffsetMetadataTooLargeError(OffsetError, ValueError):
     limit: int | None = None
 
 
+class NoOffsetForPartitionError(OffsetError, LookupError):
+    """Nobody has said where to read, with auto_offset_reset="none": nothing was committed.
+
+    topic, partition: of which.
+    """
+
+    code = -121
+    topic: str | None = None
+    partition: int | None = None
+
+
 class TopicError(PylogError):
     """A topic is not what the call needs. topic: its name. Nothing was changed."""
 
@@ -518,6 +541,12 @@ class DeserializationError(SerdeError):
     partition: int | None = None
     offset: int | None = None
     record: Any = None
+
+
+class WakeupError(PylogError):
+    """Another thread called `wakeup()` to end the wait of this one. Nothing was lost: ask again."""
+
+    code = -122
 
 
 class PylogTimeoutError(PylogError, TimeoutError):

@@ -10,8 +10,9 @@ import pytest
 import pylog
 
 NAMES = {
-    "Chunk", "Cursor", "Finding", "Log", "Producer", "Record", "Recovered", "Report", "SendFuture",
-    "TypedRecord", "check",
+    "Chunk", "Consumer", "Cursor", "Finding", "Log", "OffsetAndMetadata", "OffsetAndTimestamp",
+    "Producer", "Record", "Recovered", "Report", "SendFuture", "TopicPartition", "TypedRecord",
+    "check",
     *pylog.errors.__all__,
 }
 CLASSES = sorted(
@@ -45,6 +46,7 @@ def test_every_public_name_is_documented(name):
 @pytest.mark.parametrize(
     ("kind", "member"),
     [(pylog.Log, member) for member in public_members(pylog.Log)]
+    + [(pylog.Consumer, member) for member in public_members(pylog.Consumer)]
     + [(pylog.Cursor, member) for member in public_members(pylog.Cursor)]
     + [(pylog.Chunk, member) for member in public_members(pylog.Chunk)]
     + [(pylog.Record, member) for member in public_members(pylog.Record)],

@@ -34,7 +34,7 @@ FLOORS = {
     "check": 4, "deletion": 4, "metadata_file": 4,
     "log": 5, "partitioner": 5, "metadata": 5, "serde": 5,
     "broker": 6,
-    "accumulator": 6, "group": 7, "producer": 7, "consumer": 8, "admin": 8,
+    "accumulator": 6, "subscription": 7, "group": 7, "producer": 7, "consumer": 8, "admin": 8,
     "": 9,
     "envelope": 10, "hardware": 10,
     "streams": 11, "dump": 11,

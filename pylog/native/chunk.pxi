@@ -107,6 +107,16 @@ cdef class Chunk:
             pl_reader_init(reader, &self.c)
         return 0
 
+    @property
+    def topic(self):
+        """Name of the topic; None on a bare log, and of an empty chunk."""
+        return None if self.mapping is None else self.mapping.topic
+
+    @property
+    def partition(self):
+        """Number of the partition; None on a bare log, and of an empty chunk."""
+        return None if self.mapping is None else self.mapping.partition
+
     def __len__(self):
         return self.c.count
 

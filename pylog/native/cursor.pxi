@@ -18,7 +18,7 @@ cdef class Cursor:
     cdef pl_chunk chunk
     cdef pl_reader reader
     cdef pl_record block[READ_BLOCK]
-    cdef int64_t at, filled
+    cdef int64_t at, filled, handed    # handed: decoded so far, and not dropped
     cdef bint in_chunk, is_busy
     cdef Mapping mapping
     cdef int64_t stop_offset
@@ -45,6 +45,9 @@ cdef class Cursor:
     @property
     def offset(self):
         """Offset of the next record."""
+        return self.place()
+
+    cdef int64_t place(self) noexcept:
         if self.at < self.filled:
             return self.block[self.at].offset
         # The chunk may hold more than the block: `c` stands behind all of it.
@@ -69,6 +72,7 @@ cdef class Cursor:
         return 0
 
     cdef void drop_block(self) noexcept:
+        self.handed -= self.filled - self.at
         if self.at < self.filled:
             pl_cursor_seek(&self.c, self.block[self.at].offset)
         elif self.in_chunk and self.filled:
@@ -174,25 +178,30 @@ cdef class Cursor:
         self.skipped += 1
         return 0
 
+    cdef int decode(self) except -1:
+        """Decodes the next block of the chunk: 0 where it ends."""
+        self.filled = pl_reader_records(&self.reader, self.block, READ_BLOCK)
+        self.at = 0
+        if self.filled > 0:
+            self.handed += self.filled
+            return 1
+        self.in_chunk = False
+        if self.filled == 0:
+            return 0
+        self.filled = 0
+        if not self.skips_corrupt:
+            pl_cursor_seek(&self.c, self.reader.least_offset)
+            raise broken_record(&self.chunk)
+        pl_cursor_seek(&self.c, min(self.reader.batch_end, self.chunk.next_offset))
+        self.skipped += 1
+        return 0
+
     cdef int refill(self) except -1:
         """Decodes the next block: 0 when there is none and we do not follow."""
         self.check_free()
         while True:
-            if self.in_chunk:
-                self.filled = pl_reader_records(&self.reader, self.block, READ_BLOCK)
-                self.at = 0
-                if self.filled < 0:
-                    self.filled = 0
-                    self.in_chunk = False
-                    if not self.skips_corrupt:
-                        pl_cursor_seek(&self.c, self.reader.least_offset)
-                        raise broken_record(&self.chunk)
-                    pl_cursor_seek(&self.c, min(self.reader.batch_end, self.chunk.next_offset))
-                    self.skipped += 1
-                    continue
-                if self.filled > 0:
-                    return 1
-                self.in_chunk = False
+            if self.in_chunk and self.decode():
+                return 1
             self.filled = self.at = 0
             if self.stop_offset >= 0 and self.c.offset >= self.stop_offset:
                 return 0

@@ -1,4 +1,4 @@
-"""Waiting for any of many logs at once."""
+"""Waiting for any of many logs, and for words that change, at once."""
 
 
 @cython.final
@@ -10,27 +10,29 @@ cdef class Waiter:
     """
 
     cdef list handles
+    cdef pl_wait w
     cdef pl_log **logs
-    cdef pl_word **maps
     cdef int64_t *offsets
 
     def __cinit__(self, logs):
         cdef Handle handle
         cdef int i = 0
+        memset(&self.w, 0, sizeof(self.w))
         self.handles = list(logs)
         self.logs = <pl_log **>malloc((len(self.handles) + 1) * sizeof(pl_log *))
-        self.maps = <pl_word **>malloc((len(self.handles) + 1) * sizeof(pl_word *))
+        self.w.maps = <pl_word **>malloc((len(self.handles) + 1) * sizeof(pl_word *))
         self.offsets = <int64_t *>malloc((len(self.handles) + 1) * sizeof(int64_t))
-        if self.logs == NULL or self.maps == NULL or self.offsets == NULL:
+        if self.logs == NULL or self.w.maps == NULL or self.offsets == NULL:
             raise MemoryError()
         for handle in self.handles:
             handle.check_open()
             self.logs[i] = handle.log
             i += 1
+        self.w.logs, self.w.offsets, self.w.log_count = self.logs, self.offsets, i
 
     def __dealloc__(self):
         free(self.logs)
-        free(self.maps)
+        free(self.w.maps)
         free(self.offsets)
 
     def wait(self, offsets, timeout=None):
@@ -39,15 +41,22 @@ cdef class Waiter:
         offsets: one for each log. Ctrl-C works.
         """
         cdef Handle handle
-        cdef int64_t deadline = take_deadline(timeout), left, slices = 0
-        cdef int count = len(self.handles), i = 0, found = -1, slice_ms
-        cdef pl_status status
-        if len(offsets) != count:
-            raise ValueError(f"{len(offsets)} offsets for {count} logs: pass one for each")
+        cdef int64_t deadline = take_deadline(timeout)
+        cdef int i = 0
+        if len(offsets) != self.w.log_count:
+            raise ValueError(
+                f"{len(offsets)} offsets for {self.w.log_count} logs: pass one for each")
         for handle, offset in zip(self.handles, offsets):
             handle.check_open()
             self.offsets[i] = handle.offset_of(offset)
             i += 1
+        return self.wait_until(deadline)
+
+    cdef int wait_until(self, int64_t deadline) except -2:
+        """The index of a log, or behind them of a word; -1 at the deadline. Signals are heard."""
+        cdef int64_t left, slices = 0
+        cdef int found = -1, slice_ms
+        cdef pl_status status
         self.enter()
         try:
             while True:
@@ -57,15 +66,15 @@ cdef class Waiter:
                     left = min(left, max(0, deadline - pl_monotonic_ms()))
                 slice_ms = <int>left
                 with nogil:
-                    status = pl_wait_any(self.logs, self.offsets, count, self.maps, slice_ms,
-                                         &found)
+                    status = pl_wait_any(&self.w, slice_ms, &found)
                 if status == PL_OK:
-                    (<Handle>self.handles[found]).check_open()
+                    if found < self.w.log_count:
+                        (<Handle>self.handles[found]).check_open()
                     return found
                 check(status)
+                PyErr_CheckSignals()
                 if deadline >= 0 and pl_monotonic_ms() >= deadline:
                     return -1
-                PyErr_CheckSignals()
         finally:
             self.leave()
 

@@ -1,0 +1,47 @@
+/* Looking, announcing oneself at each bell, looking again, sleeping. */
+#include "pl_wait.h"
+
+enum { POLL_ANY_MS = 20 }; /* between looks at logs that have no doorbells in common */
+
+static pl_bells own_bells; /* of this process, for those who wait for no log */
+
+static int find_ready(const pl_wait *wait) {
+  for (int i = 0; i < wait->watched_count; i++)
+    if (atomic_load(wait->watched[i].word) != wait->watched[i].seen) return wait->log_count + i;
+  for (int i = 0; i < wait->log_count; i++) {
+    pl_log *log = wait->logs[i];
+    if (pl_log_readable(log) > wait->offsets[i] || atomic_load(&log->is_closing) ||
+        pl_log_is_deleted(log))
+      return i;
+  }
+  return -1;
+}
+
+/* The one file of bells that all of it rings; NULL: there are several. */
+static pl_bells *common_bells(const pl_wait *wait) {
+  pl_bells *bells = wait->bells;
+  uint64_t inode = wait->bells_inode;
+  for (int i = 0; i < wait->log_count; i++) {
+    if (!wait->logs[i]->bells || (bells && wait->logs[i]->bells_inode != inode)) return NULL;
+    bells = wait->logs[i]->bells;
+    inode = wait->logs[i]->bells_inode;
+  }
+  return bells ? bells : &own_bells;
+}
+
+pl_status pl_wait_any(const pl_wait *wait, int wait_ms, int *found) {
+  if ((*found = find_ready(wait)) >= 0) return PL_OK;
+  pl_bells *bells = common_bells(wait);
+  for (int i = 0; i < wait->log_count; i++) wait->maps[i] = &wait->logs[i]->page->bells;
+  int64_t deadline = pl_monotonic_ms() + wait_ms;
+  for (;;) {
+    uint32_t seen = bells ? pl_bells_announce(bells, wait->maps, wait->log_count) : 0;
+    if ((*found = find_ready(wait)) >= 0) return PL_OK;
+    int64_t left = deadline - pl_monotonic_ms();
+    if (left <= 0) return PL_BUSY;
+    if (!bells) pl_sleep_ms(left < POLL_ANY_MS ? (int)left : POLL_ANY_MS);
+    else if (!pl_bells_sleep(bells, seen, (int)left)) return PL_BUSY;
+  }
+}
+
+void pl_wait_wake_own(pl_bells *bells) { pl_bells_ring_own(bells ? bells : &own_bells); }

@@ -1,0 +1,551 @@
+"""pylog.Consumer: reads partitions of a broker in turn, alone or as a member of a group.
+
+The hot calls are native (`_native.Fetcher`); here is what is decided between records: where reading
+starts, which partitions there are, what is committed when.
+"""
+
+import logging
+import os
+import re
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from datetime import datetime
+from types import TracebackType
+from typing import Any, Literal, Self, SupportsIndex
+
+from pylog import _native
+from pylog.broker import Broker
+from pylog.errors import (
+    ConfigurationError,
+    IllegalStateError,
+    NoOffsetForPartitionError,
+    OffsetOutOfRangeError,
+    UnknownTopicOrPartitionError,
+)
+from pylog.log import Log
+from pylog.serde import make_deserializer, typed_record
+from pylog.subscription import (
+    Subscription,
+    make_subscription,
+    take_partition,
+    take_partitions,
+)
+from pylog.topic import OffsetAndMetadata, OffsetAndTimestamp, TopicPartition, closest
+
+logger = logging.getLogger("pylog")
+
+Reset = Literal["earliest", "latest", "none"]
+Offsets = Mapping[TopicPartition, OffsetAndMetadata | int]
+
+RESETS = ("earliest", "latest", "none")
+LOOK_SECONDS = 1.0    # how often new topics and partitions are looked for
+
+
+class Consumer(_native.Fetcher):
+    """Reads records of topics, partition by partition in turn. For one thread at a time.
+
+    broker: a Broker, or the path of one, which is then opened and closed with the consumer. topics:
+    to subscribe to. auto_offset_reset: where to start a partition for which nothing was committed,
+    and where to go on when what was next is gone: "earliest", "latest", or "none" (raise).
+    consumer_timeout_ms: ends an iteration when nothing came for so long. max_poll_records: what a
+    `poll` returns at most. on_corruption: "skip" steps over damage. key_deserializer,
+    value_deserializer: "str", "json", a callable or an object (see `pylog.serde`).
+
+    **Asking for the next record says that the one before is finished**, and so it is with the lists
+    of `poll` and `consume`. What is in hand when the loop is left, by an exception or by `break`,
+    is not finished: `close` does not commit it, `commit()` does. A context manager.
+
+    Without a group all partitions of the topics are read, nothing can be committed, and new
+    partitions and topics (by pattern) are found within a second; from their beginning.
+
+        >>> import tempfile
+        >>> broker = Broker(tempfile.mkdtemp(dir="."))
+        >>> broker.append("orders", b"12 apples").offset
+        0
+        >>> with Consumer(broker, "orders", consumer_timeout_ms=0) as consumer:
+        ...     [(record.partition, record.value) for record in consumer]
+        [(0, b'12 apples')]
+        >>> broker.close()
+    """
+
+    def __init__(
+        self,
+        broker: Broker | str | os.PathLike[str],
+        *topics: str,
+        client_id: str | None = None,
+        auto_offset_reset: Reset = "earliest",
+        enable_auto_commit: bool = True,
+        auto_commit_interval_ms: int = 5000,
+        max_poll_records: int = 500,
+        consumer_timeout_ms: float | None = None,
+        on_corruption: Literal["raise", "skip"] = "raise",
+        key_deserializer: Any = None,
+        value_deserializer: Any = None,
+    ) -> None:
+        one_of("auto_offset_reset", auto_offset_reset, RESETS)
+        one_of("on_corruption", on_corruption, ("raise", "skip"))
+        self.client_id = client_id
+        self._reset_to = auto_offset_reset
+        self._max_poll_records = at_least("max_poll_records", max_poll_records, 1)
+        self._commit_seconds = at_least(
+            "auto_commit_interval_ms", auto_commit_interval_ms, 1) / 1000
+        self._does_commit = enable_auto_commit
+        self._commit_at = time.monotonic() + self._commit_seconds
+        self._group: Any = None
+        self._subscription: Subscription | None = None
+        key = make_deserializer(key_deserializer, "key_deserializer")
+        value = make_deserializer(value_deserializer, "value_deserializer")
+        self._configure(
+            None if key is None and value is None
+            else lambda record: typed_record(record, key, value),
+            -1 if consumer_timeout_ms is None
+            else at_least("consumer_timeout_ms", consumer_timeout_ms, 0),
+            on_corruption == "skip")
+        self._owns_broker = not isinstance(broker, Broker)
+        self._broker = broker if isinstance(broker, Broker) else Broker(broker)
+        if topics:
+            try:
+                self.subscribe(topics)
+            except BaseException:
+                self.close()
+                raise
+
+    # ---- what is read
+
+    def subscribe(
+        self, topics: Iterable[str] = (), pattern: str | re.Pattern[str] | None = None,
+        listener: Any = None,
+    ) -> None:
+        """Reads all partitions of topics, named or matched by a regular expression from their
+        beginning on (`re.match`), instead of those subscribed to before.
+
+        listener: an object with `on_partitions_assigned(partitions)`, `on_partitions_revoked` and
+        `on_partitions_lost`, or some of them. Raises IllegalStateError after `assign`,
+        UnknownTopicOrPartitionError where topics are not created by being used.
+        """
+        self._check_usable()
+        wanted = make_subscription(topics, pattern, listener)
+        if self._subscription is None and self._partitions():
+            raise IllegalStateError("partitions were assigned by hand: unsubscribe() first")
+        if not wanted.names and wanted.pattern is None:
+            return self.unsubscribe()
+        present = wanted.partitions(self._broker)
+        for partition in self._partitions():
+            if not wanted.matches(partition.topic):
+                self._remove(partition)
+        self._subscription = wanted
+        self._take_in(present, self._reset_to)
+        self._look_soon()
+        return None
+
+    def unsubscribe(self) -> None:
+        """Reads nothing any more, until the next `subscribe` or `assign`."""
+        self._check_usable()
+        if self._subscription is not None:
+            self._subscription.tell("revoked", self._partitions())
+        for partition in self._partitions():
+            self._remove(partition)
+        self._subscription = None
+        self._look_soon()
+
+    def subscription(self) -> set[str]:
+        """The topics subscribed to; of a pattern, those that it matches now."""
+        self._check_usable()
+        if self._subscription is None:
+            return set()
+        return set(self._subscription.names) | {one.topic for one in self._partitions()}
+
+    def assign(self, partitions: Iterable[TopicPartition]) -> None:
+        """Reads these partitions, instead of those assigned before, whose positions stay.
+
+        Raises IllegalStateError after `subscribe`, UnknownTopicOrPartitionError.
+        """
+        self._check_usable()
+        wanted = take_partitions(partitions)
+        if self._subscription is not None:
+            raise IllegalStateError("the consumer has subscribed to topics: unsubscribe() first")
+        logs = {one: self._broker.log(*one) for one in wanted}
+        for partition in set(self._partitions()) - set(wanted):
+            self._remove(partition)
+        for partition in wanted:
+            if partition not in self._partitions():
+                self._add(partition, logs[partition], self._first_offset(partition, self._reset_to))
+        self._look_soon()
+
+    def assignment(self) -> set[TopicPartition]:
+        """The partitions that are read now."""
+        self._check_usable()
+        return set(self._partitions())
+
+    def _take_in(self, partitions: list[TopicPartition], start: Reset) -> None:
+        """Reads those that it does not read yet."""
+        known = set(self._partitions())
+        new = [partition for partition in partitions if partition not in known]
+        for partition in new:
+            self._add(partition, self._broker.log(*partition), self._first_offset(partition, start))
+        if self._subscription is not None:
+            self._subscription.tell("assigned", new)
+
+    def _first_offset(self, partition: TopicPartition, start: Reset) -> int | None:
+        """Where reading starts; None: nowhere, until somebody seeks."""
+        committed = None if self._group is None else self._group.committed(partition)
+        if committed is not None:
+            return int(committed.offset)
+        return None if start == "none" else self._broker.log(*partition).resolve(start)
+
+    # ---- positions
+
+    def position(self, partition: TopicPartition) -> int:
+        """Offset of the record that comes next. Raises NoOffsetForPartitionError."""
+        self._check_usable()
+        place = self._place(partition)
+        return self._start(partition) if place is None else place
+
+    def seek(self, partition: TopicPartition, offset: SupportsIndex) -> None:
+        """Goes on at `offset`; that it exists is checked by the next read.
+
+        What is in hand of the partition counts as finished: the caller has decided.
+        """
+        self._check_usable()
+        wanted = _native.to_int(offset, "an offset")
+        if wanted < 0:
+            raise ConfigurationError(f"offset={wanted} is negative; seek_to_end() goes to the end",
+                                     option="offset", value=wanted)
+        self._seek(take_partition(partition), wanted)
+
+    def seek_to_beginning(self, *partitions: TopicPartition) -> None:
+        """Goes to the first record that is kept, of these partitions or of all."""
+        for partition in self._chosen(partitions):
+            self._seek(partition, self._log(partition).start_offset)
+
+    def seek_to_end(self, *partitions: TopicPartition) -> None:
+        """Goes behind what can be read now, of these partitions or of all."""
+        for partition in self._chosen(partitions):
+            self._seek(partition, self._log(partition).readable_offset)
+
+    def seek_to_timestamp(
+        self, timestamp: SupportsIndex | datetime, *partitions: TopicPartition
+    ) -> None:
+        """Goes to the first record at or after a moment, of these partitions or of all; behind the
+        last where there is none. timestamp: ms since the epoch, or an aware datetime."""
+        chosen = self._chosen(partitions)
+        found = {one: self._log(one).offset_for_time(timestamp) for one in chosen}
+        for partition, offset in found.items():
+            end = self._log(partition).readable_offset
+            self._seek(partition, end if offset is None else offset)
+
+    def seek_to_committed(self, *partitions: TopicPartition) -> None:
+        """Goes back to what was committed, of these partitions or of all; where nothing was, to
+        where `auto_offset_reset` says. Raises NoOffsetForPartitionError."""
+        self._needs_group("seek_to_committed")
+        for partition in self._chosen(partitions):
+            self._seek(partition, self._start(partition))
+
+    def pause(self, *partitions: TopicPartition) -> None:
+        """Returns no records of these partitions until `resume`."""
+        for partition in self._named(partitions):
+            self._pause(partition, True)
+
+    def resume(self, *partitions: TopicPartition) -> None:
+        """Returns records of these partitions again."""
+        for partition in self._named(partitions):
+            self._pause(partition, False)
+
+    def paused(self) -> set[TopicPartition]:
+        """The partitions that are paused."""
+        self._check_usable()
+        return set(self._paused())
+
+    def _named(self, partitions: tuple[Any, ...]) -> list[TopicPartition]:
+        self._check_usable()
+        chosen = [take_partition(one) for one in partitions]
+        for partition in chosen:
+            self._log(partition)    # raises where it is not assigned
+        return chosen
+
+    def _chosen(self, partitions: tuple[Any, ...]) -> list[TopicPartition]:
+        return self._named(partitions) or self._partitions()
+
+    # ---- what there is
+
+    def topics(self) -> set[str]:
+        """The names of all topics of the broker."""
+        self._check_usable()
+        return set(self._broker.topics())
+
+    def partitions_for_topic(self, topic: str) -> set[int] | None:
+        """The numbers of a topic's partitions; None: there is no such topic."""
+        self._check_usable()
+        entry = self._broker.topics().get(topic)
+        return None if entry is None else set(range(entry.partitions))
+
+    def beginning_offsets(self, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
+        """Offset of the first record that is kept, of each; they need not be assigned."""
+        return {one: self._any_log(one).start_offset for one in take_partitions(partitions)}
+
+    def end_offsets(self, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
+        """Offset behind the last record that can be read, of each; they need not be assigned."""
+        return {one: self._any_log(one).readable_offset for one in take_partitions(partitions)}
+
+    def offsets_for_times(
+        self, timestamps: Mapping[TopicPartition, SupportsIndex | datetime]
+    ) -> dict[TopicPartition, OffsetAndTimestamp | None]:
+        """The first record at or after a moment (ms since the epoch, or an aware datetime), of each
+        partition; None: there is none."""
+        found: dict[TopicPartition, OffsetAndTimestamp | None] = {}
+        for partition, timestamp in timestamps.items():
+            log = self._any_log(take_partition(partition))
+            offset = log.offset_for_time(timestamp)
+            if offset is None:
+                found[partition] = None
+            else:
+                record = log.get(offset)
+                found[partition] = OffsetAndTimestamp(offset, record.timestamp, record.leader_epoch)
+        return found
+
+    def highwater(self, partition: TopicPartition) -> int:
+        """Offset behind the last record that can be read, of an assigned partition."""
+        self._check_usable()
+        return int(self._log(take_partition(partition)).readable_offset)
+
+    def lag(self, partition: TopicPartition | None = None) -> int:
+        """How many offsets lie before the end, of one assigned partition or of all together."""
+        chosen = self._chosen(() if partition is None else (partition,))
+        return sum(self.highwater(one) - self.position(one) for one in chosen)
+
+    def _any_log(self, partition: TopicPartition) -> Log:
+        """Of a partition that need not be assigned, and is not made by being asked for."""
+        self._check_usable()
+        topics = self._broker.topics()
+        if partition.topic not in topics:
+            raise UnknownTopicOrPartitionError(
+                f"there is no topic {partition.topic!r}{closest(partition.topic, topics)}; "
+                "create it first", topic=partition.topic)
+        return self._broker.log(*partition)
+
+    # ---- reading in lists
+
+    def poll(
+        self, timeout_ms: float | None = 0, max_records: int | None = None
+    ) -> dict[TopicPartition, list[Any]]:
+        """Records by partition, as soon as there are some: at most max_records (or the option
+        max_poll_records). Empty after timeout_ms; None waits without end.
+
+        What the poll before returned is finished. Raises as an iteration does.
+        """
+        most = self._max_poll_records if max_records is None else at_least(
+            "max_records", max_records, 1)
+        found: dict[TopicPartition, list[Any]] = self._poll(most, seconds(timeout_ms))
+        return found
+
+    def consume(self, num_messages: int = 1, timeout: float | None = None) -> list[Any]:
+        """A list of num_messages records, or of those that came within `timeout` s.
+
+        What was returned before is finished. Cost: that of `Log.fetch`. Raises as an iteration.
+        """
+        found: list[Any] = self._consume(at_least("num_messages", num_messages, 1), timeout)
+        return found
+
+    def batches(self, max_records: int = 2**31 - 1) -> Iterator[_native.Chunk]:
+        """Chunks of raw records (no deserializer is asked), each of one partition: columns and
+        views are where they are fastest. Asking for the next finishes the one before.
+
+        Ends as an iteration does.
+        """
+        most = at_least("max_records", max_records, 1)
+        while (chunk := self._chunk(most)) is not None:
+            yield chunk
+
+    # ---- groups
+
+    def commit(self, offsets: Offsets | None = None) -> None:
+        """Commits positions for the group: everything that was returned, what is in hand too.
+
+        offsets: others than those, {partition: offset or OffsetAndMetadata}; the offset is that of
+        the record to be read next. Durable as the broker is. Raises IllegalStateError without a
+        group, OffsetOutOfRangeError beyond the end of a log.
+        """
+        group = self._needs_group("commit")
+        if offsets is None:
+            chosen = {one: OffsetAndMetadata(offset) for one, offset in self._uncommitted(True)}
+        else:
+            chosen = {take_partition(one): self._committable(one, wanted)
+                      for one, wanted in offsets.items()}
+        self._commit(group, chosen)
+
+    def committed(self, partition: TopicPartition, metadata: bool = False) -> Any:
+        """The offset that the group has committed, with `metadata` as an OffsetAndMetadata; None
+        where there is none. The partition need not be assigned."""
+        found = self._needs_group("committed").committed(take_partition(partition))
+        return found if metadata or found is None else found.offset
+
+    def _committable(self, partition: Any, given: Any) -> OffsetAndMetadata:
+        wanted = given if isinstance(given, OffsetAndMetadata) \
+            else OffsetAndMetadata(_native.to_int(given, "an offset to commit"))
+        name = take_partition(partition)
+        end = self._any_log(name).end_offset
+        if not 0 <= wanted.offset <= end:
+            raise OffsetOutOfRangeError(
+                f"offset {wanted.offset} of {name.topic}-{name.partition} lies outside [0, {end}]: "
+                "commit that of the record to be read next", offset=wanted.offset,
+                start_offset=0, end_offset=end)
+        return wanted
+
+    def _commit(self, group: Any, offsets: dict[TopicPartition, OffsetAndMetadata]) -> None:
+        if offsets:
+            group.commit(offsets)
+        for partition, committed in offsets.items():
+            self._note_committed(partition, committed.offset)
+
+    def _needs_group(self, verb: str) -> Any:
+        self._check_usable()
+        if self._group is None:
+            raise IllegalStateError(
+                f"{verb}() needs a group, for offsets are committed for one: make the consumer "
+                "with group_id='...'; without one, keep position() yourself and seek() to it")
+        return self._group
+
+    # ---- what the native half asks
+
+    def _turn(self) -> int:
+        """Between two records, now and then. Returns after how many ms at the latest it is due."""
+        if self._subscription is None and not self._partitions():
+            raise IllegalStateError("there is nothing to read: subscribe() or assign() first")
+        now = time.monotonic()
+        due = [LOOK_SECONDS]
+        if self._group is not None:
+            self._group.sync()
+        elif self._subscription is not None:
+            self._take_in(self._subscription.partitions(self._broker), "earliest")
+        if self._group is not None and self._does_commit:
+            if now >= self._commit_at:
+                self._commit_at = now + self._commit_seconds
+                self._commit_finished()
+            due.append(self._commit_at - now)
+        return max(1, int(min(due) * 1000))
+
+    def _commit_finished(self) -> None:
+        self._commit(self._group, {one: OffsetAndMetadata(offset)
+                                   for one, offset in self._uncommitted(False)})
+
+    def _start(self, partition: TopicPartition) -> int:
+        offset = self._first_offset(partition, self._reset_to)
+        if offset is None:
+            raise NoOffsetForPartitionError(
+                f"nobody has said where to read {partition.topic}-{partition.partition}: seek() "
+                "first, or pass auto_offset_reset='earliest' or 'latest'", topic=partition.topic,
+                partition=partition.partition)
+        return offset
+
+    def _reset(self, partition: TopicPartition, error: OffsetOutOfRangeError) -> int:
+        """What was next is gone, by retention or with a copy of the files."""
+        if self._reset_to == "none":
+            raise error
+        offset = self._log(partition).resolve(self._reset_to)
+        logger.warning("%s-%d goes on at offset %d (auto_offset_reset=%r): %s",
+                       *partition, offset, self._reset_to, error)
+        return int(offset)
+
+    def _not_assigned(self, partition: Any) -> Exception:
+        take_partition(partition)
+        return IllegalStateError(f"{partition} is not assigned to this consumer: it reads "
+                                 f"{sorted(self._partitions()) or 'nothing'}")
+
+    # ---- what the group tells
+
+    def _assigned(self, partitions: list[TopicPartition]) -> None:
+        self._take_in(partitions, self._reset_to)
+
+    def _revoked(self, partitions: list[TopicPartition]) -> None:
+        self._give_up("revoked", partitions)
+
+    def _lost(self, partitions: list[TopicPartition]) -> None:
+        self._give_up("lost", partitions)
+
+    def _give_up(self, what: str, partitions: list[TopicPartition]) -> None:
+        try:
+            if self._subscription is not None:
+                self._subscription.tell(what, partitions)
+        finally:
+            for partition in partitions:
+                self._remove(partition)
+
+    # ---- figures, lifetime
+
+    def metrics(self) -> dict[str, dict[str, float]]:
+        """Counters and gauges, by Kafka's names where it has them."""
+        records, damage = self._counted()
+        lags = [self.lag(one) for one in self._partitions() if self._place(one) is not None]
+        return {
+            "consumer-fetch-manager-metrics": {
+                "records-consumed-total": records,
+                "records-lag-max": max(lags, default=0),
+                "damage-skipped-total": damage,
+            },
+            "consumer-coordinator-metrics": {"assigned-partitions": len(self._partitions())},
+        }
+
+    def close(self, autocommit: bool = True) -> None:
+        """Commits what is finished (with auto-commit) and lets go of the partitions; idempotent.
+
+        The record in hand is not finished. Raises ConcurrentModificationError when another thread
+        is inside: wakeup() gets it out.
+        """
+        if self.closed:
+            return
+        self._check_alone()
+        try:
+            if self._group is not None:
+                try:
+                    if autocommit and self._does_commit:
+                        self._commit_finished()
+                finally:
+                    self._group.close()
+        finally:
+            self._shut()
+            if self._owns_broker:
+                self._broker.close()
+
+    def __enter__(self) -> Self:
+        self._check_usable()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> Literal[False]:
+        self.close()
+        return False
+
+    def __repr__(self) -> str:
+        state = "closed" if self.closed else f"{len(self._partitions())} partitions"
+        return f"<Consumer of {str(self._broker.path)!r}, {state}>"
+
+
+def one_of(option: str, value: object, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise ConfigurationError(
+            f"{option}={value!r} is unknown; use {', '.join(map(repr, choices))}",
+            option=option, value=value)
+
+
+def at_least(option: str, value: Any, least: int) -> int:
+    """The number as an int. Raises TypeError, ConfigurationError."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError(f"{option} must be a number, not {type(value).__name__}")
+    if not least <= value < 2**62:
+        raise ConfigurationError(f"{option}={value} must be {least} or more", option=option,
+                                 value=value)
+    return int(value)
+
+
+def seconds(timeout_ms: float | None) -> float | None:
+    """None: without end."""
+    if timeout_ms is None:
+        return None
+    if isinstance(timeout_ms, bool) or not isinstance(timeout_ms, int | float):
+        raise TypeError(f"timeout_ms must be ms or None, not {type(timeout_ms).__name__}")
+    if timeout_ms < 0:
+        raise ConfigurationError(f"timeout_ms={timeout_ms} is negative; None waits without end",
+                                 option="timeout_ms", value=timeout_ms)
+    return timeout_ms / 1000

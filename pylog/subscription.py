@@ -1,0 +1,93 @@
+"""What a consumer has asked for: topics by name or pattern, and which partitions that is now."""
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pylog.broker import Broker
+from pylog.errors import ConfigurationError
+from pylog.topic import TopicPartition, check_name
+
+
+@dataclass(frozen=True, slots=True)
+class Subscription:
+    """Topics, named or matched. listener: has on_partitions_revoked, _assigned and _lost, or some.
+
+        >>> Subscription(frozenset({"orders"})).matches("orders")
+        True
+    """
+
+    names: frozenset[str] = frozenset()
+    pattern: re.Pattern[str] | None = None
+    listener: Any = None
+
+    def matches(self, topic: str) -> bool:
+        """Is the topic one of those?"""
+        if self.pattern is not None:
+            return self.pattern.match(topic) is not None
+        return topic in self.names
+
+    def partitions(self, broker: Broker) -> list[TopicPartition]:
+        """Those that there are at the moment, in order. Topics that are named are made, or missed,
+        as the broker has it."""
+        if self.pattern is None:
+            counts = {name: broker.topic(name).partitions for name in sorted(self.names)}
+        else:
+            counts = {name: entry.partitions for name, entry in sorted(broker.topics().items())
+                      if self.matches(name)}
+        return [TopicPartition(name, number)
+                for name, count in counts.items() for number in range(count)]
+
+    def tell(self, what: str, partitions: list[TopicPartition]) -> None:
+        """Calls the listener's `on_partitions_<what>`, if it has one; "lost" falls back on revoked,
+        as in Kafka."""
+        call = getattr(self.listener, f"on_partitions_{what}", None)
+        if call is None and what == "lost":
+            call = getattr(self.listener, "on_partitions_revoked", None)
+        if call is not None and partitions:
+            call(partitions)
+
+
+def make_subscription(topics: Iterable[str], pattern: str | re.Pattern[str] | None,
+                      listener: Any) -> Subscription:
+    """What `subscribe` was given, checked. Raises TypeError, InvalidTopicError, ConfigurationError.
+
+        >>> sorted(make_subscription(["orders", "refunds"], None, None).names)
+        ['orders', 'refunds']
+    """
+    if isinstance(topics, str | bytes):
+        raise TypeError(f"topics must be a list of names, not {type(topics).__name__}: "
+                        f"pass [{topics!r}]")
+    names = frozenset(check_name(name) for name in topics)
+    if pattern is None:
+        return Subscription(names, None, listener)
+    if names:
+        raise ConfigurationError("pass topics or a pattern, not both: the pattern may name them, "
+                                 "as 'orders|refunds'", option="pattern", value=pattern)
+    try:
+        return Subscription(frozenset(), re.compile(pattern), listener)
+    except re.error as error:
+        raise ConfigurationError(f"pattern={pattern!r} is no regular expression: {error}",
+                                 option="pattern", value=pattern) from None
+
+
+def take_partition(given: Any) -> TopicPartition:
+    """A TopicPartition, or a pair that is meant as one. Raises TypeError.
+
+        >>> take_partition(("orders", 2))
+        TopicPartition(topic='orders', partition=2)
+    """
+    if isinstance(given, tuple) and len(given) == 2:
+        topic, number = given
+        if isinstance(topic, str) and isinstance(number, int) and not isinstance(number, bool):
+            return TopicPartition(topic, number)
+    raise TypeError(f"expected a TopicPartition(topic, partition), not {given!r}")
+
+
+def take_partitions(given: Any) -> list[TopicPartition]:
+    """A list of them, each once, in the order given. Raises TypeError."""
+    if isinstance(given, TopicPartition | str | bytes | Mapping) or not hasattr(given, "__iter__"):
+        raise TypeError("expected a list of TopicPartition(topic, partition), not "
+                        f"{type(given).__name__}")
+    return list(dict.fromkeys(map(take_partition, given)))
