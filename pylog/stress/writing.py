@@ -278,7 +278,6 @@ class Producer:
                 "misplaced-write", f"append said {offset}, where {stamp} stands", offset=offset,
                 producer=self.number, sequence=self.first)
 
-
     def is_absent(self, refusal: WrongEndOffsetError, phase: Phase) -> bool:
         """Whether nothing of a call that came second is there, from where it met the end on.
 
