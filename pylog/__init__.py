@@ -13,6 +13,7 @@ from the page cache, in Kafka's own bytes.
 """
 
 from pylog._native import Chunk, Cursor, Record, SendFuture
+from pylog.aio_producer import AsyncProducer
 from pylog.check import Finding, Report, check
 from pylog.consumer import Consumer
 from pylog.errors import *  # noqa: F403
@@ -25,6 +26,7 @@ from pylog.topic import OffsetAndMetadata, OffsetAndTimestamp, TopicPartition
 __version__ = "0.1.0"
 
 __all__ = [
+    "AsyncProducer",
     "Chunk",
     "Consumer",
     "Cursor",

@@ -13,13 +13,14 @@ All waits are for conditions; nothing polls, and an idle producer costs nothing.
 import atexit
 import contextlib
 import copy
+import functools
 import logging
 import os
 import threading
 import time
 import warnings
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from typing import Any
 
 from pylog import _native
@@ -65,6 +66,15 @@ class Job:
         """False: it is done, and nobody would call."""
         return self.accumulator.add_callback(self, future, function)
 
+    def add_done_callback(self, function: Callable[["Job"], None]) -> None:
+        if not self.add_callback(self, function):
+            function(self)
+
+    def __await__(self) -> Generator[Any, None, None]:
+        yield from _native.wait_in_loop(self)
+        if error := self.tell():
+            raise error
+
 
 class Batch(Job):
     """Records of one partition, appended whole or not at all.
@@ -96,16 +106,18 @@ class Batch(Job):
 class Accumulator:
     """The batches of one producer. Safe for threads, but for its own: see `check_thread`.
 
-    waits: for the disk, before a batch is done. max_block_ms: how long `add` waits for room.
+    waits: for the disk, before a batch is done. max_block_ms: how long `add` waits for room; with
+    blocks=False it does not, and the caller asks `has_room` before.
     """
 
     def __init__(self, linger_ms: float, batch_size: int, buffer_memory: int, max_block_ms: float,
-                 waits: bool) -> None:
+                 waits: bool, blocks: bool = True) -> None:
         self.linger = linger_ms / 1000
         self.batch_size = batch_size
         self.buffer_memory = buffer_memory
         self.max_block = max_block_ms / 1000
         self.waits = waits
+        self.blocks = blocks
         self._lock = threading.Lock()
         self._work = threading.Condition(self._lock)        # for the thread
         self._progress = threading.Condition(self._lock)    # for all who wait for it
@@ -118,6 +130,7 @@ class Accumulator:
         self._accepted = 0    # jobs, and of these the finished ones
         self._finished = 0
         self._failed: list[Job] = []
+        self._at_progress: list[Callable[[], None]] = []
         self.used_bytes = 0
         self.pending_records = 0
         self.batches_total = 0
@@ -137,7 +150,7 @@ class Accumulator:
         place = (target, partition)
         with self._lock:
             self._check_open()
-            if self.used_bytes + size > self.buffer_memory:
+            if self.blocks and self.used_bytes + size > self.buffer_memory:
                 self._wait_for_room(size)
             batch = self._open.get(place)
             if batch is not None and batch.bytes + size > batch.limit:
@@ -195,6 +208,25 @@ class Accumulator:
                 f"({self.max_block * 1000:g}); nothing was sent; send it again, or use a larger "
                 "buffer_memory", timeout_ms=int(self.max_block * 1000))
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether all that was accepted is appended or has failed."""
+        return self._finished == self._accepted
+
+    @property
+    def has_room(self) -> bool:
+        """Whether another record may be put in, whatever its size."""
+        return self.used_bytes < self.buffer_memory
+
+    def call_at_progress(self, function: Callable[[], None]) -> None:
+        """Calls it in the thread when something was appended; at once if there is room."""
+        with self._lock:
+            if not self.has_room:
+                self._close_batches()    # so that what is there goes
+                self._at_progress.append(function)
+                return
+        function()
+
     def run(self, do: Callable[[], int]) -> Job:
         """Has the thread call `do` when all that was sent before is appended."""
         with self._lock:
@@ -251,9 +283,9 @@ class Accumulator:
     def flush(self, timeout: float | None = None) -> None:
         """As `drain`, and raises the first error of which no future has been asked."""
         self.drain(timeout)
-        self._raise_untold()
+        self.raise_untold()
 
-    def _raise_untold(self) -> None:
+    def raise_untold(self) -> None:
         with self._lock:
             failed, self._failed = self._failed, []
         untold = [job for job in failed if not job.is_told]
@@ -286,7 +318,7 @@ class Accumulator:
                 timeout_ms=int((timeout or 0) * 1000))
         if self._thread is not None:
             self._thread.join()
-        self._raise_untold()
+        self.raise_untold()
 
     def abandon(self) -> None:
         """Nobody will close it: the thread appends what is there, and ends.
@@ -311,6 +343,7 @@ class Accumulator:
             self._thread = threading.Thread(target=self._work_on, name="pylog-producer",
                                             daemon=True)
             _running.add(self)
+            _finish_at_exit()
             self._thread.start()
 
     def _work_on(self) -> None:
@@ -347,6 +380,7 @@ class Accumulator:
         with self._lock:
             job.first_offset, job.error, job.is_done = offset, error, True
             callbacks, job.callbacks = job.callbacks, []
+            at_progress, self._at_progress = self._at_progress, []
             self.used_bytes -= job.bytes
             self.pending_records -= job.records
             self._finished += 1
@@ -357,6 +391,8 @@ class Accumulator:
                 self.errors_total += job.records
                 self._failed.append(job)
             self._progress.notify_all()
+        for function in at_progress:
+            function()
         _native.run_callbacks(callbacks)
 
 
@@ -366,9 +402,17 @@ def copy_of(error: BaseException | None) -> BaseException | None:
     return error
 
 
-@atexit.register
+@functools.cache
+def _finish_at_exit() -> None:
+    """A process that just ends loses nothing that was accepted.
+
+    Asked for when the first thread starts, and so called before what closes the logs: that was
+    asked for when the first log was opened, at the latest.
+    """
+    atexit.register(_finish_all)
+
+
 def _finish_all() -> None:
-    """A process that just ends loses nothing that was accepted. Before the logs are closed."""
     for accumulator in list(_running):
         try:
             accumulator.close()

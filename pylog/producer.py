@@ -83,7 +83,7 @@ class Producer(_native.Sender):
         self._value_serializer = make_serializer(value_serializer, "value_serializer")
         self._accumulator = Accumulator(
             linger, self._batch_size, int(_at_least("buffer_memory", buffer_memory, 1)),
-            _at_least("max_block_ms", max_block_ms, 0), waits)
+            _at_least("max_block_ms", max_block_ms, 0), waits, blocks=not self._defers)
         self._broker, self._is_owner = Broker.of(broker)
         self._broker.dependents.add(self)
         self._prepare(self._key_serializer, self._value_serializer, linger > 0, waits, self._defers)
@@ -141,23 +141,36 @@ class Producer(_native.Sender):
 
         Cost: as Log.append_many; 15 ns a record more where keys choose. Raises as `send`.
         """
+        target, values, keys = self._prepared_lists(topic, values, keys, headers)
+        self._accumulator.drain()
+        return self._send_lists(target, values, keys, headers, timestamps_ms, partition)
+
+    def _prepared_lists(
+        self, topic: str, values: Iterable[Any], keys: Iterable[Any] | None, headers: Any
+    ) -> tuple[_native.Target, list[Any], list[Any] | None]:
         target = self._target(topic)
         values = self._serialized(self._value_serializer, topic, values, headers)
         if keys is not None:
             keys = self._serialized(self._key_serializer, topic, keys, headers)
-        self._accumulator.drain()
+        return target, values, keys
+
+    def _send_lists(
+        self, target: _native.Target, values: list[Any], keys: list[Any] | None, headers: Any,
+        timestamps: Any, partition: int | None,
+    ) -> list[BatchMetadata]:
         if partition is not None:
             done = self._append_list(target, self._place(target, partition), values, keys, headers,
-                                     timestamps_ms)
+                                     timestamps)
         elif keys is None and isinstance(
                 place := target.partitioner.partitions(None, len(values)), int):
-            done = self._append_list(target, place, values, None, headers, timestamps_ms)
+            done = self._append_list(target, place, values, None, headers, timestamps)
             target.move_on(place)
         else:
             logs = [self._log(target, number) for number in range(target.partitions)]
             done = target.partitioner.append_many(
-                logs, values, keys, headers, timestamps_ms, None, target.codec, self._waits)
+                logs, values, keys, headers, timestamps, None, target.codec, self._waits)
         target.took(len(values))
+        topic = target.topic
         return [BatchMetadata(topic, place, TopicPartition(topic, place), offset, count)
                 for place, offset, count in done if count]
 

@@ -10,7 +10,8 @@ import pytest
 import pylog
 
 NAMES = {
-    "Chunk", "Consumer", "Cursor", "Finding", "Log", "OffsetAndMetadata", "OffsetAndTimestamp",
+    "AsyncProducer", "Chunk", "Consumer", "Cursor", "Finding", "Log", "OffsetAndMetadata",
+    "OffsetAndTimestamp",
     "Producer", "Record", "Recovered", "Report", "SendFuture", "TopicPartition", "TypedRecord",
     "check",
     *pylog.errors.__all__,
