@@ -23,9 +23,10 @@ OUTCOMES = ["absorbed", "refused", "poisoned"]
 
 # What the core may call without a door: it cannot fail, or has no way to tell.
 HARMLESS = {
-    "clock_gettime", "getpid", "memcpy", "memmove", "memset", "nanosleep", "qsort", "sigfillset",
-    "snprintf", "strcmp", "strerror", "strlen", "strncmp", "strspn", "strstr", "strtok_r",
-    "strtol", "strtoll", "strtoul", "strtoull", "vsnprintf",
+    "clock_gettime", "getpid", "memcmp", "memcpy", "memmove", "memset", "nanosleep",
+    "pthread_join", "pthread_once", "qsort", "sigfillset", "snprintf", "strcmp", "strerror",
+    "strlen", "strncmp", "strncpy", "strspn", "strstr", "strtok_r", "strtol", "strtoll",
+    "strtoul", "strtoull", "vsnprintf",
 }
 PREFIXES_HARMLESS = ("pl_", "__", "_GLOBAL", "pthread_mutex", "pthread_attr_", "pthread_sigmask",
                      "pthread_atfork")

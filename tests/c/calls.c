@@ -21,10 +21,10 @@
 #endif
 
 const char *const call_names[CALLS] = {
-    "open",      "fstat",  "stat",      "access", "statfs",  "fstatvfs", "fallocate",
-    "ftruncate", "mmap",   "madvise",   "fdatasync", "fsync", "rename",  "unlink",
-    "read",      "write",  "flock",     "opendir", "readdir", "malloc",  "calloc",
-    "realloc",   "posix_memalign", "pthread_create", "getrandom",
+    "open",      "fstat",  "stat",      "access",    "statfs",  "fstatvfs", "fallocate",
+    "ftruncate", "mmap",   "madvise",   "fdatasync", "fsync",   "rename",   "link",
+    "unlink",    "read",   "write",     "flock",     "opendir", "readdir",  "malloc",
+    "calloc",    "realloc", "posix_memalign", "pthread_create", "getrandom",
 };
 
 const int call_answers[CALLS][ANSWERS_MAX] = {
@@ -41,6 +41,7 @@ const int call_answers[CALLS][ANSWERS_MAX] = {
     [CALL_FDATASYNC] = {EIO, ENOSPC, ENOMEM, EINTR},
     [CALL_FSYNC] = {EIO, EINTR},
     [CALL_RENAME] = {EIO, ENOSPC},
+    [CALL_LINK] = {EIO, ENOSPC},
     [CALL_UNLINK] = {EIO},
     [CALL_READ] = {EIO, EINTR, ANSWER_SHORT},
     [CALL_WRITE] = {ENOSPC, EIO, EINTR, ANSWER_SHORT},
@@ -186,6 +187,11 @@ DOOR(int, fsync, int fd) {
 DOOR(int, rename, const char *from, const char *to) {
   REFUSE(CALL_RENAME, -1);
   return __real_rename(from, to);
+}
+
+DOOR(int, link, const char *from, const char *to) {
+  REFUSE(CALL_LINK, -1);
+  return __real_link(from, to);
 }
 
 DOOR(int, unlink, const char *path) {

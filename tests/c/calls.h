@@ -26,6 +26,7 @@ typedef enum call {
   CALL_FDATASYNC,
   CALL_FSYNC,
   CALL_RENAME,
+  CALL_LINK,
   CALL_UNLINK,
   CALL_READ,
   CALL_WRITE,
