@@ -40,6 +40,7 @@ typedef struct pl_process_file {
 typedef struct pl_processes {
   pl_process_file *file;
   pl_bells *bells;
+  uint64_t bells_inode;
   int slot;                   /* ours, -1 while we take no part */
   uint64_t nonce;
   unsigned fork_generation;

@@ -14,6 +14,7 @@ from the page cache, in Kafka's own bytes.
 
 from pylog._native import Chunk, Cursor, Record, SendFuture
 from pylog.aio_producer import AsyncProducer
+from pylog.broker import Broker
 from pylog.check import Finding, Report, check
 from pylog.consumer import Consumer
 from pylog.errors import *  # noqa: F403
@@ -21,14 +22,22 @@ from pylog.errors import __all__ as _error_names
 from pylog.log import Log, Recovered
 from pylog.producer import Producer
 from pylog.serde import TypedRecord
-from pylog.topic import OffsetAndMetadata, OffsetAndTimestamp, TopicPartition
+from pylog.topic import (
+    ConsumerGroupMetadata,
+    OffsetAndMetadata,
+    OffsetAndTimestamp,
+    RecordMetadata,
+    TopicPartition,
+)
 
 __version__ = "0.1.0"
 
 __all__ = [
     "AsyncProducer",
+    "Broker",
     "Chunk",
     "Consumer",
+    "ConsumerGroupMetadata",
     "Cursor",
     "Finding",
     "Log",
@@ -36,6 +45,7 @@ __all__ = [
     "OffsetAndTimestamp",
     "Producer",
     "Record",
+    "RecordMetadata",
     "Recovered",
     "Report",
     "SendFuture",

@@ -8,7 +8,7 @@ import logging
 import os
 import re
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime
 from types import TracebackType
 from typing import Any, Literal, Self, SupportsIndex
@@ -17,12 +17,16 @@ from pylog import _native
 from pylog.broker import Broker
 from pylog.errors import (
     ConfigurationError,
+    GroupError,
     IllegalStateError,
     NoOffsetForPartitionError,
     OffsetOutOfRangeError,
+    PylogError,
     UnknownTopicOrPartitionError,
 )
+from pylog.group import check_group_id
 from pylog.log import Log
+from pylog.membership import Membership
 from pylog.serde import make_deserializer, typed_record
 from pylog.subscription import (
     Subscription,
@@ -30,7 +34,7 @@ from pylog.subscription import (
     take_partition,
     take_partitions,
 )
-from pylog.topic import OffsetAndMetadata, OffsetAndTimestamp, TopicPartition, closest
+from pylog.topic import ConsumerGroupMetadata, OffsetAndMetadata, OffsetAndTimestamp, TopicPartition, closest
 
 logger = logging.getLogger("pylog")
 
@@ -72,10 +76,14 @@ class Consumer(_native.Fetcher):
         self,
         broker: Broker | str | os.PathLike[str],
         *topics: str,
-        client_id: str | None = None,
+        group_id: str | None = None,
+        client_id: str = "pylog",
         auto_offset_reset: Reset = "earliest",
         enable_auto_commit: bool = True,
         auto_commit_interval_ms: int = 5000,
+        partition_assignment_strategy: str = "cooperative-sticky",
+        group_instance_id: str | None = None,
+        session_timeout_ms: int | None = None,
         max_poll_records: int = 500,
         consumer_timeout_ms: float | None = None,
         on_corruption: Literal["raise", "skip"] = "raise",
@@ -91,7 +99,7 @@ class Consumer(_native.Fetcher):
             "auto_commit_interval_ms", auto_commit_interval_ms, 1) / 1000
         self._does_commit = enable_auto_commit
         self._commit_at = time.monotonic() + self._commit_seconds
-        self._group: Any = None
+        self._group: Membership | None = None
         self._subscription: Subscription | None = None
         key = make_deserializer(key_deserializer, "key_deserializer")
         value = make_deserializer(value_deserializer, "value_deserializer")
@@ -103,12 +111,23 @@ class Consumer(_native.Fetcher):
             on_corruption == "skip")
         self._owns_broker = not isinstance(broker, Broker)
         self._broker = broker if isinstance(broker, Broker) else Broker(broker)
-        if topics:
-            try:
+        try:
+            if group_id is not None:
+                self._group = Membership(
+                    self._broker, check_group_id(group_id), partition_assignment_strategy,
+                    client_id, group_instance_id,
+                    None if session_timeout_ms is None
+                    else at_least("session_timeout_ms", session_timeout_ms, 10))
+                self._use_group(self._group.table)
+                self._be_member(0, self._group.generation)
+            elif group_instance_id is not None:
+                raise ConfigurationError("group_instance_id needs a group: pass group_id too",
+                                         option="group_instance_id", value=group_instance_id)
+            if topics:
                 self.subscribe(topics)
-            except BaseException:
-                self.close()
-                raise
+        except BaseException:
+            self.close()
+            raise
 
     # ---- what is read
 
@@ -130,23 +149,38 @@ class Consumer(_native.Fetcher):
         if not wanted.names and wanted.pattern is None:
             return self.unsubscribe()
         present = wanted.partitions(self._broker)
-        for partition in self._partitions():
-            if not wanted.matches(partition.topic):
-                self._remove(partition)
         self._subscription = wanted
-        self._take_in(present, self._reset_to)
+        if self._group is not None:
+            self._group.subscribe(wanted)
+        else:
+            for partition in self._partitions():
+                if not wanted.matches(partition.topic):
+                    self._remove(partition)
+            self._take_in(present, self._reset_to)
         self._look_soon()
         return None
 
     def unsubscribe(self) -> None:
         """Reads nothing any more, until the next `subscribe` or `assign`."""
         self._check_usable()
-        if self._subscription is not None:
-            self._subscription.tell("revoked", self._partitions())
-        for partition in self._partitions():
-            self._remove(partition)
-        self._subscription = None
+        self._leave(self._does_commit)
         self._look_soon()
+
+    def _leave(self, autocommit: bool) -> None:
+        """Lets go of all partitions, and of the group."""
+        partitions = self._partitions()
+        try:
+            if autocommit and partitions:
+                self._commit_finished()
+            if self._subscription is not None:
+                self._subscription.tell("revoked", partitions)
+        finally:
+            self._subscription = None
+            for partition in partitions:
+                self._remove(partition)
+            if self._group is not None:
+                self._group.leave()
+                self._be_member(0, self._group.generation)
 
     def subscription(self) -> set[str]:
         """The topics subscribed to; of a pattern, those that it matches now."""
@@ -190,7 +224,14 @@ class Consumer(_native.Fetcher):
         """Where reading starts; None: nowhere, until somebody seeks."""
         committed = None if self._group is None else self._group.committed(partition)
         if committed is not None:
-            return int(committed.offset)
+            end = self._broker.log(*partition).end_offset
+            if committed.offset <= end:
+                return committed.offset
+            # A restored backup, say: what comes next must not be taken for what was read before.
+            logger.warning("%s-%d ends at %d, and the group %r has committed %d: the log has lost "
+                           "records; reading goes on at auto_offset_reset=%r",
+                           *partition, end, self._group and self._group.group.id,
+                           committed.offset, start)
         return None if start == "none" else self._broker.log(*partition).resolve(start)
 
     # ---- positions
@@ -365,19 +406,68 @@ class Consumer(_native.Fetcher):
         the record to be read next. Durable as the broker is. Raises IllegalStateError without a
         group, OffsetOutOfRangeError beyond the end of a log.
         """
-        group = self._needs_group("commit")
+        group = self._group
+        if group is None or self.closed:
+            group = self._needs_group("commit")
         if offsets is None:
-            chosen = {one: OffsetAndMetadata(offset) for one, offset in self._uncommitted(True)}
+            if (refused := self._commit_lanes(True)) is not None:
+                self._commit_again(group, refused, True)
+            elif group.group.writes_through:
+                group.table.sync()
+            return
+        chosen = {take_partition(one): self._committable(one, wanted)
+                  for one, wanted in offsets.items()}
+        group.commit(chosen)
+        for partition, committed in chosen.items():
+            self._note_committed(partition, committed.offset)
+
+    def commit_async(
+        self, offsets: Offsets | None = None,
+        callback: Callable[[Offsets | None, Exception | None], None] | None = None,
+    ) -> None:
+        """As `commit`, and calls callback(offsets, error), error None when it went well.
+
+        A commit takes less time than a thread would, so it is done when this returns; but for an
+        "fsync" broker, whose commits wait for the disk here too.
+        """
+        try:
+            self.commit(offsets)
+        except PylogError as error:
+            if callback is None:
+                logger.warning("commit_async: %s", error)
+            else:
+                callback(offsets, error)
         else:
-            chosen = {take_partition(one): self._committable(one, wanted)
-                      for one, wanted in offsets.items()}
-        self._commit(group, chosen)
+            if callback is not None:
+                callback(offsets, None)
+
+    def _commit_again(
+        self, group: Membership, refused: list[TopicPartition] | None, with_hand: bool
+    ) -> None:
+        """After a change of the generation, or a refusal."""
+        while refused is not None:
+            if refused:
+                raise group.refusal(refused)
+            group.see_generation()
+            self._be_member(group.number, group.generation)
+            refused = self._commit_lanes(with_hand)
+        if group.group.writes_through:
+            group.table.sync()
 
     def committed(self, partition: TopicPartition, metadata: bool = False) -> Any:
         """The offset that the group has committed, with `metadata` as an OffsetAndMetadata; None
         where there is none. The partition need not be assigned."""
         found = self._needs_group("committed").committed(take_partition(partition))
-        return found if metadata or found is None else found.offset
+        if found is None or not metadata:
+            return found and found.offset
+        return OffsetAndMetadata(found.offset, found.metadata, found.leader_epoch)
+
+    def group_metadata(self) -> ConsumerGroupMetadata:
+        """Who this consumer is in its group; generation and member are -1 and "" outside."""
+        group = self._needs_group("group_metadata")
+        return ConsumerGroupMetadata(
+            group.group.id, group.generation if group.number else -1,
+            str(group.number) if group.number else "", group.instance_id)
 
     def _committable(self, partition: Any, given: Any) -> OffsetAndMetadata:
         wanted = given if isinstance(given, OffsetAndMetadata) \
@@ -391,13 +481,7 @@ class Consumer(_native.Fetcher):
                 start_offset=0, end_offset=end)
         return wanted
 
-    def _commit(self, group: Any, offsets: dict[TopicPartition, OffsetAndMetadata]) -> None:
-        if offsets:
-            group.commit(offsets)
-        for partition, committed in offsets.items():
-            self._note_committed(partition, committed.offset)
-
-    def _needs_group(self, verb: str) -> Any:
+    def _needs_group(self, verb: str) -> Membership:
         self._check_usable()
         if self._group is None:
             raise IllegalStateError(
@@ -414,7 +498,9 @@ class Consumer(_native.Fetcher):
         now = time.monotonic()
         due = [LOOK_SECONDS]
         if self._group is not None:
-            self._group.sync()
+            if self._subscription is not None:
+                self._keep_up(self._group)
+            due.append(self._group.look_seconds)
         elif self._subscription is not None:
             self._take_in(self._subscription.partitions(self._broker), "earliest")
         if self._group is not None and self._does_commit:
@@ -424,9 +510,22 @@ class Consumer(_native.Fetcher):
             due.append(self._commit_at - now)
         return max(1, int(min(due) * 1000))
 
+    def _keep_up(self, group: Membership) -> None:
+        try:
+            group.sync(self)
+        finally:
+            self._be_member(group.number, group.generation)
+
     def _commit_finished(self) -> None:
-        self._commit(self._group, {one: OffsetAndMetadata(offset)
-                                   for one, offset in self._uncommitted(False)})
+        """What is not ours any more is another's to finish."""
+        assert self._group is not None
+        try:
+            if (refused := self._commit_lanes(False)) is not None:
+                self._commit_again(self._group, refused, False)
+            elif self._group.group.writes_through:
+                self._group.table.sync()
+        except GroupError as error:
+            logger.info("commit of what is finished: %s", error)
 
     def _start(self, partition: TopicPartition) -> int:
         offset = self._first_offset(partition, self._reset_to)
@@ -457,7 +556,13 @@ class Consumer(_native.Fetcher):
         self._take_in(partitions, self._reset_to)
 
     def _revoked(self, partitions: list[TopicPartition]) -> None:
-        self._give_up("revoked", partitions)
+        assert self._group is not None
+        self._be_member(self._group.number, self._group.generation)
+        try:
+            if self._does_commit:
+                self._commit_finished()
+        finally:
+            self._give_up("revoked", partitions)
 
     def _lost(self, partitions: list[TopicPartition]) -> None:
         self._give_up("lost", partitions)
@@ -496,11 +601,7 @@ class Consumer(_native.Fetcher):
         self._check_alone()
         try:
             if self._group is not None:
-                try:
-                    if autocommit and self._does_commit:
-                        self._commit_finished()
-                finally:
-                    self._group.close()
+                self._leave(autocommit and self._does_commit)
         finally:
             self._shut()
             if self._owns_broker:

@@ -368,6 +368,7 @@ cdef extern from "pl_process.h" nogil:
     ctypedef struct pl_processes:
         pl_process_file *file
         pl_bells *bells
+        uint64_t bells_inode
         int slot
         uint64_t nonce
         unsigned fork_generation

@@ -41,6 +41,7 @@ class Member:
     strategy: str
     topics: list[str] = field(default_factory=list)
     pattern: str | None = None
+    pattern_flags: int = 0
     instance_id: str | None = None
     session_timeout_ms: int | None = None
     dead_ms: int | None = None
@@ -49,7 +50,7 @@ class Member:
         """Those of the topics that there are which it has subscribed."""
         if self.pattern is None:
             return set(self.topics).intersection(known)
-        matches = re.compile(self.pattern).match
+        matches = re.compile(self.pattern, self.pattern_flags).match
         return {topic for topic in known if matches(topic)}
 
 

@@ -12,7 +12,6 @@ owner or the generation is not the one that the member has seen.
 import os
 import time
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
 from typing import Protocol
 
 from pylog.assignor import assign, check_strategy
@@ -24,26 +23,20 @@ from pylog.errors import (
     UnknownMemberIdError,
 )
 from pylog.group import Committed, Member, Roster, named
+from pylog.subscription import Subscription
 from pylog.topic import OffsetAndMetadata, TopicPartition
 
 STATIC_SESSION_MS = 45_000    # Kafka's session.timeout.ms: how long a static member may be away
 BEATS_A_SESSION = 8
+LOOK_SECONDS = 1.0            # how often; a session that is shorter is looked at as often as it is
 
 
 class Listener(Protocol):
     """What a member tells the consumer that it is of; what these raise comes out of `sync`."""
 
-    def _assigned(self, partitions: Collection[TopicPartition]) -> None: ...
-    def _revoked(self, partitions: Collection[TopicPartition]) -> None: ...
-    def _lost(self, partitions: Collection[TopicPartition]) -> None: ...
-
-
-@dataclass(frozen=True, slots=True)
-class Subscription:
-    """What a member wants: topics by name, or all that a pattern matches."""
-
-    topics: tuple[str, ...] = ()
-    pattern: str | None = None
+    def _assigned(self, partitions: list[TopicPartition]) -> None: ...
+    def _revoked(self, partitions: list[TopicPartition]) -> None: ...
+    def _lost(self, partitions: list[TopicPartition]) -> None: ...
 
 
 class Membership:
@@ -75,16 +68,25 @@ class Membership:
         self._wanted = Subscription()
         self._changes = -1        # the table's, when we looked last
         self._deaths = -1
+        self._look_at = 0.0       # when topics and sessions are looked at again
+        self.look_seconds = LOOK_SECONDS
+        self._fenced: FencedInstanceIdError | None = None
         self._pid = os.getpid()
         self.processes.join()
         if session_timeout_ms is not None:
             self.processes.ask_beats(max(1, session_timeout_ms // BEATS_A_SESSION))
+        self.generation = self.table.generation
+
+    @property
+    def _wants_any(self) -> bool:
+        return bool(self._wanted.names or self._wanted.pattern)
 
     # ---- coming and going
 
     def subscribe(self, wanted: Subscription) -> None:
         """From now on these; joins the group if it is no member yet. `sync` does the rest."""
         self._wanted = wanted
+        self._look_at = 0.0
         if self.number:
             self._change(self._with_me)
         else:
@@ -112,9 +114,11 @@ class Membership:
                 if other.instance_id == self.instance_id and number != self.number:
                     del roster.members[number]
                     roster.assignment[self.number] = roster.assignment.pop(number, [])
+        pattern = self._wanted.pattern
         roster.members[self.number] = Member(
-            me, self._pid, self.client_id, self.strategy, list(self._wanted.topics),
-            self._wanted.pattern, self.instance_id, self.session_timeout_ms)
+            me, self._pid, self.client_id, self.strategy, sorted(self._wanted.names),
+            pattern and pattern.pattern, pattern.flags if pattern else 0, self.instance_id,
+            self.session_timeout_ms)
         return True
 
     def leave(self) -> None:
@@ -127,6 +131,7 @@ class Membership:
                 return roster.members.pop(self.number, None) is not None
             self._change(without_me)
         self.number = 0
+        self._wanted = Subscription()
         self.owned.clear()
         self.awaited.clear()
 
@@ -142,10 +147,15 @@ class Membership:
 
         Cost: two loads where nothing has changed but, each second or so, a look at the topics.
         """
+        if self._fenced is not None:
+            raise self._fenced
         if not self.number:
-            if not (self._wanted.topics or self._wanted.pattern):
+            if not self._wants_any:
                 return
             self._join()
+        elif self.is_current and time.monotonic() < self._look_at:
+            return
+        self._look_at = time.monotonic() + self.look_seconds
         while True:
             self._changes, self._deaths = self.table.changes, self.processes.deaths
             generation, roster = self._bury_the_dead()
@@ -153,6 +163,9 @@ class Membership:
                 self._be_lost(roster, listener)
                 continue
             self.generation = generation
+            sessions = [m.session_timeout_ms for m in roster.members.values()
+                        if m.session_timeout_ms is not None]
+            self.look_seconds = min([LOOK_SECONDS, *(ms / 4000 for ms in sessions)])
             mine = set(roster.assignment.get(self.number, ()))
             if gone := self.owned - mine:
                 try:
@@ -191,10 +204,10 @@ class Membership:
             listener._lost(lost)
         if self.instance_id is not None and any(
                 other.instance_id == self.instance_id for other in roster.members.values()):
-            self._wanted = Subscription()
-            raise FencedInstanceIdError(
+            self._fenced = FencedInstanceIdError(
                 f"another consumer has come with group_instance_id={self.instance_id!r}; close "
                 "this one, or give it another", group=self.group.id, instance=self.instance_id)
+            raise self._fenced
         self._join()
 
     # ---- the roster
@@ -269,31 +282,45 @@ class Membership:
     # ---- offsets
 
     def commit(self, offsets: Mapping[TopicPartition, OffsetAndMetadata]) -> None:
-        """Commits for partitions that are ours; see `Group.commit`.
+        """Commits for partitions that are ours; who is no member, for those that nobody reads.
 
         Raises CommitFailedError where one is not (the others are committed), UnknownMemberIdError
         where this consumer is no member any more, OffsetMetadataTooLargeError.
         """
         incarnations = {p: self._incarnation(p) for p in offsets}
-        refused = [p for p in offsets if p not in self.owned]
-        left = {p: one for p, one in offsets.items() if p in self.owned}
+        refused = [p for p in offsets if self.number and p not in self.owned]
+        left = {p: one for p, one in offsets.items() if p not in refused}
+        if not self.number:
+            self.see_generation()
         while left:
             done = self.group.commit(left, incarnations, self.number, self.generation)
             refused += [p for p, result in done.items() if result is False]
             left = {p: one for p, one in left.items() if done[p] is None}
             if left:
-                generation, roster = self.group.roster()
-                if self.number not in roster.members:
-                    raise UnknownMemberIdError(
-                        f"this consumer is no member of the group {self.group.id!r} any more: it "
-                        "was stopped for longer than its session_timeout_ms, or removed; poll "
-                        "again to rejoin. Nothing was committed", group=self.group.id)
-                self.generation = generation
+                self.see_generation()
         if refused:
-            raise CommitFailedError(
-                f"{named(refused)}: not owned by this consumer, so nothing was committed for "
-                f"{'it' if len(refused) == 1 else 'them'}; another member reads on from the last "
-                "commit", group=self.group.id, partitions=refused)
+            raise self.refusal(refused)
+
+    def see_generation(self) -> None:
+        """Makes `generation` what it is now, if we are a member still, or are none at all.
+
+        Raises UnknownMemberIdError. What the generation brings is seen to by the next `sync`.
+        """
+        generation, roster = self.group.roster()
+        if self.number and self.number not in roster.members:
+            raise UnknownMemberIdError(
+                f"this consumer is no member of the group {self.group.id!r} any more: it was "
+                "stopped for longer than its session_timeout_ms, or removed; poll again to rejoin. "
+                "Nothing was committed", group=self.group.id)
+        self.generation = generation
+
+    def refusal(self, partitions: list[TopicPartition]) -> CommitFailedError:
+        """The error for partitions that are not ours to commit for."""
+        them = "it" if len(partitions) == 1 else "them"
+        why = "not owned by this consumer" if self.number else "read by a member of the group"
+        return CommitFailedError(
+            f"{named(partitions)}: {why}, so nothing was committed for {them}; who has {them} "
+            "reads on from the last commit", group=self.group.id, partitions=partitions)
 
     def committed(self, partition: TopicPartition) -> Committed | None:
         """What was committed for a partition, ours or not; None: nothing."""

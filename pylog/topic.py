@@ -50,6 +50,19 @@ class OffsetAndMetadata(NamedTuple):
     leader_epoch: int = -1
 
 
+class ConsumerGroupMetadata(NamedTuple):
+    """Who a consumer is in its group. generation_id -1 and member_id "": no member.
+
+        >>> ConsumerGroupMetadata("billing").generation_id
+        -1
+    """
+
+    group_id: str
+    generation_id: int = -1
+    member_id: str = ""
+    group_instance_id: str | None = None
+
+
 class OffsetAndTimestamp(NamedTuple):
     """The first record at or after a moment. timestamp: its own, in ms since the epoch.
 

@@ -16,34 +16,14 @@ def broker(log_path):
         yield broker
 
 
-class Group:
-    """What a consumer asks of a group, as one process may hold it."""
-
-    def __init__(self):
-        self.offsets = {}
-        self.commits = 0
-        self.syncs = 0
-        self.is_closed = False
-
-    def sync(self):
-        self.syncs += 1
-
-    def commit(self, offsets):
-        self.offsets |= offsets
-        self.commits += 1
-
-    def committed(self, partition):
-        return self.offsets.get(partition)
-
-    def close(self):
-        self.is_closed = True
+def grouped(broker, **options):
+    return Consumer(broker, "orders", group_id="g", consumer_timeout_ms=0, **options)
 
 
-def grouped(broker, group, **options):
-    consumer = Consumer(broker, consumer_timeout_ms=0, **options)
-    consumer._group = group
-    consumer.subscribe(["orders"])
-    return consumer
+def committed(broker, number=0):
+    """What the next consumer of the group finds."""
+    found = broker.group("g").committed(ORDERS[number], broker.log("orders", number).incarnation)
+    return found and found.offset
 
 
 def of_one_partition(broker, count=5):
@@ -52,17 +32,15 @@ def of_one_partition(broker, count=5):
 
 
 def test_commit_takes_in_the_record_in_hand(broker):
-    group = Group()
     of_one_partition(broker)
-    with grouped(broker, group, enable_auto_commit=False) as consumer:
+    with grouped(broker, enable_auto_commit=False) as consumer:
         next(consumer)
         next(consumer)
         consumer.commit()
         assert consumer.committed(ORDERS[0]) == 2
         next(consumer)
 
-    assert group.offsets[ORDERS[0]] == OffsetAndMetadata(2)
-    assert group.is_closed
+    assert committed(broker) == 2
 
 
 @pytest.mark.parametrize("read", [
@@ -72,90 +50,84 @@ def test_commit_takes_in_the_record_in_hand(broker):
     lambda c: [next(c.batches(2)), next(c)],
 ])
 def test_close_commits_all_but_what_is_in_hand(broker, read):
-    group = Group()
     of_one_partition(broker)
 
-    with grouped(broker, group) as consumer:
+    with grouped(broker) as consumer:
         read(consumer)
 
-    assert group.offsets[ORDERS[0]].offset == 2
+    assert committed(broker) == 2
 
 
 def test_record_whose_handling_raised_is_not_committed(broker):
-    group = Group()
     of_one_partition(broker)
 
     with pytest.raises(ZeroDivisionError):
-        with grouped(broker, group) as consumer:
+        with grouped(broker) as consumer:
             for record in consumer:
                 if record.value == b"3":
                     raise ZeroDivisionError
 
-    assert group.offsets[ORDERS[0]].offset == 3
+    assert committed(broker) == 3
 
 
 def test_iteration_that_came_to_the_end_has_finished_all(broker):
-    group = Group()
     of_one_partition(broker)
 
-    with grouped(broker, group) as consumer:
+    with grouped(broker) as consumer:
         for _ in consumer:
             pass
 
-    assert group.offsets[ORDERS[0]].offset == 5
+    assert committed(broker) == 5
 
 
 def test_pause_in_the_loop_leaves_the_record_in_hand_unfinished(broker):
-    group = Group()
     of_one_partition(broker)
 
-    with grouped(broker, group) as consumer:
+    with grouped(broker) as consumer:
         next(consumer)
         next(consumer)
         consumer.pause(ORDERS[0])
 
-    assert group.offsets[ORDERS[0]].offset == 1
+    assert committed(broker) == 1
 
 
 def test_seek_says_that_what_is_in_hand_is_finished(broker):
-    group = Group()
     of_one_partition(broker)
 
-    with grouped(broker, group) as consumer:
+    with grouped(broker) as consumer:
         next(consumer)
         consumer.seek(ORDERS[0], 4)
 
-    assert group.offsets[ORDERS[0]].offset == 4
+    assert committed(broker) == 4
 
 
 def test_slow_loop_commits_in_time(broker):
-    group = Group()
     of_one_partition(broker, 40)
-    with grouped(broker, group, auto_commit_interval_ms=1) as consumer:
-        read = 0
-        while group.commits < 3 and read < 40:
-            last = next(consumer)
-            read += 1
+    seen = []
+    with grouped(broker, auto_commit_interval_ms=1) as consumer:
+        for record in consumer:
             time.sleep(0.01)
+            seen.append(committed(broker) or 0)
+            assert seen[-1] <= record.offset
 
-        assert 0 < group.offsets[ORDERS[0]].offset <= last.offset < 39
+    assert len(set(seen)) > 3
 
 
 def test_nothing_is_committed_by_itself_when_that_is_off(broker):
-    group = Group()
     of_one_partition(broker)
 
-    with grouped(broker, group, enable_auto_commit=False, auto_commit_interval_ms=1) as consumer:
+    with grouped(broker, enable_auto_commit=False, auto_commit_interval_ms=1) as consumer:
         list(consumer)
 
-    assert group.offsets == {}
+    assert committed(broker) is None
 
 
 def test_reading_starts_at_what_was_committed(broker):
-    group = Group()
-    group.offsets[ORDERS[0]] = OffsetAndMetadata(3, "so far")
     of_one_partition(broker)
-    with grouped(broker, group) as consumer:
+    with grouped(broker, enable_auto_commit=False) as consumer:
+        next(consumer)
+        consumer.commit({ORDERS[0]: OffsetAndMetadata(3, "so far")})
+    with grouped(broker) as consumer:
         assert values(consumer) == [b"3", b"4"]
         consumer.commit({ORDERS[0]: OffsetAndMetadata(1, "back")})
         assert consumer.committed(ORDERS[0], metadata=True) == OffsetAndMetadata(1, "back")
@@ -171,33 +143,137 @@ def test_reading_starts_at_what_was_committed(broker):
     ({("order", 0): 0}, pylog.UnknownTopicOrPartitionError),
 ])
 def test_impossible_commits_are_refused_whole(broker, offsets, error):
-    group = Group()
     of_one_partition(broker)
-    with grouped(broker, group, enable_auto_commit=False) as consumer:
+    with grouped(broker, enable_auto_commit=False) as consumer:
+        next(consumer)
         with pytest.raises(error):
             consumer.commit({ORDERS[1]: 0} | offsets)
 
-    assert group.commits == 0
+    assert committed(broker, 1) is None
 
 
-def test_partitions_that_are_taken_away_are_read_no_more(broker):
+class Listener:
+    def __init__(self):
+        self.told = []
+
+    def on_partitions_assigned(self, partitions):
+        self.told.append(("assigned", [p.partition for p in partitions]))
+
+    def on_partitions_revoked(self, partitions):
+        self.told.append(("revoked", [p.partition for p in partitions]))
+
+    def on_partitions_lost(self, partitions):
+        self.told.append(("lost", [p.partition for p in partitions]))
+
+
+def listening(broker, **options):
+    listener = Listener()
+    consumer = Consumer(broker, group_id="g", consumer_timeout_ms=0, **options)
+    consumer.subscribe(["orders"], listener=listener)
+    list(consumer)
+    return consumer, listener
+
+
+def test_partitions_that_are_taken_away_are_committed_and_read_no_more(broker):
     fill(broker, 3)
-    group, told = Group(), []
+    first, listener = listening(broker)
+    with grouped(broker) as second:
+        assert list(second) == []
+        list(first)
+        list(second)
+        assert len(first.assignment()) + len(second.assignment()) == 3
+        fill(broker, 3)
+        read = [r.partition for r in first] + [r.partition for r in second]
+        assert sorted(read) == sorted(r.partition for r in broker.read("orders"))[::2]
+    assert listener.told[0] == ("assigned", [0, 1, 2])
+    assert listener.told[1][0] == "revoked"
+    first.close()
+    assert listener.told[-1][0] == "revoked"
 
-    class Listener:
-        def on_partitions_revoked(self, partitions):
-            told.append(("revoked", partitions, consumer.position(partitions[0])))
 
-        def on_partitions_lost(self, partitions):
-            told.append(("lost", partitions))
+def test_a_second_member_goes_on_where_the_first_has_let_go(broker):
+    of_one_partition(broker, 10)
+    first = grouped(broker)
+    for _ in range(4):
+        next(first)
+    first.close()
 
-    with Consumer(broker, consumer_timeout_ms=0) as consumer:
-        consumer._group = group
-        consumer.subscribe(["orders"], listener=Listener())
-        group.sync = lambda: consumer._revoked(ORDERS[:1]) if ORDERS[0] in consumer.assignment() \
-            else None
-        assert {r.partition for r in consumer} == {1, 2}
-        consumer._lost(ORDERS[1:])
-        assert consumer.assignment() == set()
+    with grouped(broker) as second:
+        assert values(second) == [b"%d" % n for n in range(3, 10)]
 
-    assert told == [("revoked", ORDERS[:1], 0), ("lost", ORDERS[1:])]
+
+def test_a_consumer_that_assigns_itself_commits_where_nobody_reads(broker):
+    of_one_partition(broker)
+    with Consumer(broker, group_id="g", consumer_timeout_ms=0) as alone:
+        alone.assign(ORDERS[:1])
+        next(alone)
+        alone.commit()
+        assert committed(broker) == 1
+        assert alone.group_metadata()[1:3] == (-1, "")
+        with grouped(broker) as member:
+            list(member)
+            with pytest.raises(pylog.CommitFailedError, match="orders-0"):
+                alone.commit({ORDERS[0]: 3})
+
+
+def test_nothing_is_committed_for_a_partition_of_another_member(broker):
+    with grouped(broker) as first, grouped(broker) as second:
+        for _ in range(2):
+            list(first)
+            list(second)
+        theirs = next(iter(second.assignment()))
+        with pytest.raises(pylog.CommitFailedError, match=f"orders-{theirs.partition}"):
+            first.commit({theirs: 0})
+
+
+def test_async_commit_tells_how_it_went(broker):
+    of_one_partition(broker)
+    told = []
+    with grouped(broker, enable_auto_commit=False) as consumer:
+        next(consumer)
+        consumer.commit_async(callback=lambda *how: told.append(how))
+        consumer.commit_async({ORDERS[0]: 99}, callback=lambda *how: told.append(how))
+
+    assert told[0] == (None, None)
+    assert isinstance(told[1][1], pylog.OffsetOutOfRangeError)
+    assert committed(broker) == 1
+
+
+def test_who_was_removed_is_told_and_comes_back(broker):
+    of_one_partition(broker)
+    consumer, listener = listening(broker, enable_auto_commit=False)
+    group = broker.group("g")
+    generation, roster = group.roster()
+    roster.members.clear()
+    assert group.table.publish(generation, roster.encode())
+
+    with pytest.raises(pylog.UnknownMemberIdError, match="no member"):
+        consumer.commit({ORDERS[0]: 3})
+    assert committed(broker) is None
+    assert values(consumer) == [b"%d" % n for n in range(5)]
+    assert [what for what, _ in listener.told] == ["assigned", "lost", "assigned"]
+    consumer.close()
+
+
+def test_a_log_that_ends_before_what_was_committed_is_read_anew(broker, caplog):
+    of_one_partition(broker)
+    log = broker.log("orders", 0)
+    broker.group("g").alter_offsets({ORDERS[0]: OffsetAndMetadata(1000)},
+                                    {ORDERS[0]: log.incarnation})
+    with grouped(broker) as consumer:
+        assert values(consumer) == [b"%d" % n for n in range(5)]
+    assert "has lost records" in caplog.text
+
+
+@pytest.mark.parametrize(("options", "error"), [
+    ({"group_id": ""}, pylog.InvalidGroupIdError),
+    ({"group_id": 3}, TypeError),
+    ({"group_instance_id": "one"}, pylog.ConfigurationError),
+    ({"group_id": "g", "session_timeout_ms": 1}, pylog.ConfigurationError),
+    ({"group_id": "g", "session_timeout_ms": "9"}, TypeError),
+    ({"group_id": "g", "partition_assignment_strategy": "eager"}, pylog.ConfigurationError),
+])
+def test_groups_that_cannot_be(broker, options, error):
+    with pytest.raises(error):
+        Consumer(broker, "orders", **options)
+    assert broker.topics()

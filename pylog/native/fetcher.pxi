@@ -45,6 +45,7 @@ cdef class _Lane:
     cdef bint has_no_place     # where it starts is still to be said
     cdef int64_t held          # the first record in hand that is of a list; -1: none
     cdef int64_t committed     # what was committed last; -1: nothing
+    cdef int slot              # its place in the table of the group
 
     cdef int fill(self) except -1:
         """Is a record at the cursor?"""
@@ -82,6 +83,8 @@ cdef class Fetcher:
     cdef list words            # keeps them
     cdef pl_bells *bells
     cdef uint64_t bells_inode
+    cdef Table table           # of the group; None: there is none
+    cdef uint64_t owner, generation    # who we are in the group, and what we have seen of it
     cdef Waiter waiter         # for the lanes as they are; None: they have changed
     cdef list waited           # its lanes
 
@@ -431,6 +434,8 @@ cdef class Fetcher:
         lane.partition = partition
         lane.has_no_place = offset is None
         lane.held = lane.committed = -1
+        if self.table is not None:
+            lane.slot = self.table.find(partition[0], partition[1])
         self.leave_current()
         self.by_partition[partition] = lane
         self.lanes.append(lane)
@@ -482,20 +487,6 @@ cdef class Fetcher:
 
     # -- what may be committed --
 
-    def _uncommitted(self, bint with_hand):
-        """[(partition, offset)] of those that moved since they were last committed.
-
-        with_hand: what is in hand counts as finished.
-        """
-        cdef _Lane lane
-        cdef int64_t offset
-        cdef list found = []
-        for lane in self.lanes:
-            offset = self.finished(lane, with_hand)
-            if offset != lane.committed and offset >= 0:
-                found.append((lane.partition, offset))
-        return found
-
     cdef int64_t finished(self, _Lane lane, bint with_hand) noexcept:
         if lane.has_no_place:
             return -1
@@ -505,6 +496,46 @@ cdef class Fetcher:
             if self.has_iterated and lane is self.current and lane.cursor.at > 0:
                 return lane.cursor.block[lane.cursor.at - 1].offset
         return lane.cursor.place()
+
+    def _use_group(self, Table table not None):
+        """What is committed goes there from now on, and what happens there is heard of."""
+        self.table = table
+        self._watch(table.word())
+        self._watch(table.processes.word())
+
+    def _be_member(self, uint64_t owner, uint64_t generation):
+        """Who commits; owner 0: nobody, which is right where partitions are assigned by hand."""
+        self.owner, self.generation = owner, generation
+
+    def _commit_lanes(self, bint with_hand):
+        """Commits what moved since the last time. None: done. Else the partitions that were
+        refused; an empty list: the group has another generation, so ask again when that is known.
+
+        Cost: 60 ns a partition that moved, 5 ns for another.
+        """
+        cdef _Lane lane
+        cdef pl_entry entry
+        cdef pl_status status
+        cdef list refused = None
+        if self.table is None:
+            return None
+        self.table.check_open()
+        entry.text_size, entry.leader_epoch = 0, -1
+        for lane in self.lanes:
+            entry.offset = self.finished(lane, with_hand)
+            if entry.offset == lane.committed or entry.offset < 0:
+                continue
+            entry.incarnation = lane.cursor.log.log.meta.incarnation
+            status = self.table.commit_entry(lane.slot, self.owner, self.generation, &entry)
+            if status == PL_OK:
+                lane.committed = entry.offset
+            elif status == PL_NOT_READY:
+                return []
+            else:
+                if refused is None:
+                    refused = []
+                refused.append(lane.partition)
+        return refused
 
     def _note_committed(self, partition, int64_t offset):
         """So that it is not committed again."""

@@ -113,6 +113,17 @@ cdef class Processes:
         self.check_open()
         pl_processes_ask_beats(self.c, every_ms)
 
+    def word(self):
+        """`deaths`, to be watched by a Fetcher."""
+        self.check_open()
+        return self.word_at(&self.c.file.deaths, self)
+
+    cdef Word word_at(self, const pl_word *place, object owner):
+        cdef Word word = Word()
+        word.word, word.owner = place, owner
+        word.bells, word.bells_inode = self.c.bells, self.c.bells_inode
+        return word
+
     def ring(self):
         """Wakes all who wait for anything in this broker."""
         self.check_open()
@@ -210,6 +221,12 @@ cdef class Table:
         """Moves with each new document and each new owner."""
         self.check_open()
         return pl_load_word(&self.c.file.changes)
+
+    def word(self):
+        """`changes`, to be watched by a Fetcher."""
+        self.check_open()
+        self.processes.check_open()
+        return self.processes.word_at(&self.c.file.changes, self)
 
     @property
     def commits(self):
