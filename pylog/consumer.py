@@ -9,9 +9,8 @@ import os
 import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from datetime import datetime
 from types import TracebackType
-from typing import Any, Literal, Self, SupportsIndex
+from typing import Any, Literal, Self
 
 from pylog import _native
 from pylog.broker import Broker
@@ -22,11 +21,11 @@ from pylog.errors import (
     NoOffsetForPartitionError,
     OffsetOutOfRangeError,
     PylogError,
-    UnknownTopicOrPartitionError,
 )
 from pylog.group import check_group_id
-from pylog.log import Log
 from pylog.membership import Membership
+from pylog.options import at_least, one_of, seconds
+from pylog.positions import Positions
 from pylog.serde import make_deserializer, typed_record
 from pylog.subscription import (
     Subscription,
@@ -34,7 +33,11 @@ from pylog.subscription import (
     take_partition,
     take_partitions,
 )
-from pylog.topic import ConsumerGroupMetadata, OffsetAndMetadata, OffsetAndTimestamp, TopicPartition, closest
+from pylog.topic import (
+    ConsumerGroupMetadata,
+    OffsetAndMetadata,
+    TopicPartition,
+)
 
 logger = logging.getLogger("pylog")
 
@@ -45,7 +48,7 @@ RESETS = ("earliest", "latest", "none")
 LOOK_SECONDS = 1.0    # how often new topics and partitions are looked for
 
 
-class Consumer(_native.Fetcher):
+class Consumer(Positions):
     """Reads records of topics, partition by partition in turn. For one thread at a time.
 
     broker: a Broker, or the path of one, which is then opened and closed with the consumer. topics:
@@ -234,136 +237,6 @@ class Consumer(_native.Fetcher):
                            committed.offset, start)
         return None if start == "none" else self._broker.log(*partition).resolve(start)
 
-    # ---- positions
-
-    def position(self, partition: TopicPartition) -> int:
-        """Offset of the record that comes next. Raises NoOffsetForPartitionError."""
-        self._check_usable()
-        place = self._place(partition)
-        return self._start(partition) if place is None else place
-
-    def seek(self, partition: TopicPartition, offset: SupportsIndex) -> None:
-        """Goes on at `offset`; that it exists is checked by the next read.
-
-        What is in hand of the partition counts as finished: the caller has decided.
-        """
-        self._check_usable()
-        wanted = _native.to_int(offset, "an offset")
-        if wanted < 0:
-            raise ConfigurationError(f"offset={wanted} is negative; seek_to_end() goes to the end",
-                                     option="offset", value=wanted)
-        self._seek(take_partition(partition), wanted)
-
-    def seek_to_beginning(self, *partitions: TopicPartition) -> None:
-        """Goes to the first record that is kept, of these partitions or of all."""
-        for partition in self._chosen(partitions):
-            self._seek(partition, self._log(partition).start_offset)
-
-    def seek_to_end(self, *partitions: TopicPartition) -> None:
-        """Goes behind what can be read now, of these partitions or of all."""
-        for partition in self._chosen(partitions):
-            self._seek(partition, self._log(partition).readable_offset)
-
-    def seek_to_timestamp(
-        self, timestamp: SupportsIndex | datetime, *partitions: TopicPartition
-    ) -> None:
-        """Goes to the first record at or after a moment, of these partitions or of all; behind the
-        last where there is none. timestamp: ms since the epoch, or an aware datetime."""
-        chosen = self._chosen(partitions)
-        found = {one: self._log(one).offset_for_time(timestamp) for one in chosen}
-        for partition, offset in found.items():
-            end = self._log(partition).readable_offset
-            self._seek(partition, end if offset is None else offset)
-
-    def seek_to_committed(self, *partitions: TopicPartition) -> None:
-        """Goes back to what was committed, of these partitions or of all; where nothing was, to
-        where `auto_offset_reset` says. Raises NoOffsetForPartitionError."""
-        self._needs_group("seek_to_committed")
-        for partition in self._chosen(partitions):
-            self._seek(partition, self._start(partition))
-
-    def pause(self, *partitions: TopicPartition) -> None:
-        """Returns no records of these partitions until `resume`."""
-        for partition in self._named(partitions):
-            self._pause(partition, True)
-
-    def resume(self, *partitions: TopicPartition) -> None:
-        """Returns records of these partitions again."""
-        for partition in self._named(partitions):
-            self._pause(partition, False)
-
-    def paused(self) -> set[TopicPartition]:
-        """The partitions that are paused."""
-        self._check_usable()
-        return set(self._paused())
-
-    def _named(self, partitions: tuple[Any, ...]) -> list[TopicPartition]:
-        self._check_usable()
-        chosen = [take_partition(one) for one in partitions]
-        for partition in chosen:
-            self._log(partition)    # raises where it is not assigned
-        return chosen
-
-    def _chosen(self, partitions: tuple[Any, ...]) -> list[TopicPartition]:
-        return self._named(partitions) or self._partitions()
-
-    # ---- what there is
-
-    def topics(self) -> set[str]:
-        """The names of all topics of the broker."""
-        self._check_usable()
-        return set(self._broker.topics())
-
-    def partitions_for_topic(self, topic: str) -> set[int] | None:
-        """The numbers of a topic's partitions; None: there is no such topic."""
-        self._check_usable()
-        entry = self._broker.topics().get(topic)
-        return None if entry is None else set(range(entry.partitions))
-
-    def beginning_offsets(self, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
-        """Offset of the first record that is kept, of each; they need not be assigned."""
-        return {one: self._any_log(one).start_offset for one in take_partitions(partitions)}
-
-    def end_offsets(self, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
-        """Offset behind the last record that can be read, of each; they need not be assigned."""
-        return {one: self._any_log(one).readable_offset for one in take_partitions(partitions)}
-
-    def offsets_for_times(
-        self, timestamps: Mapping[TopicPartition, SupportsIndex | datetime]
-    ) -> dict[TopicPartition, OffsetAndTimestamp | None]:
-        """The first record at or after a moment (ms since the epoch, or an aware datetime), of each
-        partition; None: there is none."""
-        found: dict[TopicPartition, OffsetAndTimestamp | None] = {}
-        for partition, timestamp in timestamps.items():
-            log = self._any_log(take_partition(partition))
-            offset = log.offset_for_time(timestamp)
-            if offset is None:
-                found[partition] = None
-            else:
-                record = log.get(offset)
-                found[partition] = OffsetAndTimestamp(offset, record.timestamp, record.leader_epoch)
-        return found
-
-    def highwater(self, partition: TopicPartition) -> int:
-        """Offset behind the last record that can be read, of an assigned partition."""
-        self._check_usable()
-        return int(self._log(take_partition(partition)).readable_offset)
-
-    def lag(self, partition: TopicPartition | None = None) -> int:
-        """How many offsets lie before the end, of one assigned partition or of all together."""
-        chosen = self._chosen(() if partition is None else (partition,))
-        return sum(self.highwater(one) - self.position(one) for one in chosen)
-
-    def _any_log(self, partition: TopicPartition) -> Log:
-        """Of a partition that need not be assigned, and is not made by being asked for."""
-        self._check_usable()
-        topics = self._broker.topics()
-        if partition.topic not in topics:
-            raise UnknownTopicOrPartitionError(
-                f"there is no topic {partition.topic!r}{closest(partition.topic, topics)}; "
-                "create it first", topic=partition.topic)
-        return self._broker.log(*partition)
-
     # ---- reading in lists
 
     def poll(
@@ -462,6 +335,13 @@ class Consumer(_native.Fetcher):
             return found and found.offset
         return OffsetAndMetadata(found.offset, found.metadata, found.leader_epoch)
 
+    def seek_to_committed(self, *partitions: TopicPartition) -> None:
+        """Goes back to what was committed, of these partitions or of all; where nothing was, to
+        where `auto_offset_reset` says. Raises NoOffsetForPartitionError."""
+        self._needs_group("seek_to_committed")
+        for partition in self._chosen(partitions):
+            self._seek(partition, self._start(partition))
+
     def group_metadata(self) -> ConsumerGroupMetadata:
         """Who this consumer is in its group; generation and member are -1 and "" outside."""
         group = self._needs_group("group_metadata")
@@ -518,7 +398,8 @@ class Consumer(_native.Fetcher):
 
     def _commit_finished(self) -> None:
         """What is not ours any more is another's to finish."""
-        assert self._group is not None
+        if self._group is None:
+            return
         try:
             if (refused := self._commit_lanes(False)) is not None:
                 self._commit_again(self._group, refused, False)
@@ -556,8 +437,8 @@ class Consumer(_native.Fetcher):
         self._take_in(partitions, self._reset_to)
 
     def _revoked(self, partitions: list[TopicPartition]) -> None:
-        assert self._group is not None
-        self._be_member(self._group.number, self._group.generation)
+        if self._group is not None:
+            self._be_member(self._group.number, self._group.generation)
         try:
             if self._does_commit:
                 self._commit_finished()
@@ -621,32 +502,3 @@ class Consumer(_native.Fetcher):
     def __repr__(self) -> str:
         state = "closed" if self.closed else f"{len(self._partitions())} partitions"
         return f"<Consumer of {str(self._broker.path)!r}, {state}>"
-
-
-def one_of(option: str, value: object, choices: tuple[str, ...]) -> None:
-    if value not in choices:
-        raise ConfigurationError(
-            f"{option}={value!r} is unknown; use {', '.join(map(repr, choices))}",
-            option=option, value=value)
-
-
-def at_least(option: str, value: Any, least: int) -> int:
-    """The number as an int. Raises TypeError, ConfigurationError."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise TypeError(f"{option} must be a number, not {type(value).__name__}")
-    if not least <= value < 2**62:
-        raise ConfigurationError(f"{option}={value} must be {least} or more", option=option,
-                                 value=value)
-    return int(value)
-
-
-def seconds(timeout_ms: float | None) -> float | None:
-    """None: without end."""
-    if timeout_ms is None:
-        return None
-    if isinstance(timeout_ms, bool) or not isinstance(timeout_ms, int | float):
-        raise TypeError(f"timeout_ms must be ms or None, not {type(timeout_ms).__name__}")
-    if timeout_ms < 0:
-        raise ConfigurationError(f"timeout_ms={timeout_ms} is negative; None waits without end",
-                                 option="timeout_ms", value=timeout_ms)
-    return timeout_ms / 1000

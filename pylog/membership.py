@@ -107,8 +107,7 @@ class Membership:
                 raise InconsistentGroupProtocolError(
                     f"the members of the group {self.group.id!r} use {other.strategy!r}; use it "
                     "too, or stop them all first", group=self.group.id, agreed=other.strategy)
-        me = self.processes.me
-        assert me is not None
+        me = self.processes.me or (-1, 0)    # we have joined
         if self.instance_id is not None:    # whoever was here under our name is done
             for number, other in list(roster.members.items()):
                 if other.instance_id == self.instance_id and number != self.number:

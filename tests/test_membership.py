@@ -466,7 +466,8 @@ def test_every_error_of_groups_is_one():
 
 
 def test_a_roster_comes_back_as_it_was():
-    roster = Roster({3: Member((1, 2**63), 17, "c", "range", ["a", "é"], None, 0, "one", 5000, None)},
+    roster = Roster({3: Member((1, 2**63), 17, "c", "range", ["a", "é"], None, 0, "one",
+                                5000, None)},
                     {"a": 2}, {3: [at(0, "a"), at(1, "a")]})
     assert Roster.decode(roster.encode()) == roster
     assert Roster.decode(b"") == Roster()

@@ -10,10 +10,9 @@ import pytest
 import pylog
 
 NAMES = {
-    "AsyncProducer", "Chunk", "Consumer", "Cursor", "Finding", "Log", "OffsetAndMetadata",
-    "OffsetAndTimestamp",
-    "Producer", "Record", "Recovered", "Report", "SendFuture", "TopicPartition", "TypedRecord",
-    "check",
+    "AsyncProducer", "Broker", "Chunk", "Consumer", "ConsumerGroupMetadata", "Cursor", "Finding",
+    "Log", "OffsetAndMetadata", "OffsetAndTimestamp", "Producer", "Record", "RecordMetadata",
+    "Recovered", "Report", "SendFuture", "TopicPartition", "TypedRecord", "check",
     *pylog.errors.__all__,
 }
 CLASSES = sorted(
