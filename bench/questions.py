@@ -1,9 +1,10 @@
 """All questions and probes, in the order of the table. Probes that write gigabytes come last."""
 
-from bench import appending, durable, fetching, opening, processes
+from bench import appending, durable, fetching, opening, processes, producing
 
 QUESTIONS = (
     *appending.QUESTIONS,
+    *producing.QUESTIONS,
     *fetching.QUESTIONS,
     *processes.QUESTIONS,
     *durable.QUESTIONS,

@@ -151,6 +151,17 @@ def test_partitions_that_are_added_are_seen_within_a_second_or_two(broker):
             == _native.partitions_of(keys, 7).tolist()
 
 
+def test_deleted_topic_is_told_and_the_next_one_of_its_name_is_sent_to(broker):
+    with Producer(broker) as producer, Broker(broker.path) as other:
+        producer.send("one", b"before")
+        other.delete_topic("one")
+        with pytest.raises(pylog.UnknownTopicOrPartitionError, match="was deleted"):
+            producer.send("one", b"lost")
+        other.create_topic("one", 2)
+
+        assert producer.send("one", b"after", partition=1).get().offset == 0
+
+
 def test_damaged_metadata_keeps_nobody_from_sending(broker, monkeypatch):
     with Producer(broker) as producer:
         producer.send("one", b"before")

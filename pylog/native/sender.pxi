@@ -180,6 +180,15 @@ cdef class Sender:
             f"{partition}; nothing was appended; leave partition out, or add some first",
             topic=target.topic, partition=int(partition))
 
+    cdef int append_slowly(self, Appender log, int64_t time, pl_slice k, pl_slice v, pl_slice h,
+                           int64_t *offset) except -1:
+        try:
+            log.append_slowly(time, k, v, h, -1, offset)
+        except errors.UnknownTopicOrPartitionError:    # it was deleted
+            self.looked_ms = 0    # the next call looks whether it was made anew
+            raise
+        return 0
+
     def send(self, topic, value=None, key=None, headers=None, partition=None, timestamp_ms=None):
         """Sends one record, and returns a future of its RecordMetadata.
 
@@ -232,7 +241,7 @@ cdef class Sender:
             target.records += 1
             return new_future(target, batch, place, offset, time, &k, &v, h.size)
         if pl_append(log.log, time, k, v, h, -1, 0, &offset) != PL_OK:
-            log.append_slowly(time, k, v, h, -1, &offset)
+            self.append_slowly(log, time, k, v, h, &offset)
         if self._waits:
             log.wait_for_disk(offset + 1, None)
         count_sent(target, place, &k, &v)
@@ -315,7 +324,7 @@ cdef object send_shortly(Sender self, PyObject **arguments, Py_ssize_t count, Py
     h.data = NULL
     h.size = 0
     if pl_append(log.log, time, k, v, h, -1, 0, &offset) != PL_OK:
-        log.append_slowly(time, k, v, h, -1, &offset)
+        self.append_slowly(log, time, k, v, h, &offset)
     count_sent(target, place, &k, &v)
     return new_future(target, None, place, offset, time, &k, &v, 0)
 
