@@ -7,7 +7,9 @@ one at a time, as by a Kafka producer with max.in.flight.requests.per.connection
 fails is not tried again (what can be waited for, the log has waited for); its futures get the
 error, and the batches behind it are appended all the same.
 
-All waits are for conditions; nothing polls, and an idle producer costs nothing.
+A record for a batch that is open is put into it by the native half alone, without the lock: the
+GIL is one (`native/filling.pxi`). All waits are for conditions; nothing polls, and an idle producer
+costs nothing.
 """
 
 import atexit
@@ -40,9 +42,6 @@ _running: "set[Accumulator]" = set()
 class Job:
     """What the thread does in its turn; a Batch is one. What futures ask of it is here."""
 
-    records = 0
-    bytes = 0
-
     def __init__(self, accumulator: "Accumulator", do: Callable[[], int]) -> None:
         self.accumulator = accumulator
         self.do = do
@@ -51,6 +50,11 @@ class Job:
         self.is_done = False
         self.is_told = False    # somebody has asked what became of it
         self.callbacks: list[tuple[Any, Any]] = []
+
+    @property
+    def records(self) -> int:
+        """How many it appends as a batch."""
+        return 0
 
     def wait(self, timeout: float | None) -> bool:
         """Until it is done; False after `timeout` seconds."""
@@ -77,30 +81,22 @@ class Job:
 
 
 class Batch(Job):
-    """Records of one partition, appended whole or not at all.
-
-    bytes: as encoded, at most. It takes records up to `limit` bytes, and at least one.
-    """
+    """Records of one partition, appended whole or not at all; the native half is `filling`."""
 
     def __init__(self, accumulator: "Accumulator", target: _native.Target, log: _native.Appender,
                  limit: int, deadline: float) -> None:
         super().__init__(accumulator, self.append)
         self.target = target
         self.log = log
-        self.limit = limit
         self.deadline = deadline
-        self.values: list[bytes | None] = []
-        self.keys: list[bytes | None] = []
-        self.headers: list[bytes | None] = []
-        self.times: list[int] = []
+        self.filling = _native.Filling(self, limit)
+
+    @property
+    def records(self) -> int:
+        return self.filling.records
 
     def append(self) -> int:
-        return _native.append_whole(self.log, self.values, self.keys, self.headers, self.times,
-                                    self.target.codec, self.accumulator.waits)
-
-    def empty(self) -> None:
-        """Nobody needs the records any more, and futures may live long."""
-        self.values, self.keys, self.headers, self.times = [], [], [], []
+        return self.filling.append(self.log, self.target.codec, self.accumulator.waits)
 
 
 class Accumulator:
@@ -117,7 +113,7 @@ class Accumulator:
         self.buffer_memory = buffer_memory
         self.max_block = max_block_ms / 1000
         self.waits = waits
-        self.blocks = blocks
+        self.pool = _native.Pool(buffer_memory if blocks else 1 << 62)
         self._lock = threading.Lock()
         self._work = threading.Condition(self._lock)        # for the thread
         self._progress = threading.Condition(self._lock)    # for all who wait for it
@@ -131,8 +127,6 @@ class Accumulator:
         self._finished = 0
         self._failed: list[Job] = []
         self._at_progress: list[Callable[[], None]] = []
-        self.used_bytes = 0
-        self.pending_records = 0
         self.batches_total = 0
         self.errors_total = 0    # records
         self.waiting_threads = 0
@@ -149,28 +143,23 @@ class Accumulator:
         """
         place = (target, partition)
         with self._lock:
-            self._check_open()
-            if self.blocks and self.used_bytes + size > self.buffer_memory:
-                self._wait_for_room(size)
-            batch = self._open.get(place)
-            if batch is not None and batch.bytes + size > batch.limit:
-                self._close_batch(place)
-                batch = None
-            if batch is None:
-                batch = self._begin(place, log, min(self.batch_size, size_max))
-            batch.values.append(value)
-            batch.keys.append(key)
-            batch.headers.append(headers)
-            batch.times.append(timestamp)
-            batch.records += 1
-            batch.bytes += size
-            self.used_bytes += size
-            self.pending_records += 1
-            return batch, batch.records - 1
+            while True:
+                self._check_open()
+                if self.pool.bytes + size > self.pool.bytes_max:
+                    self._wait_for_room(size)
+                batch = self._open.get(place)
+                if batch is None:
+                    batch = self._begin(place, log, min(self.batch_size, size_max))
+                index = batch.filling.add(self.pool, value, key, headers, timestamp, size)
+                if index >= 0:
+                    return batch, index
+                if self.pool.bytes + size <= self.pool.bytes_max:    # so it is the batch
+                    self._close_batch(place)
 
     def _begin(self, place: tuple[_native.Target, int], log: _native.Appender, limit: int) -> Batch:
         batch = Batch(self, place[0], log, limit, time.monotonic() + self.linger)
         self._open[place] = batch
+        place[0].fill(place[1], batch.filling)
         self._accepted += 1
         self._start()
         if len(self._open) == 1:    # else the thread waits for an older one
@@ -178,7 +167,9 @@ class Accumulator:
         return batch
 
     def _close_batch(self, place: tuple[_native.Target, int]) -> None:
-        self._queue.append(self._open.pop(place))
+        batch = self._open.pop(place)
+        batch.filling.close()
+        self._queue.append(batch)
         place[0].move_on(place[1])
         self._work.notify()
 
@@ -196,14 +187,14 @@ class Accumulator:
         self.waiting_threads += 1
         try:
             has_room = self._progress.wait_for(
-                lambda: self._is_closing or self.used_bytes + size <= self.buffer_memory,
+                lambda: self._is_closing or self.pool.bytes + size <= self.pool.bytes_max,
                 self.max_block)
         finally:
             self.waiting_threads -= 1
         self._check_open()
         if not has_room:
             raise PylogTimeoutError(
-                f"the buffer is full: {self.used_bytes} of {self.buffer_memory} bytes wait to be "
+                f"the buffer is full: {self.pool.bytes} of {self.buffer_memory} bytes wait to be "
                 f"appended, and there was no room for {size} more within max_block_ms "
                 f"({self.max_block * 1000:g}); nothing was sent; send it again, or use a larger "
                 "buffer_memory", timeout_ms=int(self.max_block * 1000))
@@ -216,7 +207,7 @@ class Accumulator:
     @property
     def has_room(self) -> bool:
         """Whether another record may be put in, whatever its size."""
-        return self.used_bytes < self.buffer_memory
+        return self.pool.bytes < self.buffer_memory
 
     def call_at_progress(self, function: Callable[[], None]) -> None:
         """Calls it in the thread when something was appended; at once if there is room."""
@@ -275,7 +266,7 @@ class Accumulator:
             wanted = self._accepted
             if self._progress.wait_for(lambda: self._finished >= wanted, timeout):
                 return
-            count = self.pending_records
+            count = self.pool.records
         raise PylogTimeoutError(
             f"{count} record(s) are still in the buffer after {timeout} s; wait again",
             timeout_ms=int((timeout or 0) * 1000))
@@ -327,8 +318,8 @@ class Accumulator:
         """
         if self._is_closing or self._pid != os.getpid():
             return
-        if self.pending_records:
-            warnings.warn(f"a producer with {self.pending_records} record(s) in its buffer was "
+        if self.pool.records:
+            warnings.warn(f"a producer with {self.pool.records} record(s) in its buffer was "
                           "dropped; they are being appended; close() it, or use `with`",
                           ResourceWarning, stacklevel=3)
         self._is_closing = self._is_abandoned = True
@@ -381,11 +372,10 @@ class Accumulator:
             job.first_offset, job.error, job.is_done = offset, error, True
             callbacks, job.callbacks = job.callbacks, []
             at_progress, self._at_progress = self._at_progress, []
-            self.used_bytes -= job.bytes
-            self.pending_records -= job.records
             self._finished += 1
             if isinstance(job, Batch):
-                job.empty()
+                self.pool.release(job.filling)
+                job.filling.empty()
                 self.batches_total += 1
             if error is not None:
                 self.errors_total += job.records

@@ -85,7 +85,7 @@ class AsyncProducer:
         """
         if not self._buffer.has_room:
             raise PylogTimeoutError(
-                f"the buffer is full: {self._buffer.used_bytes} of {self._buffer.buffer_memory} "
+                f"the buffer is full: {self._buffer.pool.bytes} of {self._buffer.buffer_memory} "
                 "bytes wait to be appended; nothing was sent; await send(), which waits for room",
                 timeout_ms=0)
         return self._producer.send(topic, value, key, headers, partition, timestamp_ms)

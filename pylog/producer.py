@@ -86,7 +86,8 @@ class Producer(_native.Sender):
             _at_least("max_block_ms", max_block_ms, 0), waits, blocks=not self._defers)
         self._broker, self._is_owner = Broker.of(broker)
         self._broker.dependents.add(self)
-        self._prepare(self._key_serializer, self._value_serializer, linger > 0, waits, self._defers)
+        self._prepare(self._key_serializer, self._value_serializer, linger > 0, waits, self._defers,
+                      self._accumulator.pool)
 
     _defers = False    # it is the caller who waits for the disk
 
@@ -211,8 +212,8 @@ class Producer(_native.Sender):
             "record-error-total": buffer.errors_total,
             "batch-total": buffer.batches_total,
             "buffer-total-bytes": buffer.buffer_memory,
-            "buffer-available-bytes": buffer.buffer_memory - buffer.used_bytes,
-            "records-pending": buffer.pending_records,
+            "buffer-available-bytes": buffer.buffer_memory - buffer.pool.bytes,
+            "records-pending": buffer.pool.records,
             "waiting-threads": buffer.waiting_threads,
         }, **topics}
 

@@ -25,6 +25,7 @@ cdef class Target:
 
     cdef readonly str topic
     cdef readonly list logs
+    cdef list fillings    # the latest of each partition
     cdef readonly object partitioner
     cdef readonly object entry
     cdef readonly int codec
@@ -40,6 +41,7 @@ cdef class Target:
         self.topic = topic
         self.count = take_partition_count(count)
         self.logs = [None] * self.count
+        self.fillings = [None] * self.count
         self.partitioner = partitioner
         self.is_hashed = hash_name is not None
         self.hash = take_key_hash(hash_name) if self.is_hashed else PL_KEY_MURMUR2
@@ -58,9 +60,16 @@ cdef class Target:
         cdef int32_t taken = take_partition_count(count)
         self.partitioner.resize(taken)
         self.logs = self.logs + [None] * (taken - self.count)
+        self.fillings = self.fillings + [None] * (taken - self.count)
         self.count = taken
         self.entry = entry
         self.codec = codec
+
+    def fill(self, int32_t partition, Filling filling not None):
+        """The records of a partition go there from now on."""
+        if not 0 <= partition < self.count:
+            raise IndexError(partition)
+        self.fillings[partition] = filling
 
     def move_on(self, partition):
         """A batch of `partition` is full: records without a key go elsewhere."""
@@ -91,6 +100,7 @@ cdef class Sender:
     cdef Target last
     cdef object last_name    # of the last target, as it was passed
     cdef object key_serializer, value_serializer
+    cdef Pool pool
     cdef bint is_plain, is_closed, lingers, defers
     cdef readonly bint _waits
     cdef unsigned forks
@@ -101,17 +111,19 @@ cdef class Sender:
         self.targets = {}
         self.is_closed = True    # until it is prepared
 
-    def _prepare(self, key_serializer, value_serializer, bint lingers, bint waits, bint defers):
+    def _prepare(self, key_serializer, value_serializer, bint lingers, bint waits, bint defers,
+                 Pool pool not None):
         """lingers: records are batched. waits: for the disk, as the log's durability says.
-        defers: it is a thread that waits, and no caller."""
+        defers: it is a thread that waits, and no caller. pool: of the records in batches."""
         self.key_serializer = key_serializer
         self.value_serializer = value_serializer
         self.lingers = lingers
         self._waits = waits
         self.defers = defers
+        self.pool = pool
         self.forks = pl_forks
         self.is_closed = False
-        self.is_plain = not lingers and key_serializer is None and value_serializer is None
+        self.is_plain = key_serializer is None and value_serializer is None
 
     def _end(self):
         """Whether it was open until now."""
@@ -180,6 +192,27 @@ cdef class Sender:
             f"{partition}; nothing was appended; leave partition out, or add some first",
             topic=target.topic, partition=int(partition))
 
+    cdef object gather(self, Target target, Appender log, int32_t place, object value, object key,
+                       object headers, int64_t time, const pl_slice *k, const pl_slice *v,
+                       int64_t headers_size):
+        """Puts a record into the open batch of its partition, or has a new one begun."""
+        cdef int64_t size = pl_alone_size(k.size, v.size, headers_size), index = -1
+        cdef object batch = None
+        cdef Filling filling = target.fillings[place]
+        if size > log.max_message_bytes:
+            raise errors.MessageSizeTooLargeError(
+                f"the record makes a batch of {size} bytes, over the topic's max.message.bytes "
+                f"({log.max_message_bytes}); nothing was sent; split it", size=size,
+                max_message_bytes=log.max_message_bytes)
+        if filling is not None:
+            index = put(filling, self.pool, value, key, headers, time, size)
+            batch = filling.batch
+        if index < 0:
+            batch, index = self._accumulate(
+                target, place, log, value, key, headers, time, size, log.max_message_bytes)
+        target.records += 1
+        return new_future(target, batch, place, index, time, k, v, headers_size)
+
     cdef int append_slowly(self, Appender log, int64_t time, pl_slice k, pl_slice v, pl_slice h,
                            int64_t *offset) except -1:
         try:
@@ -230,16 +263,7 @@ cdef class Sender:
             place = target.partitioner.partition(key)
         log = self._log(target, place)
         if self.lingers or self.defers and self._waits and log.waits_for_disk:
-            size = pl_alone_size(k.size, v.size, h.size)
-            if size > log.max_message_bytes:
-                raise errors.MessageSizeTooLargeError(
-                    f"the record makes a batch of {size} bytes, over the topic's max.message.bytes "
-                    f"({log.max_message_bytes}); nothing was sent; split it", size=size,
-                    max_message_bytes=log.max_message_bytes)
-            batch, offset = self._accumulate(
-                target, place, log, value, key, headers, time, size, log.max_message_bytes)
-            target.records += 1
-            return new_future(target, batch, place, offset, time, &k, &v, h.size)
+            return self.gather(target, log, place, value, key, headers, time, &k, &v, h.size)
         if pl_append(log.log, time, k, v, h, -1, 0, &offset) != PL_OK:
             self.append_slowly(log, time, k, v, h, &offset)
         if self._waits:
@@ -252,20 +276,6 @@ def append_list(Appender log not None, values, keys, headers, timestamps, int co
     """Log.append_many with a codec of the call's own; `waits`: as the log's durability says."""
     return log.append_lists(values, keys, headers, timestamps, False, None, None, codec,
                             waits and log.waits_for_disk)
-
-
-def append_whole(Appender log not None, list values not None, list keys not None,
-                 list headers not None, list times not None, int codec, bint waits):
-    """Appends one batch, whole or not at all, of lists that were looked at before, the headers
-    encoded; returns the first offset. Raises as Log.append_many with atomic=True."""
-    log.check_writable()
-    stamps = None if log.uses_append_time else stamps_of_list(tuple(times))
-    h = None if all(one is None for one in headers) else [one or b"" for one in headers]
-    k = None if all(one is None for one in keys) else keys
-    first = log.append_encoded(values, k, h, stamps, pl_clock_ms(), True, -1, codec)
-    if waits:
-        log.wait_for_list(len(values), None)
-    return first
 
 
 # ---- the short way into send: see appender.pxi ---------------------------------------------------
@@ -323,6 +333,9 @@ cdef object send_shortly(Sender self, PyObject **arguments, Py_ssize_t count, Py
         return pl_send_wrapper(self, arguments, count, names)
     h.data = NULL
     h.size = 0
+    if self.lingers:
+        return self.gather(target, log, place, <object>value, None if key == NULL else <object>key,
+                           None, time, &k, &v, 0)
     if pl_append(log.log, time, k, v, h, -1, 0, &offset) != PL_OK:
         self.append_slowly(log, time, k, v, h, &offset)
     count_sent(target, place, &k, &v)
