@@ -10,6 +10,7 @@ There is no server and nothing to start: who opens the directory is part of the 
 import contextlib
 import os
 import threading
+import time
 import weakref
 from collections.abc import Iterator
 from pathlib import Path
@@ -81,6 +82,7 @@ class Broker:
         self._claims: _native.Table | None = None
         self._lock = threading.RLock()
         self._partitioners: dict[str, Partitioner] = {}
+        self._look_at = 0.0    # when `append` looks at the topics again
         self._is_closed = False
         # Producers and consumers: closed first, as they may have something to finish.
         self.dependents: weakref.WeakSet[Any] = weakref.WeakSet()
@@ -202,8 +204,12 @@ class Broker:
                               -1 if timestamp is None else timestamp)
 
     def _partitioner(self, topic: str) -> Partitioner:
+        chosen = self._partitioners.get(topic)
+        if chosen is not None and time.monotonic() < self._look_at:
+            return chosen
         count = self.topic(topic).partitions
         with self._lock:
+            self._look_at = time.monotonic() + NEW_PARTITIONS_SECONDS
             chosen = self._partitioners.get(topic)
             if chosen is None:
                 chosen = self._partitioners[topic] = make_partitioner(None, count)

@@ -22,7 +22,7 @@ from pylog.errors import (
     OffsetOutOfRangeError,
     PylogError,
 )
-from pylog.group import check_group_id
+from pylog.group import check_group_id, note
 from pylog.membership import Membership
 from pylog.options import at_least, one_of, seconds
 from pylog.positions import Positions
@@ -290,9 +290,14 @@ class Consumer(Positions):
             return
         chosen = {take_partition(one): self._committable(one, wanted)
                   for one, wanted in offsets.items()}
-        group.commit(chosen)
-        for partition, committed in chosen.items():
-            self._note_committed(partition, committed.offset)
+        notes = {one: note(one, wanted.metadata) for one, wanted in chosen.items()}
+        left = {one: wanted for one, wanted in chosen.items() if not self._commit_lane(
+            one, wanted.offset, notes[one], wanted.leader_epoch)}
+        if left:
+            group.commit(left)
+            self._be_member(group.number, group.generation)
+        elif group.group.writes_through:
+            group.table.sync()
 
     def commit_async(
         self, offsets: Offsets | None = None,

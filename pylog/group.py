@@ -190,7 +190,7 @@ class Group:
 
         Survives SIGKILL on return; a power cut as the broker's durability says.
         """
-        texts = {p: _note(p, committed.metadata) for p, committed in offsets.items()}
+        texts = {p: note(p, committed.metadata) for p, committed in offsets.items()}
         result = {p: self.table.commit(self.place(p), owner, generation, one.offset, texts[p],
                                        one.leader_epoch, incarnations[p])
                   for p, one in offsets.items()}
@@ -250,7 +250,8 @@ class Group:
         self.table.close()
 
 
-def _note(partition: TopicPartition, metadata: str | None) -> bytes:
+def note(partition: TopicPartition, metadata: str | None) -> bytes:
+    """The metadata of a commit, as it is stored. Raises OffsetMetadataTooLargeError."""
     encoded = (metadata or "").encode()
     if len(encoded) <= TABLE_TEXT_MAX:
         return encoded

@@ -142,6 +142,9 @@ class Positions(_native.Fetcher):
     def _any_log(self, partition: TopicPartition) -> Log:
         """Of a partition that need not be assigned, and is not made by being asked for."""
         self._check_usable()
+        log: Log | None = self._read_log(partition)
+        if log is not None:
+            return log
         topics = self._broker.topics()
         if partition.topic not in topics:
             raise UnknownTopicOrPartitionError(

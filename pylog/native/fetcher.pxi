@@ -461,6 +461,11 @@ cdef class Fetcher:
     def _log(self, partition):
         return self.lane_of(partition).cursor.log
 
+    def _read_log(self, partition):
+        """The log of a partition, if it is read."""
+        cdef object lane = self.by_partition.get(partition)
+        return None if lane is None else (<_Lane>lane).cursor.log
+
     def _place(self, partition):
         """Offset of the next record to be returned; None: not known yet."""
         cdef _Lane lane = self.lane_of(partition)
@@ -537,11 +542,23 @@ cdef class Fetcher:
                 refused.append(lane.partition)
         return refused
 
-    def _note_committed(self, partition, int64_t offset):
-        """So that it is not committed again."""
-        cdef object lane = self.by_partition.get(partition)
-        if lane is not None:
-            (<_Lane>lane).committed = offset
+    def _commit_lane(self, partition, int64_t offset, bytes text not None, int32_t leader_epoch):
+        """Commits for a partition that is read; False: it is not, or not ours, or who knows."""
+        cdef object found = self.by_partition.get(partition)
+        cdef _Lane lane
+        cdef pl_entry entry
+        cdef size_t size = len(text)
+        if found is None or self.table is None or size > PL_TABLE_TEXT_MAX:
+            return False
+        lane = <_Lane>found
+        self.table.check_open()
+        entry.offset, entry.leader_epoch, entry.text_size = offset, leader_epoch, <uint16_t>size
+        entry.incarnation = lane.cursor.log.log.meta.incarnation
+        memcpy(entry.text, PyBytes_AS_STRING(text), size)
+        if self.table.commit_entry(lane.slot, self.owner, self.generation, &entry) != PL_OK:
+            return False
+        lane.committed = offset
+        return True
 
     # -- the rest --
 
