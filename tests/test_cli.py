@@ -10,7 +10,7 @@ import pytest
 from shell import COMMAND, READERS, lines, run, start, values
 
 import pylog
-from pylog import cli
+from pylog import cli_options
 from pylog.exits import Exit
 
 # ---- append -------------------------------------------------------------------------------------
@@ -367,12 +367,12 @@ def test_version_is_told():
 
 
 def test_progress_is_for_people_who_wait(capsys, monkeypatch):
-    monkeypatch.setattr(cli, "PROGRESS_AFTER_SECONDS", 0)
-    with cli.progress() as show:
+    monkeypatch.setattr(cli_options, "PROGRESS_AFTER_SECONDS", 0)
+    with cli_options.progress() as show:
         assert show is None
 
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
-    with cli.progress() as show:
+    with cli_options.progress() as show:
         show(50, 200)
 
     assert "25% of 200 bytes" in capsys.readouterr().err

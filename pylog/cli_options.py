@@ -1,0 +1,132 @@
+"""What commands share: a broker's directory; places, separators and headers as a person writes
+them; what is shown of long work.
+"""
+
+import os
+import re
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import click
+
+from pylog.broker import Broker
+from pylog.envelope import Headers
+from pylog.exits import Exit
+from pylog.log import Start
+
+PROGRESS_AFTER_SECONDS = 1
+UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
+
+
+class Damage(click.ClickException):
+    """Ends the command as any ClickException does, "Error: " before the message, with code 4."""
+
+    exit_code = Exit.DAMAGE
+
+
+def to_place(ctx: click.Context, param: click.Parameter, value: str | None) -> Start | None:
+    """Where to start or stop: what `Log.resolve` takes, as a person writes it."""
+    if value is None:
+        return None
+    if value in ("earliest", "latest"):
+        return "earliest" if value == "earliest" else "latest"
+    if re.fullmatch(r"[+-]?[0-9]{1,18}", value):
+        return int(value)
+    try:
+        if age := re.fullmatch(r"-([0-9]{1,9})([smhd])", value):
+            return datetime.now(UTC) - timedelta(**{UNITS[age[2]]: int(age[1])})
+        when = datetime.fromisoformat(value.removeprefix("@"))
+        return when if when.tzinfo else when.astimezone()
+    except (ValueError, OverflowError, OSError):
+        raise click.BadParameter(
+            f"{value!r} is no place in a log; use earliest, latest, an offset, -N (N before the "
+            "end), -15m (s, m, h, d: that long ago) or 2026-11-23T10:00", ctx, param) from None
+
+
+def to_separator(ctx: click.Context, param: click.Parameter, value: str | None) -> bytes | None:
+    """The two characters \\t are a tab."""
+    if value is None:
+        return None
+    separator = os.fsencode(value.replace("\\t", "\t"))
+    if not separator or b"\n" in separator:
+        raise click.BadParameter("it needs a character, and no newline", ctx, param)
+    return separator
+
+
+class Place(click.Path):
+    """A path, and not "", which Path takes for the working directory."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if not os.fspath(value):
+            self.fail("it is empty; name a directory (. for this one)", param, ctx)
+        return super().convert(value, param, ctx)
+
+
+directory = click.argument("directory", metavar="DIR", type=Place(path_type=Path))
+as_json = click.option("--json", "as_json", is_flag=True, help="JSON instead of text.")
+key_separator = click.option(
+    "-K", "--key-separator", metavar="TEXT", callback=to_separator,
+    help="Lines are key, TEXT, value; \\t is a tab. `append` refuses a line without TEXT; `read` "
+    "writes the value alone where the key is null.")
+data_dir = click.option(
+    "-d", "--data", "data_dir", metavar="DIR", type=Place(path_type=Path), envvar="PYLOG_DATA",
+    default="data", show_default=True, show_envvar=True, help="The broker's directory.")
+
+
+def open_broker(data_dir: Path, make: bool = False) -> Broker:
+    """The broker in a directory. Only with `make` is one made where there is none, so that no
+    mistyped path leaves an empty broker behind; topics are never made by being looked for."""
+    if (data_dir / "log.meta").exists():
+        raise click.ClickException(
+            f"{data_dir} is one log, no broker; see `pylog read {data_dir}`, or name another "
+            "directory with -d")
+    if not make and not is_broker(data_dir):
+        raise click.ClickException(
+            f"there is no broker at {data_dir}; `pylog produce -d {data_dir} TOPIC` makes one, "
+            "-d or PYLOG_DATA names another")
+    return Broker(data_dir, auto_create_topics=make)
+
+
+def is_broker(data_dir: Path) -> bool:
+    """Whether there is one, its metadata lost perhaps."""
+    return (data_dir / "metadata.db").exists() or any(data_dir.glob("*-[0-9]*/log.meta"))
+
+
+def split_header(ctx: click.Context, param: click.Parameter, value: tuple[str, ...]) -> Headers:
+    """The callback of --header."""
+    pairs = [text.partition("=") for text in value]
+    if wrong := [name for name, found, _ in pairs if not found]:
+        raise click.BadParameter(f"{wrong[0]!r} is not NAME=VALUE", ctx, param)
+    # What is not UTF-8 on the command line comes as halves of surrogate pairs.
+    if wrong := [name for name, _, _ in pairs if re.search("[\ud800-\udfff]", name)]:
+        raise click.BadParameter(f"the name {wrong[0]!r} is not UTF-8", ctx, param)
+    return [(name, os.fsencode(text)) for name, _, text in pairs]
+
+
+@contextmanager
+def progress() -> Iterator[Callable[[int, int], None] | None]:
+    """A line on stderr, where a person looks on and after a second of work."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+    started = time.monotonic()
+    is_shown = False
+
+    def show(done: int, total: int) -> None:
+        nonlocal is_shown
+        seconds = time.monotonic() - started
+        if seconds > PROGRESS_AFTER_SECONDS:
+            is_shown = True
+            click.echo(f"\r  {done / max(total, 1):4.0%} of {total:,} bytes, "
+                       f"{done / seconds / 1e6:,.0f} MB/s ", nl=False, err=True)
+
+    try:
+        yield show
+    finally:
+        if is_shown:
+            click.echo(err=True)
