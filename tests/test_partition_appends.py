@@ -1,10 +1,13 @@
 """Lists appended over partitions: each record is in its log, in order, and bad input is in none."""
 
+import contextlib
 import random
+import resource
 from collections import Counter
 
 import numpy
 import pytest
+from children import in_child
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -278,3 +281,32 @@ def test_list_changed_by_a_timestamp_is_refused(logs, change, name):
     with pytest.raises(pylog.IllegalStateError, match="was changed"):
         _native.append_by_key(logs, "murmur2", 0, **columns, timestamps=[Time(), *[6] * 999])
     assert [log.end_offset for log in logs] == [0, 0, 0]
+
+
+@pytest.mark.parametrize("append", [
+    lambda logs, places, values: _native.append_by_partition(logs, places, values),
+    lambda logs, places, values: _native.append_by_key(
+        logs, "murmur2", 1, values, [(b"f", None, b"b")[place] for place in places]),
+], ids=["by partition", "by key"])
+def test_disk_that_fills_up_halfway_is_told_with_whose_records_are_in(tmp_path, append):
+    assert _native.partitions_of([b"f", b"b"], 3).tolist() == [0, 2]
+    counts = [10, 60_000, 5]
+    places = [place for place, count in enumerate(counts) for _ in range(count)]
+
+    def act():
+        with contextlib.ExitStack() as stack:
+            logs = [stack.enter_context(pylog.Log(tmp_path / f"t-{i}", segment_bytes=1 << 25))
+                    for i in range(3)]
+            resource.setrlimit(resource.RLIMIT_FSIZE, (3 << 20, resource.RLIM_INFINITY))
+            with pytest.raises(pylog.DiskFullError) as caught:
+                append(logs, places, [bytes(100)] * len(places))
+            resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY,) * 2)
+            return str(caught.value), caught.value.appended, [log.end_offset for log in logs]
+
+    message, appended, ends = in_child(act)
+
+    assert 0 < appended < 60_000
+    assert ends == [10, appended, 0]
+    assert (f"append the rest: the first {appended} of the records for partition 1 are in, and all "
+            "of those for [0]") in message
+    assert "of the list" not in message
