@@ -13,6 +13,7 @@ cdef class Waiter:
     cdef pl_wait w
     cdef pl_log **logs
     cdef int64_t *offsets
+    cdef int64_t slices    # since something was found: who waits for long is woken seldom
 
     def __cinit__(self, logs):
         cdef Handle handle
@@ -54,20 +55,21 @@ cdef class Waiter:
 
     cdef int wait_until(self, int64_t deadline) except -2:
         """The index of a log, or behind them of a word; -1 at the deadline. Signals are heard."""
-        cdef int64_t left, slices = 0
+        cdef int64_t left
         cdef int found = -1, slice_ms
         cdef pl_status status
         self.enter()
         try:
             while True:
-                slices += 1
-                left = SLICE_MS if slices < 10 else IDLE_SLICE_MS
+                self.slices += 1
+                left = SLICE_MS if self.slices < 10 else IDLE_SLICE_MS
                 if deadline >= 0:
                     left = min(left, max(0, deadline - pl_monotonic_ms()))
                 slice_ms = <int>left
                 with nogil:
                     status = pl_wait_any(&self.w, slice_ms, &found)
                 if status == PL_OK:
+                    self.slices = 0
                     if found < self.w.log_count:
                         (<Handle>self.handles[found]).check_open()
                     return found
