@@ -163,6 +163,7 @@ static pl_status poll_past(pl_log *log, int64_t offset, int wait_ms, end_of_log 
 
 static pl_status wait_past(pl_log *log, int64_t offset, int wait_ms, end_of_log end) {
   if (end(log) > offset) return PL_OK;
+  pl_log_drop_deleted(log); /* who waits may be what keeps a disk full, and no record from coming */
   if (!log->bells) return poll_past(log, offset, wait_ms, end);
   int64_t deadline = pl_monotonic_ms() + wait_ms;
   for (;;) {

@@ -55,6 +55,7 @@ static void flush_if_due(pl_log *log, int64_t now) {
 
 static void keep(pl_log *log) {
   int64_t now = pl_monotonic_ms();
+  pl_log_drop_deleted(log);
   /* Who was killed inside left a tail to repair, and the next append may be far off. Sealing does
    * it; no flush can make durable what is not sealed. */
   if (atomic_load(&log->page->state) == PL_LOG_BROKEN) seal_if_due(log, now);

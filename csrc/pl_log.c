@@ -115,6 +115,19 @@ pl_status pl_log_refresh_list(pl_log *log) {
   return status;
 }
 
+void pl_log_drop_deleted(pl_log *log) {
+  uint64_t sequence = atomic_load(&log->page->list_sequence);
+  if (sequence == atomic_load(&log->dropped_sequence)) return;
+  int64_t start = atomic_load(&log->page->log_start);
+  pthread_mutex_lock(&log->list_lock);
+  for (int64_t i = 0; i + 1 < log->list_count && log->list[i + 1].base_offset <= start; i++) {
+    pl_segment_release(log->list[i].segment);
+    log->list[i].segment = NULL;
+  }
+  pthread_mutex_unlock(&log->list_lock);
+  atomic_store(&log->dropped_sequence, sequence);
+}
+
 static void evict_one(pl_log *log) {
   pl_listed *oldest = NULL;
   int64_t open = 0;

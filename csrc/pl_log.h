@@ -72,6 +72,7 @@ typedef struct pl_log {
   pl_listed *list;
   int64_t list_count, list_capacity;
   uint64_t list_rolls, list_sequence, list_clock;
+  _Atomic uint64_t dropped_sequence; /* list sequence whose deleted segments were let go of */
   pl_segment *prepared;   /* mapped next segment; guarded by list_lock */
   pl_segment *outgoing;   /* last active, to be released by the housekeeper; list_lock */
 
@@ -122,6 +123,9 @@ pl_status pl_log_map_segment(pl_log *log, int64_t base, uint64_t map_bytes, bool
  * starts (INT64_MAX: it is the last). */
 pl_status pl_log_segment(pl_log *log, int64_t offset, pl_segment **segment, int64_t *next_base);
 pl_status pl_log_refresh_list(pl_log *log);
+/* A mapped file keeps its blocks when it is deleted, also where nobody reads any more: lets go of
+ * the list's segments that were, in any process. Cost: a load while nothing is deleted. */
+void pl_log_drop_deleted(pl_log *log);
 /* Sum of the segment files' sizes as the directory tells them. */
 pl_status pl_log_size_bytes(pl_log *log, uint64_t *total);
 /* Base offsets of the segment files in a directory, sorted; free() the array. */

@@ -278,6 +278,7 @@ static pl_status prepare_locked(pl_log *log, uint64_t need_bytes, int64_t need_o
 }
 
 pl_status pl_prepare(pl_log *log, uint64_t need_bytes, int64_t need_offsets) {
+  pl_log_drop_deleted(log); /* the room that is missing may be theirs */
   pthread_mutex_lock(&log->prepare_lock);
   pl_status status = prepare_locked(log, need_bytes, need_offsets);
   pthread_mutex_unlock(&log->prepare_lock);

@@ -31,6 +31,7 @@ static pl_bells *common_bells(const pl_wait *wait) {
 
 pl_status pl_wait_any(const pl_wait *wait, int wait_ms, int *found) {
   if ((*found = find_ready(wait)) >= 0) return PL_OK;
+  for (int i = 0; i < wait->log_count; i++) pl_log_drop_deleted(wait->logs[i]);
   pl_bells *bells = common_bells(wait);
   for (int i = 0; i < wait->log_count; i++) wait->maps[i] = &wait->logs[i]->page->bells;
   int64_t deadline = pl_monotonic_ms() + wait_ms;

@@ -22,7 +22,9 @@ cdef class Log(Appender):
     def delete_before(self, offset):
         """Moves the start of the log to `offset` and removes the segments wholly below it.
 
-        Durable on return; views of the removed records stay valid. Cost: a listing, two syncs.
+        Durable on return; views of the removed records stay valid. The disk has its blocks again
+        when no process has them mapped: within a second where it appends, else when it next reads
+        or waits. Cost: a listing, two syncs.
         Raises OffsetOutOfRangeError, ReadOnlyLogError, PylogTimeoutError (a stopped process holds
         the lock; nothing was deleted).
         """

@@ -1,0 +1,110 @@
+"""Segments that delete_before removed: their blocks come back, whoever had read them.
+
+A file that is mapped keeps its blocks without a name. A process that reads a log again looks at its
+list; these do not read any more.
+"""
+
+import subprocess
+import sys
+import time
+
+import pytest
+
+import pylog
+from pylog import _native
+
+COUNT = 50
+
+FULL = """
+import os, sys
+from pathlib import Path
+import pylog
+from pylog.stress.disk import mount_tmpfs
+
+if not mount_tmpfs(Path(sys.argv[1]), 24 << 20):
+    sys.exit(77)
+path = Path(sys.argv[1]) / "log"
+with pylog.Log(path, segment_bytes=4 << 20) as log, pylog.Log(path) as other:
+    try:
+        while True:
+            other.append_many([bytes(100_000)] * 10)
+    except pylog.errors.DiskFullError:
+        pass
+    assert sum(1 for _ in log.read()) == other.end_offset > 100
+    try:    # it has no housekeeper yet
+        log.append(bytes(1_000_000))
+        raise AssertionError("the disk is not full")
+    except pylog.errors.DiskFullError:
+        pass
+    other.delete_before(other.end_offset)
+    log.append(bytes(1_000_000))
+"""
+
+
+def removed_but_mapped(log_path):
+    with open("/proc/self/maps") as maps:
+        return sum(f"{log_path}/" in line and ".log (deleted)" in line for line in maps)
+
+
+@pytest.fixture
+def read(log_path):
+    """A log that has read all of its segments."""
+    with pylog.Log(log_path, segment_bytes=4096) as writer:
+        writer.append_many([b"value" * 100] * COUNT)
+    with pylog.Log(log_path) as log:
+        assert sum(1 for _ in log.read()) == COUNT
+        yield log
+
+
+def remove_all_but_the_last(log_path):
+    with pylog.Log(log_path) as log:
+        log.delete_before(COUNT - 1)
+    assert removed_but_mapped(log_path) > 3
+
+
+def test_who_waits_lets_go_of_what_was_removed(log_path, read):
+    remove_all_but_the_last(log_path)
+
+    assert not read.wait(COUNT, timeout=0.001)
+    assert removed_but_mapped(log_path) == 0
+
+
+def test_who_waits_for_many_lets_go_of_what_was_removed(log_path, read):
+    remove_all_but_the_last(log_path)
+
+    assert _native.Waiter([read]).wait([COUNT], timeout=0.001) == -1
+    assert removed_but_mapped(log_path) == 0
+
+
+def test_what_a_view_needs_stays(log_path, read):
+    view = read.fetch(0).payload
+    first = bytes(view)
+    remove_all_but_the_last(log_path)
+
+    read.wait(COUNT, timeout=0.001)
+
+    assert removed_but_mapped(log_path) == 1
+    assert bytes(view) == first
+    view.release()
+    assert removed_but_mapped(log_path) == 0
+
+
+@pytest.mark.slow
+def test_who_has_written_and_does_nothing_more_lets_go_of_what_was_removed(log_path, read):
+    read.append(b"has a housekeeper now")
+    remove_all_but_the_last(log_path)
+
+    deadline = time.monotonic() + 5
+    while removed_but_mapped(log_path):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+@pytest.mark.slow
+def test_who_was_refused_by_a_full_disk_appends_when_room_was_made(tmp_path):
+    done = subprocess.run([sys.executable, "-c", FULL, tmp_path], capture_output=True, text=True,
+                          timeout=60)
+    if done.returncode == 77:
+        pytest.skip("nothing can be mounted here")
+
+    assert done.returncode == 0, done.stderr
