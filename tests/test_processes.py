@@ -444,14 +444,17 @@ def test_forked_child_is_told_and_does_not_disturb(log_path):
 
 def test_child_that_outlives_its_parent_does_not_keep_the_log_open(log_path):
     source, target = os.pipe()
+    is_forked, has_forked = os.pipe()
 
     def parent():
         log = pylog.Log(log_path)
         log.append(b"value")
         if os.fork() == 0:
+            os.write(has_forked, b"!")
             os.close(target)
             os.read(source, 1)          # until the test ends
             os._exit(0)
+        os.read(is_forked, 1)
         return log
 
     killed(parent)
@@ -459,7 +462,8 @@ def test_child_that_outlives_its_parent_does_not_keep_the_log_open(log_path):
         with pylog.Log(log_path) as log:
             assert log.recovered.reason == "killed"
     finally:
-        os.close(target)
+        for descriptor in (source, target, is_forked, has_forked):
+            os.close(descriptor)
 
 
 def test_exit_without_close_leaves_a_tidy_log(log_path):
