@@ -122,7 +122,7 @@ class Consumer(Positions):
                     None if session_timeout_ms is None
                     else at_least("session_timeout_ms", session_timeout_ms, 10))
                 self._use_group(self._group.table)
-                self._be_member(0, self._group.generation)
+                self._be_member(0, self._group.seen)
             elif group_instance_id is not None:
                 raise ConfigurationError("group_instance_id needs a group: pass group_id too",
                                          option="group_instance_id", value=group_instance_id)
@@ -183,7 +183,7 @@ class Consumer(Positions):
                 self._remove(partition)
             if self._group is not None:
                 self._group.leave()
-                self._be_member(0, self._group.generation)
+                self._be_member(0, self._group.seen)
 
     def subscription(self) -> set[str]:
         """The topics subscribed to; of a pattern, those that it matches now."""
@@ -295,7 +295,7 @@ class Consumer(Positions):
             one, wanted.offset, notes[one], wanted.leader_epoch)}
         if left:
             group.commit(left)
-            self._be_member(group.number, group.generation)
+            self._be_member(group.number, group.seen)
         elif group.group.writes_through:
             group.table.sync()
 
@@ -327,7 +327,7 @@ class Consumer(Positions):
             if refused:
                 raise group.refusal(refused)
             group.see_generation()
-            self._be_member(group.number, group.generation)
+            self._be_member(group.number, group.seen)
             refused = self._commit_lanes(with_hand)
         if group.group.writes_through:
             group.table.sync()
@@ -399,7 +399,7 @@ class Consumer(Positions):
         try:
             group.sync(self)
         finally:
-            self._be_member(group.number, group.generation)
+            self._be_member(group.number, group.seen)
 
     def _commit_finished(self) -> None:
         """What is not ours any more is another's to finish."""
@@ -443,7 +443,7 @@ class Consumer(Positions):
 
     def _revoked(self, partitions: list[TopicPartition]) -> None:
         if self._group is not None:
-            self._be_member(self._group.number, self._group.generation)
+            self._be_member(self._group.number, self._group.seen)
         try:
             if self._does_commit:
                 self._commit_finished()

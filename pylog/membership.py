@@ -62,7 +62,8 @@ class Membership:
         self.instance_id = instance_id
         self.session_timeout_ms = session_timeout_ms
         self.number = 0           # 0: no member now
-        self.generation = 0       # the last that was seen
+        self.generation = 0       # of the last `sync`: that in which what is owned is ours
+        self.seen = 0             # the newest with us in it: commits are fenced by it
         self.owned: set[TopicPartition] = set()
         self.awaited: set[TopicPartition] = set()    # ours, and not yet let go by who has them
         self._wanted = Subscription()
@@ -75,7 +76,7 @@ class Membership:
         self.processes.join()
         if session_timeout_ms is not None:
             self.processes.ask_beats(max(1, session_timeout_ms // BEATS_A_SESSION))
-        self.generation = self.table.generation
+        self.generation = self.seen = self.table.generation
 
     @property
     def _wants_any(self) -> bool:
@@ -161,7 +162,7 @@ class Membership:
             if self.number not in roster.members:
                 self._be_lost(roster, listener)
                 continue
-            self.generation = generation
+            self.generation = self.seen = generation
             sessions = [m.session_timeout_ms for m in roster.members.values()
                         if m.session_timeout_ms is not None]
             self.look_seconds = min([LOOK_SECONDS, *(ms / 4000 for ms in sessions)])
@@ -292,7 +293,7 @@ class Membership:
         if not self.number:
             self.see_generation()
         while left:
-            done = self.group.commit(left, incarnations, self.number, self.generation)
+            done = self.group.commit(left, incarnations, self.number, self.seen)
             refused += [p for p, result in done.items() if result is False]
             left = {p: one for p, one in left.items() if done[p] is None}
             if left:
@@ -301,7 +302,7 @@ class Membership:
             raise self.refusal(refused)
 
     def see_generation(self) -> None:
-        """Makes `generation` what it is now, if we are a member still, or are none at all.
+        """Makes `seen` what the generation is now, if we are a member still, or are none at all.
 
         Raises UnknownMemberIdError. What the generation brings is seen to by the next `sync`.
         """
@@ -311,7 +312,7 @@ class Membership:
                 f"this consumer is no member of the group {self.group.id!r} any more: it was "
                 "stopped for longer than its session_timeout_ms, or removed; poll again to rejoin. "
                 "Nothing was committed", group=self.group.id)
-        self.generation = generation
+        self.seen = generation
 
     def refusal(self, partitions: list[TopicPartition]) -> CommitFailedError:
         """The error for partitions that are not ours to commit for."""

@@ -386,6 +386,17 @@ def test_a_commit_goes_through_a_rebalance_that_left_the_partition_where_it_is(b
     assert set(first.owned) == kept
 
 
+def test_a_commit_in_a_rebalance_is_no_step_into_its_generation(broker):
+    first = Worker(broker)
+    before = first.member.generation
+    second = Worker(broker)
+    kept = broker.group("g").roster()[1].assignment[first.member.number][0]
+    first.commit(kept.partition, 3)
+    assert first.member.generation == before    # else two would have a partition in one generation
+    settle(first, second)
+    assert first.member.generation == second.member.generation > before
+
+
 def test_a_note_that_is_too_long_commits_nothing(broker):
     worker = Worker(broker)
     with pytest.raises(OffsetMetadataTooLargeError, match="320"):

@@ -46,6 +46,7 @@ FLOORS = {
     "benchmark.pings": 14, "benchmark.syncs": 14, "benchmark.runner": 15,
     "benchmark.comparison": 16, "benchmark.table": 17, "benchmark.command": 18,
     "stress": 10, "stress.anomalies": 10, "stress.sightings": 11, "stress.passage": 12,
+    "stress.diary": 10, "stress.judgement": 11,
     "stress.settlement": 12, "stress.examination": 13, "stress.editor": 10,
     "stress.planting": 11, "stress.liars": 15, "stress.trial": 16,
     "stress.plan": 10, "stress.board": 10, "stress.disk": 11, "stress.cast": 12,

@@ -1,0 +1,74 @@
+"""A diary: what a member of a group writes down *before* it does it, in a file that outlives it.
+
+    own 81723 7 12 3 150      member 7 has got partition 3 in generation 12; 150 was committed
+    work 81790 7 12 3 150     it is about to handle the record at offset 150
+    ask 81801 7 12 3 151      it is about to commit 151
+    done 81804 7 12 3 151     that was accepted; or refused
+    drop 81999 7 13 3 -1      it is about to let the partition go; lost: it hears that it has
+
+Who only looks on writes `look` (what is committed) and then `end` (where the log ends). Times are
+nanoseconds of the monotonic clock, which all processes of a machine share. A line is one write(2)
+with O_APPEND: a SIGKILL comes before or after it.
+"""
+
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple, Self
+
+KINDS = ("own", "work", "ask", "done", "refused", "drop", "lost", "look", "end")
+
+
+class Entry(NamedTuple):
+    """One line. process: whose diary it is; offset: -1 where there is none."""
+
+    at: int
+    kind: str
+    process: int
+    member: int
+    generation: int
+    partition: int
+    offset: int
+
+
+class Diary:
+    """One process's. `note` never buffers. Cost: 2 us, a write(2)."""
+
+    def __init__(self, directory: Path) -> None:
+        self.process = os.getpid()
+        self.descriptor = os.open(directory / f"diary-{self.process}",
+                                  os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+
+    def note(self, kind: str, member: int, generation: int, partition: int,
+             offset: int = -1, at: int | None = None) -> None:
+        """at: when it was, if not now."""
+        when = time.monotonic_ns() if at is None else at
+        os.write(self.descriptor,
+                 b"%s %d %d %d %d %d\n" % (kind.encode(), when, member, generation, partition,
+                                           offset))
+
+    def close(self) -> None:
+        """Once."""
+        os.close(self.descriptor)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *unused: object) -> None:
+        self.close()
+
+
+def read_diaries(directory: Path) -> list[Entry]:
+    """All entries of all processes, in the order of time. ValueError for a line that is none."""
+    return sorted(entry for path in directory.glob("diary-*") for entry in _entries(path))
+
+
+def _entries(path: Path) -> Iterator[Entry]:
+    process = int(path.name.removeprefix("diary-"))
+    for line in path.read_text(encoding="ascii").splitlines():
+        kind, *numbers = line.split()
+        if kind not in KINDS or len(numbers) != 5:
+            raise ValueError(f"{path} has a line that no diary has: {line!r}")
+        at, member, generation, partition, offset = map(int, numbers)
+        yield Entry(at, kind, process, member, generation, partition, offset)
