@@ -170,7 +170,7 @@ static pl_status enter_slowly(pl_log *log, bool owner_died) {
   }
   if (status == PL_OK &&
       (!log->active || log->active->base_offset != atomic_load(&page->active_base) ||
-       !atomic_load(&page->is_dirty)))
+       atomic_load(&page->is_dirty) != log->edition))
     status = PL_NOT_READY;
   if (status != PL_OK) pl_slot_release(&page->append_lock);
   return status;
@@ -188,7 +188,8 @@ static inline pl_status enter(pl_log *log, int wait_ms) {
                            !log->active ||
                            log->active->base_offset !=
                                atomic_load_explicit(&page->active_base, memory_order_relaxed) ||
-                           !atomic_load_explicit(&page->is_dirty, memory_order_relaxed), 0))
+                           atomic_load_explicit(&page->is_dirty, memory_order_relaxed) !=
+                               log->edition, 0))
     return enter_slowly(log, result == PL_LOCKED_DEAD);
   return PL_OK;
 }
@@ -268,8 +269,8 @@ static pl_status set_too_large(const pl_log *log, uint64_t bytes) {
 
 static pl_status fits_no_segment(const pl_log *log, uint64_t bytes) {
   pl_fail(PL_ERR_TOO_LARGE, log->directory,
-          "a batch of %llu bytes fits no segment of %lld (segment_bytes, as the log was created "
-          "with); split it, or make a log with a larger one and copy the records there",
+          "a batch of %llu bytes fits no segment of %lld (segment_bytes); split it, or alter the "
+          "log",
           (unsigned long long)bytes, (long long)log->options.segment_bytes);
   return set_too_large(log, bytes);
 }
@@ -319,7 +320,9 @@ static inline pl_status enter_with_room(pl_log *log, uint64_t bytes, int64_t off
     }
     if (status != PL_NOT_READY || wait_ms == 0) return status;
     if (atomic_load(&log->is_closed)) return pl_log_check(log); /* and stays as it was left */
+    uint32_t edition = log->edition;
     PL_TRY(pl_prepare(log, bytes, offsets)); /* PL_BUSY too: the caller looks at signals */
+    if (edition && edition != log->edition) return PL_BUSY; /* and at the limits, which changed */
   }
 }
 
@@ -360,10 +363,14 @@ static pl_status append_large(pl_log *log, int64_t timestamp, pl_slice key, pl_s
   return status;
 }
 
-static pl_status too_large(const pl_log *log, uint64_t bytes) {
+static pl_status too_large(pl_log *log, uint64_t bytes, int wait_ms) {
+  if (!pl_log_knows_options(log)) { /* the limit may be another by now */
+    if (wait_ms == 0) return PL_NOT_READY;
+    PL_TRY(pl_learn_options(log));
+    return PL_BUSY;
+  }
   pl_fail(PL_ERR_TOO_LARGE, log->directory,
-          "a batch of %llu bytes is over max_message_bytes (%lld, as the log was created with); "
-          "split it, or make a log with a larger limit and copy the records there",
+          "a batch of %llu bytes is over max_message_bytes (%lld); split it, or alter the log",
           (unsigned long long)bytes, (long long)log->options.max_message_bytes);
   return set_too_large(log, bytes);
 }
@@ -387,7 +394,7 @@ pl_status pl_append(pl_log *log, int64_t timestamp, pl_slice key, pl_slice value
   uint64_t bytes = pl_record_size_bound(key.size, value.size, headers.size);
   if (__builtin_expect(bytes > log->record_bytes_max, 0)) {
     int64_t size = pl_alone_size(key.size, value.size, headers.size);
-    if (size > log->options.max_message_bytes) return too_large(log, (uint64_t)size);
+    if (size > log->options.max_message_bytes) return too_large(log, (uint64_t)size, wait_ms);
     return append_large(log, timestamp, key, value, headers, if_end, wait_ms, offset);
   }
   PL_TRY(enter_with_room(log, bytes + PL_BATCH_HEADER_SIZE, 1, if_end, wait_ms));
@@ -492,7 +499,7 @@ pl_status pl_append_run(pl_log *log, const pl_columns *columns, int64_t start, i
 
 pl_status pl_append_batch(pl_log *log, const uint8_t *batch, uint64_t size, int64_t count,
                           int64_t if_end, int wait_ms, int64_t *first_offset) {
-  if (size > (uint64_t)log->options.max_message_bytes) return too_large(log, size);
+  if (size > (uint64_t)log->options.max_message_bytes) return too_large(log, size, wait_ms);
   PL_TRY(enter_with_room(log, size, count, if_end, wait_ms));
   pl_page *page = log->page;
   seal_open_batch(log);
@@ -524,6 +531,34 @@ pl_status pl_seal(pl_log *log, int wait_ms, int64_t *end_offset, int64_t *active
   seal_open_batch(log);
   *end_offset = end_of(page);
   *active_base = atomic_load(&page->active_base);
+  leave(log);
+  return PL_OK;
+}
+
+pl_status pl_roll(pl_log *log, int wait_ms) {
+  pl_status status;
+  while ((status = pl_writer_enter(log, wait_ms)) == PL_OK || status == PL_NOT_READY) {
+    if (status == PL_OK) {
+      status = log->page->position ? roll(log) : PL_OK;
+      leave(log);
+      if (status != PL_NOT_READY) return status;
+    }
+    PL_TRY(pl_prepare(log, (uint64_t)log->options.segment_bytes, 0));
+  }
+  return status;
+}
+
+/* What is open was begun under the old options. Readers of the last segment look for it again. */
+pl_status pl_turn_edition(pl_log *log, int wait_ms) {
+  pl_page *page = log->page;
+  pl_status status;
+  while ((status = pl_writer_enter(log, wait_ms)) == PL_NOT_READY) PL_TRY(pl_prepare(log, 0, 0));
+  PL_TRY(status);
+  seal_open_batch(log);
+  uint32_t edition = atomic_load(&page->edition) + 1;
+  atomic_store(&page->edition, edition);
+  atomic_store(&page->is_dirty, edition);
+  atomic_fetch_add_explicit(&page->rolls, 1, memory_order_release);
   leave(log);
   return PL_OK;
 }

@@ -73,10 +73,30 @@ static void close_list(pl_listed *list, int64_t count) {
   free(list);
 }
 
+/* Segments may grow beyond what is mapped of them when the options were altered. */
+static pl_status map_as_altered(pl_log *log, uint32_t edition) {
+  pl_meta *meta = malloc(sizeof *meta);
+  if (!meta) return pl_fail(PL_ERR_NO_MEMORY, log->directory, "out of memory for log.meta");
+  pl_status status = pl_meta_load(log->directory, meta);
+  uint64_t segment_bytes = (uint64_t)meta->options.segment_bytes;
+  free(meta);
+  if (status == PL_OK) status = pl_log_check_place(log);
+  PL_TRY(status);
+  for (int64_t i = 0; segment_bytes != log->map_bytes && i < log->list_count; i++) {
+    pl_segment_release(log->list[i].segment);
+    log->list[i].segment = NULL;
+  }
+  log->map_bytes = segment_bytes;
+  log->list_edition = edition;
+  return PL_OK;
+}
+
 /* Lists the directory again, keeping the mappings that are still named. With list_lock held. */
 static pl_status refresh(pl_log *log) {
   uint64_t rolls = atomic_load(&log->page->rolls);
   uint64_t sequence = atomic_load(&log->page->list_sequence);
+  uint32_t edition = atomic_load(&log->page->edition);
+  if (edition != log->list_edition) PL_TRY(map_as_altered(log, edition));
   if (log->list && rolls == log->list_rolls && sequence == log->list_sequence) return PL_OK;
   int64_t *bases, count;
   PL_TRY(pl_list_segments(log->directory, &bases, &count));
@@ -171,7 +191,8 @@ pl_status pl_log_map_segment(pl_log *log, int64_t base, uint64_t map_bytes, bool
 }
 
 static pl_status open_listed(pl_log *log, pl_listed *listed) {
-  if (log->active && log->active->base_offset == listed->base_offset) {
+  if (log->active && log->active->base_offset == listed->base_offset &&
+      log->active->mapped >= log->map_bytes) {
     listed->segment = log->active;
     pl_segment_acquire(log->active);
     return PL_OK;
@@ -179,7 +200,7 @@ static pl_status open_listed(pl_log *log, pl_listed *listed) {
   evict_one(log);
   bool may_grow = listed->base_offset >= atomic_load(&log->page->active_base);
   return pl_log_map_segment(log, listed->base_offset,
-                            may_grow ? (uint64_t)log->options.segment_bytes : 0,
+                            may_grow ? log->map_bytes : 0,
                             log->is_writable, &listed->segment);
 }
 
@@ -359,6 +380,13 @@ static pl_status map_bells(pl_log *log) {
   return status;
 }
 
+void pl_log_set_options(pl_log *log, const pl_options *options) {
+  log->options = *options;
+  uint64_t message_max = (uint64_t)options->max_message_bytes, hold = PL_HOLD_BYTES / 2;
+  log->batch_bytes_max = message_max < PL_OPEN_BATCH_BYTES ? message_max : PL_OPEN_BATCH_BYTES;
+  log->record_bytes_max = (message_max < hold ? message_max : hold) - PL_BATCH_HEADER_SIZE;
+}
+
 /* Maps page and doorbells of a log that some process (maybe we) has recovered. PL_NOT_READY:
  * there is no page to believe. */
 static pl_status attach(pl_log *log, const pl_options *wanted) {
@@ -368,10 +396,8 @@ static pl_status attach(pl_log *log, const pl_options *wanted) {
   if (status != PL_OK) return status;
   PL_TRY(pl_options_check(log->directory, &log->meta.options));
   PL_TRY(conflicts(log, &log->meta.options, wanted));
-  log->options = log->meta.options;
-  uint64_t message_max = (uint64_t)log->options.max_message_bytes, hold = PL_HOLD_BYTES / 2;
-  log->batch_bytes_max = message_max < PL_OPEN_BATCH_BYTES ? message_max : PL_OPEN_BATCH_BYTES;
-  log->record_bytes_max = (message_max < hold ? message_max : hold) - PL_BATCH_HEADER_SIZE;
+  pl_log_set_options(log, &log->meta.options);
+  log->map_bytes = (uint64_t)log->options.segment_bytes;
   status = map_shared(log->directory, "control", true, PL_PAGE_BYTES, &fd, &data);
   bool may_ring = status == PL_OK; /* a reader writes nothing there but that it waits */
   if (!log->is_writable && status == PL_ERR_READ_ONLY)

@@ -8,6 +8,7 @@
  *   pl_flush.c    durability and group commit
  *   pl_cursor.c   reading
  *   pl_keeper.c   the housekeeper thread, one a process
+ *   pl_alter.c    options that change while the log is in use
  *   pl_delete.c   how a log dies while others have it open
  *
  * Locks, in the order they are taken:
@@ -51,7 +52,8 @@ typedef struct pl_log {
   pl_bells *bells;
   uint64_t bells_inode;   /* logs with the same one can be waited for together */
   pl_segment *active;     /* changed with append_lock and list_lock held */
-  pl_options options;
+  pl_options options;     /* as of `edition`; changed with append_lock held */
+  uint32_t edition;       /* 0: this process has not written yet */
   uint64_t record_bytes_max; /* a record of at most this bound is encoded under the lock */
   uint64_t batch_bytes_max;  /* and joins an open batch of at most this */
   bool is_writable;
@@ -65,7 +67,7 @@ typedef struct pl_log {
   char directory[PL_PATH_MAX];
   _Atomic int lock_fd; /* a close takes it away from who looks whether the place is still ours */
   pl_file_info lock_file; /* the directory is ours while "lock" in it is this file */
-  pl_meta meta;           /* as loaded at open: epochs and options never change while open */
+  pl_meta meta;           /* as loaded at open: epochs never change while open */
   pl_recovered recovered;
 
   pthread_mutex_t list_lock;
@@ -73,6 +75,8 @@ typedef struct pl_log {
   int64_t list_count, list_capacity;
   uint64_t list_rolls, list_sequence, list_clock;
   _Atomic uint64_t dropped_sequence; /* list sequence whose deleted segments were let go of */
+  uint32_t list_edition;
+  uint64_t map_bytes;     /* how much of the last segment is mapped for reading; list_lock */
   pl_segment *prepared;   /* mapped next segment; guarded by list_lock */
   pl_segment *outgoing;   /* last active, to be released by the housekeeper; list_lock */
 
@@ -135,6 +139,19 @@ pl_status pl_list_segments(const char *directory, int64_t **bases, int64_t *coun
 typedef void (*pl_meta_change)(pl_meta *meta, void *argument);
 pl_status pl_log_change_meta(pl_log *log, pl_meta_change change, void *argument, bool sync);
 
+/* Changes the options of the log for all processes; PL_OPTION_UNSET leaves one as it is. Others
+ * learn of it at their next append, or when they look for a segment. PL_BUSY after wait_ms. */
+pl_status pl_alter(pl_log *log, const pl_options *wanted, int wait_ms);
+/* Begins a new segment, unless the last one is empty. PL_BUSY after wait_ms. */
+pl_status pl_roll(pl_log *log, int wait_ms);
+/* Takes over what another process has altered. Nothing to do: a load. */
+pl_status pl_learn_options(pl_log *log);
+pl_status pl_learn_options_locked(pl_log *log); /* with prepare_lock held */
+void pl_log_set_options(pl_log *log, const pl_options *options);
+static inline bool pl_log_knows_options(const pl_log *log) {
+  return atomic_load_explicit(&log->page->edition, memory_order_relaxed) == log->edition;
+}
+
 /* Are these numbers that a log can have? */
 pl_status pl_options_check(const char *directory, const pl_options *options);
 
@@ -174,6 +191,9 @@ pl_status pl_append_batch(pl_log *log, const uint8_t *batch, uint64_t size, int6
 /* Seals the open batch; *end_offset and *active_base as of that moment. */
 pl_status pl_seal(pl_log *log, int wait_ms, int64_t *end_offset, int64_t *active_base);
 enum { PL_HOLD_BYTES = 65536 };
+
+/* Seals, and has all writers and readers look at log.meta for the options. */
+pl_status pl_turn_edition(pl_log *log, int wait_ms);
 
 /* Takes the append lock, repairing after a death. On PL_OK the caller must pl_writer_leave(). */
 pl_status pl_writer_enter(pl_log *log, int wait_ms);

@@ -19,6 +19,7 @@ void pl_page_identify(pl_page_identity *identity, uint64_t incarnation) {
 
 void pl_page_init(pl_page *page, uint64_t incarnation) {
   pl_page_identify(&page->identity, incarnation);
+  atomic_store(&page->edition, 1);
   pl_lock_init(&page->flush_lock);
   pl_lock_init(&page->maintenance_lock);
 }

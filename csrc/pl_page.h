@@ -23,7 +23,7 @@
 #define PL_PAGE_BYTES 8192u
 #define PL_BELLS 64
 
-enum { PL_PAGE_LAYOUT = 3 };
+enum { PL_PAGE_LAYOUT = 4 };
 
 typedef enum pl_log_state {
   PL_LOG_LIVE = 0,
@@ -49,7 +49,8 @@ typedef struct pl_page {
   /* Words that change seldom; read by every append. */
   alignas(128) _Atomic uint32_t state; /* pl_log_state */
   _Atomic int32_t poison_errno;
-  _Atomic uint32_t is_dirty;      /* log.meta no longer says clean_end */
+  _Atomic uint32_t is_dirty;      /* log.meta no longer says clean_end: 0, or the edition */
+  _Atomic uint32_t edition;       /* of the options in log.meta: who knows another reads them */
   _Atomic int32_t leader_epoch;
   _Atomic int64_t log_start;
   _Atomic int64_t reserved_end;   /* no offset from here on is used before log.meta says so */

@@ -70,7 +70,8 @@ static pl_status make_dirty(pl_log *log) {
     /* What the last close said about this segment will be too little when it is retired. */
     status = pl_segment_remove_index(log->directory, atomic_load(&log->page->active_base));
     if (status == PL_OK) status = pl_log_change_meta(log, set_dirty, NULL, true);
-    if (status == PL_OK) atomic_store(&log->page->is_dirty, 1);
+    if (status == PL_OK)
+      atomic_store(&log->page->is_dirty, atomic_load(&log->page->edition));
   }
   pl_maintenance_leave(log);
   return status;
@@ -262,6 +263,7 @@ static pl_status prepare_next(pl_log *log) {
 
 static pl_status prepare_locked(pl_log *log, uint64_t need_bytes, int64_t need_offsets) {
   PL_TRY(make_dirty(log));
+  PL_TRY(pl_learn_options_locked(log));
   PL_TRY(reserve_offsets(log, need_offsets, false));
   PL_TRY(map_active(log));
   pl_segment *segment = acquire_active(log);

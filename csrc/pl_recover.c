@@ -550,7 +550,8 @@ pl_status pl_recover_private(pl_log *log) {
   if (status == PL_NOT_READY) return pl_fail_no_meta(log);
   PL_TRY(status);
   PL_TRY(pl_options_check(log->directory, &log->meta.options));
-  log->options = log->meta.options;
+  pl_log_set_options(log, &log->meta.options);
+  log->map_bytes = (uint64_t)log->options.segment_bytes;
   int64_t end = log->meta.clean_end;
   bool is_whole = false;
   if (end >= 0) PL_TRY(tail_is_whole(log, end, end, UINT64_MAX, &tail, &is_whole));

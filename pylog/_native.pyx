@@ -68,6 +68,7 @@ cdef extern from "pythread.h":
 
 cdef int64_t TIMESTAMP_MAX = 253402300799999  # the year 9999, as datetime has it
 cdef int64_t DECOMPRESSED_MAX = 256 << 20
+cdef int64_t DECOMPRESSED_LEAST = 8 << 20    # read also if the limit was lowered meanwhile
 
 CRC_KERNEL = pl_crc32c_kernel().decode()
 

@@ -386,8 +386,7 @@ class _SegmentCheck:
         base = check.bases[at]
         self.check, self.name, self.window = check, name, window
         self.next_base = check.bases[at + 1] if at + 1 < len(check.bases) else None
-        limit = max(check.meta["max_message_bytes"], 1 << 16) if check.meta else 1 << 30
-        self.walker = Walker(window, limit)
+        self.walker = Walker(window, 1 << 30)    # the log's limit may have been higher
         self.figures = SegmentFigures(str(check.directory / name), base, base, window.size)
         self.expected = base
         self.is_whole = True

@@ -204,6 +204,10 @@ cdef extern from "pl_log.h" nogil:
     pl_status pl_wait_readable(pl_log *log, int64_t offset, int wait_ms)
     pl_status pl_log_check_place(const pl_log *log)
     bint pl_log_is_deleted(const pl_log *log)
+    pl_status pl_alter(pl_log *log, const pl_options *wanted, int wait_ms)
+    pl_status pl_roll(pl_log *log, int wait_ms)
+    pl_status pl_learn_options(pl_log *log)
+    bint pl_log_knows_options(const pl_log *log)
     pl_status pl_delete(const char *directory, const char *aside, int wait_ms)
     void pl_end_waits(pl_log *log)
 

@@ -414,6 +414,26 @@ class Log(_native.Log):
             "options": options,
         }
 
+    def alter(
+        self,
+        segment_bytes: SupportsIndex | None = None,
+        max_message_bytes: SupportsIndex | None = None,
+        timestamp_type: TimestampType | None = None,
+        flush_interval_ms: SupportsIndex | None = None,
+    ) -> None:
+        """Changes stored properties of the log; None leaves one as it is. Durable on return.
+
+        Every process that has it open goes by them from its next append on; what is there already
+        stays as it was written, and readable, but for a compressed batch of more than 8 MiB of
+        records that is also over 64 times the new max_message_bytes: raise it again to read such a
+        one. The other properties stay what the log was created with. Cost: a
+        sync. Raises ConfigurationError, ReadOnlyLogError, PylogTimeoutError.
+        """
+        self._alter(_number("segment_bytes", segment_bytes),
+                    _number("max_message_bytes", max_message_bytes),
+                    _one_of("timestamp_type", timestamp_type, TIMESTAMP_TYPES),
+                    _number("flush_interval_ms", flush_interval_ms))
+
     def check(self) -> Report:
         """Proves the structure of the files as they are now; see `pylog.check`."""
         if self.closed:

@@ -107,7 +107,7 @@ cdef class Appender(Handle):
         if headers is not None:
             headers = encode_headers(headers)
             take_bytes(headers, &h)
-        time = pl_clock_ms() if timestamp is None or self.uses_append_time \
+        time = pl_clock_ms() if timestamp is None or self.uses_append_time() \
             else take_timestamp(timestamp)
         if if_end is not None:
             expected = self.take_if_end(if_end)
@@ -155,6 +155,8 @@ cdef class Appender(Handle):
                 if status == PL_OK:
                     return 0
                 self.after_slice(status, deadline)
+                if self.log.options.append_time:    # perhaps only now
+                    time = pl_clock_ms()
         except errors.PylogError as error:
             tell_how_far(error, 0)
             raise
@@ -237,7 +239,7 @@ cdef class Appender(Handle):
             same_length(h, n, "headers")
         cdef int64_t now = pl_clock_ms()
         stamps = None
-        if timestamps is not None and not self.uses_append_time:
+        if timestamps is not None and not self.uses_append_time():
             stamps = take_timestamps(timestamps, n, &now)
         if durability is not None:
             check_durability(durability, self.log.options.durability)
@@ -250,7 +252,7 @@ cdef class Appender(Handle):
                 raise self.wrong_end(expected)
             return end
         if h is not None or longest_value + longest_key + PL_BATCH_HEADER_SIZE \
-                + PL_RECORD_OVERHEAD_MAX > self.max_message_bytes:
+                + PL_RECORD_OVERHEAD_MAX > self.log.options.max_message_bytes:
             self.check_sizes(v, k, h, None, 0)
         if atomic or expected >= 0 or codec:
             first = self.append_encoded(v, k, h, stamps, now, atomic or expected >= 0, expected,
@@ -276,13 +278,28 @@ cdef class Appender(Handle):
             self.check_size(i, pl_alone_size(key.size, value.size, headers.size))
         return 0
 
+    cdef inline bint uses_append_time(self) except -1:
+        """As it is now; asked of those who bring a timestamp, and so mostly of no one."""
+        if not self.log.options.append_time or pl_log_knows_options(self.log):
+            return self.log.options.append_time != 0
+        self.message_bytes_max()
+        return self.log.options.append_time != 0
+
+    cdef int64_t message_bytes_max(self) except -1:
+        """The limit as it is now: another process may have altered it since our last append."""
+        cdef pl_status status
+        with nogil:
+            status = pl_learn_options(self.log)
+        self.check(status)
+        return self.log.options.max_message_bytes
+
     cdef int check_size(self, int64_t index, int64_t size) except -1:
-        if size > self.max_message_bytes:
+        if size > self.log.options.max_message_bytes and size > self.message_bytes_max():
             raise errors.MessageSizeTooLargeError(
                 f"record {index} of the list makes a batch of {size} bytes, over max_message_bytes "
-                f"({self.max_message_bytes}, as the log was created with); nothing was appended; "
-                "split it, or make a log with a larger limit and copy the records there",
-                index=index, size=size, max_message_bytes=self.max_message_bytes)
+                f"({self.log.options.max_message_bytes}); nothing was appended; split it, or alter "
+                "the log", index=index, size=size,
+                max_message_bytes=self.log.options.max_message_bytes)
         return 0
 
     cdef object append_blocks(self, list v, list k, list h, object stamps, int64_t now,
@@ -373,7 +390,7 @@ cdef class Appender(Handle):
         identity.producer_id = -1
         identity.producer_epoch = -1
         identity.base_sequence = -1
-        identity.attributes = PL_ATTRIBUTE_APPEND_TIME if self.uses_append_time else 0
+        identity.attributes = PL_ATTRIBUTE_APPEND_TIME if self.uses_append_time() else 0
         while at < n:
             i = at
             bound = 0
@@ -386,12 +403,14 @@ cdef class Appender(Handle):
                 columns = make_columns(v[at:i], None if k is None else k[at:i],
                                        None if h is None else h[at:i],
                                        None if stamps is None else stamps[at:i], now)
-                batch = compressed_batch(codec, &columns.c, &identity, self.decompressed_max)
+                batch = compressed_batch(codec, &columns.c, &identity,
+                                         min(self.log.options.max_message_bytes * 64,
+                                             DECOMPRESSED_MAX))
                 here = self.append_batch(batch, i - at, expected, at)
             except BaseException as error:
                 tell_how_far(error, at)
                 if isinstance(error, errors.MessageSizeTooLargeError):
-                    error.max_message_bytes = self.max_message_bytes
+                    error.max_message_bytes = self.log.options.max_message_bytes
                 raise
             if first < 0:
                 first = here
@@ -442,7 +461,7 @@ cdef class Appender(Handle):
                 "positions is empty, and for n values it needs n + 1 entries; nothing was "
                 "appended; pass where each value starts, then where the last one ends ([0] for "
                 "none)", option="positions")
-        if timestamps is not None and not self.uses_append_time:
+        if timestamps is not None and not self.uses_append_time():
             stamps = take_timestamps(timestamps, n, &c.timestamp)
             if stamps is not None:
                 times = stamps
@@ -455,7 +474,7 @@ cdef class Appender(Handle):
                         f"{i + 1} does not, so nothing was appended; pass where each value "
                         "starts, then where the last one ends", option="positions")
                 if at[i + 1] - at[i] + PL_BATCH_HEADER_SIZE + PL_RECORD_OVERHEAD_MAX \
-                        > self.max_message_bytes:
+                        > self.log.options.max_message_bytes:
                     self.check_size(i, pl_alone_size(-1, at[i + 1] - at[i], 0))
             if n == 0:
                 return self.log.page.end_offset
@@ -522,7 +541,7 @@ cdef object append_shortly(Appender self, PyObject **arguments, Py_ssize_t count
         return pl_append_wrapper(self, arguments, count, names)
     h.data = NULL
     h.size = 0
-    time = pl_clock_ms() if timestamp == NULL or self.uses_append_time \
+    time = pl_clock_ms() if timestamp == NULL or self.uses_append_time() \
         else take_timestamp(<object>timestamp)
     if pl_append(self.log, time, k, v, h, -1, 0, &offset) != PL_OK:
         self.append_slowly(time, k, v, h, -1, &offset)

@@ -53,7 +53,7 @@ cdef class Filling:
         Raises as Log.append_many with atomic=True.
         """
         log.check_writable()
-        stamps = None if log.uses_append_time else stamps_of_list(tuple(self.times))
+        stamps = None if log.uses_append_time() else stamps_of_list(tuple(self.times))
         k = None if not any_given(self.keys) else self.keys
         h = None if not any_given(self.headers) else [one or b"" for one in self.headers]
         first = log.append_encoded(self.values, k, h, stamps, pl_clock_ms(), True, -1, codec)

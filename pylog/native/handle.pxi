@@ -68,8 +68,8 @@ cdef class Handle:
     """
 
     cdef pl_log *log
-    cdef bint can_append, is_closing, waits_for_disk, uses_append_time
-    cdef int64_t users, max_message_bytes
+    cdef bint can_append, is_closing, waits_for_disk
+    cdef int64_t users
     cdef readonly int64_t lock_timeout_ms
     cdef int codec
     cdef int64_t decompressed_max
@@ -121,9 +121,8 @@ cdef class Handle:
         self.log = log
         self.can_append = writable
         self.waits_for_disk = log.options.durability == PL_DURABILITY_FSYNC
-        self.uses_append_time = log.options.append_time != 0
-        self.max_message_bytes = log.options.max_message_bytes
-        self.decompressed_max = min(self.max_message_bytes * 64, DECOMPRESSED_MAX)
+        self.decompressed_max = max(log.options.max_message_bytes * 64, DECOMPRESSED_LEAST)
+        self.decompressed_max = min(self.decompressed_max, DECOMPRESSED_MAX)
         self.lock_timeout_ms = lock_timeout_ms
         self.codec = codec
         pl_cursor_init(&self.getter, log, 0)

@@ -43,6 +43,47 @@ cdef class Log(Appender):
         finally:
             self.leave()
 
+    def _alter(self, int64_t segment_bytes, int64_t max_message_bytes, int64_t append_time,
+               int64_t flush_interval_ms):
+        """Changes what is not -1, for all processes."""
+        cdef pl_options wanted
+        cdef pl_status status
+        cdef int64_t deadline = pl_monotonic_ms() + self.lock_timeout_ms
+        wanted.durability = wanted.index_interval_bytes = -1
+        wanted.segment_bytes = segment_bytes
+        wanted.max_message_bytes = max_message_bytes
+        wanted.append_time = append_time
+        wanted.flush_interval_ms = flush_interval_ms
+        self.check_writable()
+        self.enter()
+        try:
+            while True:
+                with nogil:
+                    status = pl_alter(self.log, &wanted, SLICE_MS)
+                if status == PL_OK:
+                    return
+                self.after_slice(status, deadline, "alter again")
+        finally:
+            self.leave()
+
+    def roll(self):
+        """Begins a new segment file, unless the last one is empty: what is old can be deleted by
+        whole files only. Raises ReadOnlyLogError, DiskFullError, PylogTimeoutError.
+        """
+        cdef pl_status status
+        cdef int64_t deadline = pl_monotonic_ms() + self.lock_timeout_ms
+        self.check_writable()
+        self.enter()
+        try:
+            while True:
+                with nogil:
+                    status = pl_roll(self.log, SLICE_MS)
+                if status == PL_OK:
+                    return
+                self.after_slice(status, deadline, "roll again")
+        finally:
+            self.leave()
+
     # -- reading --
 
     def _offset(self, offset):
@@ -268,6 +309,8 @@ cdef class Log(Appender):
         """The stored properties, by name, as numbers."""
         if self.log == NULL:
             self.check_open()
+        if self.can_append and not self.is_closing:
+            self.message_bytes_max()
         cdef pl_options o = self.log.options
         return dict(durability=o.durability, segment_bytes=o.segment_bytes,
                     max_message_bytes=o.max_message_bytes, append_time=o.append_time,

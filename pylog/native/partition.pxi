@@ -173,7 +173,7 @@ cdef list append_parts(list of, _Split split, object values, list k, int64_t lon
             log = of[p]
             log.check_writable()
             if h is not None or longest_value + longest_key + PL_BATCH_HEADER_SIZE \
-                    + PL_RECORD_OVERHEAD_MAX > log.max_message_bytes:
+                    + PL_RECORD_OVERHEAD_MAX > log.log.options.max_message_bytes:
                 log.check_sizes(v, k, h, split, p)
     done = [] if done is None else done
     for p in range(split.count):
@@ -210,7 +210,7 @@ cdef object append_part(Appender log, _Split split, int32_t p, list v, list k, l
                         object stamps, int64_t now, int codec):
     """The records of one partition, already checked; returns the first offset."""
     log.check_writable()    # another thread may have closed it, while an earlier one waited
-    if log.uses_append_time:
+    if log.uses_append_time():
         stamps, now = None, pl_clock_ms()
     if codec < 0:
         codec = log.codec

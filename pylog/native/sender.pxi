@@ -199,17 +199,18 @@ cdef class Sender:
         cdef int64_t size = pl_alone_size(k.size, v.size, headers_size), index = -1
         cdef object batch = None
         cdef Filling filling = target.fillings[place]
-        if size > log.max_message_bytes:
+        if size > log.log.options.max_message_bytes and size > log.message_bytes_max():
             raise errors.MessageSizeTooLargeError(
                 f"the record makes a batch of {size} bytes, over the topic's max.message.bytes "
-                f"({log.max_message_bytes}); nothing was sent; split it", size=size,
-                max_message_bytes=log.max_message_bytes)
+                f"({log.log.options.max_message_bytes}); nothing was sent; split it", size=size,
+                max_message_bytes=log.log.options.max_message_bytes)
         if filling is not None:
             index = put(filling, self.pool, value, key, headers, time, size)
             batch = filling.batch
         if index < 0:
             batch, index = self._accumulate(
-                target, place, log, value, key, headers, time, size, log.max_message_bytes)
+                target, place, log, value, key, headers, time, size,
+                log.log.options.max_message_bytes)
         target.records += 1
         return new_future(target, batch, place, index, time, k, v, headers_size)
 
