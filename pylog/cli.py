@@ -1,6 +1,6 @@
 """The command line `pylog`: lines into a log and out of it, and what its files hold.
 
-Data goes to stdout, all else to stderr. Nothing but `append` ever creates or changes a log. How it
+Data goes to stdout, all else to stderr. Nothing that reads ever makes or changes a log. How it
 ends is told by the exit codes of pylog/exits.py; an error is one line that says what to do next.
 """
 
@@ -25,21 +25,23 @@ from pylog.cli_options import (
     as_json,
     directory,
     key_separator,
+    parser_of,
     progress,
     split_header,
     to_place,
 )
 from pylog.dump import dump_items, instant, line_of
-from pylog.envelope import BadLine, Columns, Headers
+from pylog.envelope import BadLine, Headers
 from pylog.errors import CorruptRecordError, PylogError, RecordNotFoundError
 from pylog.exits import Exit
 from pylog.log import DURABILITIES, Start
 from pylog.names import is_log_file
 from pylog.report import UNKNOWN_CODEC
-from pylog.streams import Intake, Outlet, Rows
+from pylog.streams import LogIntake, Outlet, Rows
 
 EXAMPLES = """\b
 Examples:
+  seq 1000000 | pylog produce numbers; pylog consume numbers --from -10 -e
   seq 1000000 | pylog append data/numbers
   pylog read data/numbers --from -10
   pylog read data/numbers --from 2026-11-23T10:00 --json | jq .value
@@ -56,8 +58,14 @@ Exit codes: 0 fine; 1 failed; 2 usage; 3 could not tell; 4 damage or an
 anomaly found; 130 interrupted with Ctrl-C.
 """
 
-# Commands with a package of their own: imported when they are called, and not by `pylog append`.
-LAZY = {"bench": "pylog.benchmark.command:bench", "stress": "pylog.stress.command:stress"}
+# Commands with a file of their own: imported when they are called, and not by `pylog append`.
+LAZY = {
+    "bench": "pylog.benchmark.command:bench",
+    "cat": "pylog.cli_records:cat",
+    "consume": "pylog.cli_records:consume",
+    "produce": "pylog.cli_records:produce",
+    "stress": "pylog.stress.command:stress",
+}
 
 
 class Commands(click.Group):
@@ -94,9 +102,9 @@ class Commands(click.Group):
 )
 @click.version_option(pylog.__version__, message="pylog %(version)s")
 def commands() -> None:
-    """Kafka's log in a directory: append lines to it, read them, see that it is whole.
+    """Kafka's log in a directory: topics in a broker's directory, or one log in its own.
 
-    Any number of processes may append, read, follow and check the same log at once.
+    Any number of processes may write, read, follow and check the same at once; there is no server.
     """
     logging.getLogger("pylog").setLevel(logging.ERROR)    # what it warns of is said here, shorter
 
@@ -131,22 +139,16 @@ def append(
     not part of it, every other byte is. What stands in a pipe is appended before more is waited
     for.
     """
-    if as_json and (key_separator or key is not None or headers):
-        raise click.UsageError("--json lines bear their own keys and headers")
-    if key_separator and key is not None:
-        raise click.UsageError("--key and --key-separator both give the key: use one")
-    parse = partial(parse_plain, key=None if key is None else os.fsencode(key), headers=headers,
-                    separator=key_separator)
+    parse = parser_of(key, key_separator, headers, as_json)
     need_own_directory(directory)
-    intake = Intake(partial(open_to_append, directory, durability, compression),
-                    envelope.from_json if as_json else parse, is_json=as_json,
-                    is_compressed=compression == "lz4")
+    intake = LogIntake(partial(open_to_append, directory, durability, compression),
+                       parse, is_json=as_json, is_compressed=compression == "lz4")
     with closing(intake):
         if (directory / "log.meta").exists():
             intake.open()    # what is wrong with it is told before a line is waited for
         try:
-            take_all(intake, files or ("-",))
-            log = intake.open()
+            intake.take_all(files or ("-",))
+            log = intake.opened()
             if flush:
                 log.flush()
         finally:
@@ -171,27 +173,6 @@ def open_to_append(directory: Path, durability: Any, compression: str | None) ->
     return log
 
 
-def take_all(intake: Intake, names: tuple[str, ...]) -> None:
-    """Files, and stdin where the name is "-"."""
-    for name in names:
-        if name == "-":
-            intake.take(sys.stdin.buffer, "stdin")
-            continue
-        with open(name, "rb") as stream:
-            intake.take(stream, name)
-
-
-def parse_plain(lines: list[bytes], key: bytes | None, headers: Headers,
-                separator: bytes | None) -> Columns:
-    """Lines that are not JSON, with what the options give to all of them."""
-    columns = envelope.from_keyed(lines, separator) if separator else envelope.from_plain(lines)
-    if key is not None:
-        columns.keys = [key] * len(lines)
-    if headers:
-        columns.headers = [headers] * len(lines)
-    return columns
-
-
 def tell_recovery(log: pylog.Log) -> None:
     """What opening had to repair, if records may be gone by it."""
     found = log.recovered
@@ -207,7 +188,7 @@ def tell_recovery(log: pylog.Log) -> None:
         err=True)
 
 
-def what_was_appended(intake: Intake, directory: Path) -> str:
+def what_was_appended(intake: LogIntake, directory: Path) -> str:
     """The line for stderr. Other writers' records may stand between ours, so no range is told."""
     log, count = intake.log, intake.count
     if log is None:
@@ -218,7 +199,7 @@ def what_was_appended(intake: Intake, directory: Path) -> str:
     if intake.first is not None:
         what += f" from offset {intake.first} on"
     if intake.in_flight:
-        what += f", and up to {intake.in_flight:,} more when it was interrupted"
+        what += f", and up to {intake.in_flight:,} more when it stopped"
     return f"appended {what}; {log.path} ends at offset {log.end_offset}"
 
 

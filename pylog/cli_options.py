@@ -9,15 +9,19 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import click
 
+from pylog import envelope
 from pylog.broker import Broker
-from pylog.envelope import Headers
+from pylog.envelope import Columns, Headers
 from pylog.exits import Exit
 from pylog.log import Start
+from pylog.metadata_file import TopicEntry
+from pylog.topic import closest
 
 PROGRESS_AFTER_SECONDS = 1
 UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
@@ -33,19 +37,25 @@ def to_place(ctx: click.Context, param: click.Parameter, value: str | None) -> S
     """Where to start or stop: what `Log.resolve` takes, as a person writes it."""
     if value is None:
         return None
-    if value in ("earliest", "latest"):
-        return "earliest" if value == "earliest" else "latest"
+    if value in ("earliest", "beginning"):
+        return "earliest"
+    if value in ("latest", "end"):
+        return "latest"
     if re.fullmatch(r"[+-]?[0-9]{1,18}", value):
         return int(value)
     try:
-        if age := re.fullmatch(r"-([0-9]{1,9})([smhd])", value):
+        moment = value.removeprefix("@")
+        if age := re.fullmatch(r"-([0-9]{1,9})([smhd])", moment):
             return datetime.now(UTC) - timedelta(**{UNITS[age[2]]: int(age[1])})
-        when = datetime.fromisoformat(value.removeprefix("@"))
+        if ms := re.fullmatch(r"s?@([0-9]{10,18})", value):    # s@ in kcat
+            return datetime.fromtimestamp(int(ms[1]) / 1000, UTC)
+        when = datetime.fromisoformat(moment)
         return when if when.tzinfo else when.astimezone()
     except (ValueError, OverflowError, OSError):
         raise click.BadParameter(
             f"{value!r} is no place in a log; use earliest, latest, an offset, -N (N before the "
-            "end), -15m (s, m, h, d: that long ago) or 2026-11-23T10:00", ctx, param) from None
+            "end), -15m (s, m, h, d: that long ago), 2026-11-23T10:00 or "
+            "@1700000000000 (ms)", ctx, param) from None
 
 
 def to_separator(ctx: click.Context, param: click.Parameter, value: str | None) -> bytes | None:
@@ -71,8 +81,8 @@ directory = click.argument("directory", metavar="DIR", type=Place(path_type=Path
 as_json = click.option("--json", "as_json", is_flag=True, help="JSON instead of text.")
 key_separator = click.option(
     "-K", "--key-separator", metavar="TEXT", callback=to_separator,
-    help="Lines are key, TEXT, value; \\t is a tab. `append` refuses a line without TEXT; `read` "
-    "writes the value alone where the key is null.")
+    help="Lines are key, TEXT, value; \\t is a tab. Going in, a line without TEXT is refused; "
+    "coming out, a null key leaves the value alone.")
 data_dir = click.option(
     "-d", "--data", "data_dir", metavar="DIR", type=Place(path_type=Path), envvar="PYLOG_DATA",
     default="data", show_default=True, show_envvar=True, help="The broker's directory.")
@@ -92,6 +102,16 @@ def open_broker(data_dir: Path, make: bool = False) -> Broker:
     return Broker(data_dir, auto_create_topics=make)
 
 
+def need_topic(broker: Broker, name: str) -> TopicEntry:
+    """A topic that there is. Raises ClickException with what to do."""
+    topics = broker.topics()
+    if name not in topics:
+        raise click.ClickException(
+            f"there is no topic {name!r}{closest(name, topics)}; `pylog produce {name}` makes it, "
+            "`pylog topic ls` shows those that there are")
+    return topics[name]
+
+
 def is_broker(data_dir: Path) -> bool:
     """Whether there is one, its metadata lost perhaps."""
     return (data_dir / "metadata.db").exists() or any(data_dir.glob("*-[0-9]*/log.meta"))
@@ -106,6 +126,30 @@ def split_header(ctx: click.Context, param: click.Parameter, value: tuple[str, .
     if wrong := [name for name, _, _ in pairs if re.search("[\ud800-\udfff]", name)]:
         raise click.BadParameter(f"the name {wrong[0]!r} is not UTF-8", ctx, param)
     return [(name, os.fsencode(text)) for name, _, text in pairs]
+
+
+def parser_of(key: str | None, separator: bytes | None, headers: Headers, is_json: bool,
+              ) -> Callable[[list[bytes]], Columns]:
+    """What makes records of lines, by the options that say so. Raises UsageError."""
+    if is_json:
+        if separator or key is not None or headers:
+            raise click.UsageError("--json lines bear their own keys and headers")
+        return envelope.from_json
+    if separator and key is not None:
+        raise click.UsageError("--key and --key-separator both give the key: use one")
+    return partial(parse_plain, key=None if key is None else os.fsencode(key), headers=headers,
+                   separator=separator)
+
+
+def parse_plain(lines: list[bytes], key: bytes | None, headers: Headers,
+                separator: bytes | None) -> Columns:
+    """Lines that are not JSON, with what the options give to all of them."""
+    columns = envelope.from_keyed(lines, separator) if separator else envelope.from_plain(lines)
+    if key is not None:
+        columns.keys = [key] * len(lines)
+    if headers:
+        columns.headers = [headers] * len(lines)
+    return columns
 
 
 @contextmanager

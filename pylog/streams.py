@@ -1,4 +1,4 @@
-"""A byte stream into a log, line by line, and the records of a log out again, chunk by chunk.
+"""Byte streams into logs, line by line, and the records of a log out again, chunk by chunk.
 
 Both ways in large pieces while there is much, and at once while there is little: what stands in a
 pipe is appended before more is waited for, and what was read is written before the log is.
@@ -6,6 +6,7 @@ pipe is appended before more is waited for, and what was read is written before 
 
 import itertools
 import os
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -49,37 +50,41 @@ def line_blocks(stream: BinaryIO, line_bytes_max: int) -> Iterator[list[bytes]]:
 
 
 class Intake:
-    """Appends the lines of streams to a log.
+    """Takes the lines of streams as records; where they go is the business of those below.
 
-    The log is opened by the first record that may go in, so that a bad first line makes no log.
-    count: of the records that are in. first: the first one's offset. in_flight: records of which an
-    interrupt left open whether they are in. log: None until it is opened.
+    That is opened by the first record that may go in, so that a bad first line makes nothing.
+    count: of the records that are in. in_flight: records of which an interrupt or an error left
+    open whether they are in.
     """
 
-    def __init__(self, open_log: Callable[[], Log], parse: Callable[[list[bytes]], Columns], *,
-                 is_json: bool = False, is_compressed: bool = False) -> None:
-        self.open_log, self.parse, self.is_compressed = open_log, parse, is_compressed
+    def __init__(self, parse: Callable[[list[bytes]], Columns], is_json: bool = False) -> None:
+        self.parse = parse
         self.is_json = is_json
-        self.log: Log | None = None
+        self.is_open = False
         self.message_bytes_max = MESSAGE_BYTES_MAX
         self.count = self.in_flight = 0
-        self.first: int | None = None
 
-    def open(self) -> Log:
-        """The log, at the first call opened, or made."""
-        if self.log is None:
-            self.log = self.open_log()
-            self.message_bytes_max = self.log.stats()["options"]["max_message_bytes"]
-        return self.log
+    def open(self) -> None:
+        """At the first call opens, or makes; sets message_bytes_max."""
+        raise NotImplementedError
 
-    def close(self) -> None:
-        if self.log is not None:
-            self.log.close()
+    def append(self, columns: Columns) -> None:
+        """All of them; after an error `appended` of it, if there is one, are in."""
+        raise NotImplementedError
 
     @property
     def line_bytes_max(self) -> int:
         """In JSON a byte takes up to six, as in "\\u0000", and there are names beside."""
         return self.message_bytes_max * (8 if self.is_json else 1) + BLOCK_BYTES
+
+    def take_all(self, names: tuple[str, ...]) -> None:
+        """Files, and stdin where the name is "-"."""
+        for name in names:
+            if name == "-":
+                self.take(sys.stdin.buffer, "stdin")
+                continue
+            with open(name, "rb") as stream:
+                self.take(stream, name)
 
     def take(self, stream: BinaryIO, name: str) -> None:
         """All of `stream`. Raises BadLine, with every line before the bad one appended."""
@@ -112,22 +117,50 @@ class Intake:
     def _append(self, columns: Columns) -> None:
         if not columns.values:
             return
-        if self.log is None and _is_too_large(columns.head(1), self.message_bytes_max):
+        if not self.is_open and _is_too_large(columns.head(1), self.message_bytes_max):
             raise MessageSizeTooLargeError("the first record is too large for a log", index=0)
         self.open()
         self.in_flight = len(columns)
         try:
-            first = self._append_columns(columns)
+            self.append(columns)
         except Exception as error:
             self.count, self.in_flight = self.count + (getattr(error, "appended", None) or 0), 0
             raise
         self.count, self.in_flight = self.count + len(columns), 0
+
+
+class LogIntake(Intake):
+    """Into one log. first: the offset of the first record. log: None until it is opened."""
+
+    def __init__(self, open_log: Callable[[], Log], parse: Callable[[list[bytes]], Columns], *,
+                 is_json: bool = False, is_compressed: bool = False) -> None:
+        super().__init__(parse, is_json)
+        self.open_log, self.is_compressed = open_log, is_compressed
+        self.log: Log | None = None
+        self.first: int | None = None
+
+    def open(self) -> None:
+        self.opened()
+
+    def opened(self) -> Log:
+        """The log, at the first call opened, or made."""
+        if self.log is None:
+            self.log = self.open_log()
+            self.message_bytes_max = self.log.stats()["options"]["max_message_bytes"]
+            self.is_open = True
+        return self.log
+
+    def close(self) -> None:
+        if self.log is not None:
+            self.log.close()
+
+    def append(self, columns: Columns) -> None:
+        first = self._append_columns(self.opened(), columns)
         if self.first is None:
             self.first = first
 
-    def _append_columns(self, columns: Columns) -> int:
+    def _append_columns(self, log: Log, columns: Columns) -> int:
         keys, headers, stamps = columns.keys, columns.headers, columns.timestamps
-        log = self.open()
         if len(columns) > 1 or self.is_compressed:
             return log.append_many(columns.values, keys, headers, stamps)
         return log.append(    # into the open batch, which takes less than one of its own

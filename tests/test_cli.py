@@ -74,7 +74,7 @@ def test_line_without_the_key_separator_is_refused_by_its_number(log_path):
     assert "stdin, line 2: it has no ':'" in result.stderr
     assert "--json" in result.stderr
     assert values(log_path) == [b"v"]
-    assert "`append` refuses a line without TEXT" in " ".join(
+    assert "Going in, a line without TEXT is refused" in " ".join(
         run("append", "--help").stdout.split())
 
 

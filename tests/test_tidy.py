@@ -53,7 +53,7 @@ FLOORS = {
     "stress.nemesis": 13, "stress.inspection": 14, "stress.writing": 14, "stress.reading": 14,
     "stress.excuses": 14, "stress.watching": 15, "stress.stage": 16, "stress.verdict": 17,
     "stress.display": 17, "stress.command": 18,
-    "cli_options": 19, "cli": 20,
+    "record_format": 11, "cli_options": 18, "cli_records": 19, "cli": 20,
     "__main__": 21,
 }
 

@@ -1,0 +1,428 @@
+"""The command line: `pylog produce`, `consume` and `cat`."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import time
+
+import pytest
+from brokers import codecs
+from shell import COMMAND, run, start
+
+import pylog
+from pylog import TopicPartition, cli_records
+from pylog.compression import CODECS
+from pylog.exits import Exit
+from pylog.record_format import make_format
+
+
+@pytest.fixture
+def data(log_path, monkeypatch):
+    """Where the command's broker is, or will be."""
+    monkeypatch.setenv("PYLOG_DATA", str(log_path))
+    return log_path
+
+
+@pytest.fixture
+def orders(data):
+    """Twelve records in three partitions: "p:n", n from 0 to 3."""
+    with pylog.Broker(data) as broker:
+        broker.create_topic("orders", 3)
+        for number in range(3):
+            broker.log("orders", number).append_many([b"%d:%d" % (number, n) for n in range(4)])
+    return data
+
+
+def out(*arguments, given=b""):
+    """The lines on stdout of a command that went well."""
+    result = run(*arguments, given=given)
+    assert result.exit_code == Exit.FINE, result.output
+    return result.stdout_bytes.splitlines()
+
+
+def committed(data, group, number, topic="orders"):
+    with pylog.Consumer(data, group_id=group) as consumer:
+        return consumer.committed(TopicPartition(topic, number))
+
+
+def fails(code, words, *arguments, given=b""):
+    """The command ends with this code, and one line with these words in it."""
+    result = run(*arguments, given=given)
+    assert (result.exit_code, result.stdout) == (code, ""), result.output
+    assert re.search(words, result.stderr), result.stderr
+    assert code == Exit.USAGE or len(result.stderr.splitlines()) == 1
+    return result
+
+
+# ---- produce ------------------------------------------------------------------------------------
+
+def test_produce_makes_broker_topic_and_a_record_of_each_line(data):
+    result = run("produce", "orders", given=b"one\ntwo\n\nlast without newline")
+
+    assert result.exit_code == Exit.FINE
+    assert result.stdout == ""
+    assert result.stderr == "produced 4 records to orders, which is new: 4 in partition 0\n"
+    assert out("consume", "orders", "-e") == [b"one", b"two", b"", b"last without newline"]
+
+
+def test_produce_spreads_keys_as_kafka_does_and_keeps_their_order(orders):
+    given = b"".join(b"k%d|%d\n" % (n % 10, n) for n in range(100))
+
+    result = run("produce", "orders", "-K", "|", given=given)
+
+    assert len(re.findall(r"in partition \d", result.stderr)) == 3
+    with pylog.Broker(orders) as broker, pylog.Producer(broker) as producer:
+        for n in range(10):
+            key = b"k%d" % n
+            found = [r for r in broker.read("orders") if r.key == key]
+            assert [int(r.value) for r in found] == list(range(n, 100, 10))
+            home = producer.send("orders", b"", key).get().partition
+            assert {r.partition for r in found} == {home}
+
+
+def test_produce_reads_files_and_stdin_in_order(data, tmp_path):
+    (tmp_path / "a").write_bytes(b"a1\na2")
+
+    out("produce", "orders", tmp_path / "a", "-", given=b"in\n")
+
+    assert out("consume", "orders", "-e") == [b"a1", b"a2", b"in"]
+
+
+def test_produce_gives_key_headers_and_partition_to_all(orders):
+    out("produce", "orders", "-k", "alice", "-H", "a=1", "-H", "b=", "-p", "2", given=b"x\ny\n")
+
+    lines = out("consume", "orders", "-p", "2", "-o", "-2", "-e", "-f", r"%p %o %k %s %h\n")
+    assert lines == [b"2 4 alice x a=1,b=", b"2 5 alice y a=1,b="]
+
+
+def test_json_out_of_one_topic_goes_into_another_unchanged(orders):
+    with pylog.Broker(orders) as broker:
+        broker.append("orders", b"\xff\n", key=b"\xfe", headers=[("h", None)], timestamp=7)
+    before = [json.loads(line) for line in out("consume", "orders", "-e", "--json")]
+
+    out("produce", "copy", "--json", given=b"\n".join(out("consume", "orders", "-e", "--json")))
+
+    after = [json.loads(line) for line in out("consume", "copy", "-e", "--json")]
+    kept = {"timestamp", "key", "key_b64", "value", "value_b64", "headers"}
+    assert [{k: v for k, v in one.items() if k in kept} for one in after] == \
+           [{k: v for k, v in one.items() if k in kept} for one in before]
+    assert {one["topic"] for one in after} == {"copy"}
+
+
+@pytest.mark.parametrize("codec", ["lz4", "gzip"])
+def test_produce_compresses(data, codec):
+    given = b"the same line again\n" * 1000
+
+    out("produce", "orders", "-z", codec, given=given)
+
+    assert out("consume", "orders", "-e") == given.splitlines()
+    with pylog.Broker(data) as broker:
+        assert set(codecs(broker, "orders", 0)) == {CODECS[codec]}
+
+
+def test_produce_quiet_says_nothing(data):
+    assert run("produce", "-q", "orders", given=b"x\n").stderr == ""
+
+
+def test_bad_line_is_named_after_all_before_it_are_in(orders):
+    result = run("produce", "orders", "-K", ":", given=b"a:1\nb:2\nno separator\nc:3\n")
+
+    assert result.exit_code == Exit.FAILED
+    assert "stdin, line 3: it has no ':'" in result.stderr
+    assert "produced 2 records to orders" in result.stderr
+    assert len(out("consume", "orders", "-e")) == 14
+
+
+@pytest.mark.parametrize("keys", [[], ["-K", ":"]], ids=["one partition", "by key"])
+def test_line_too_large_is_named_after_all_before_it_are_in(orders, keys):
+    given = b"a:1\nb:2\nc:" + b"x" * 1_200_000 + b"\nd:4\n"
+
+    result = run("produce", "orders", *keys, given=given)
+
+    assert result.exit_code == Exit.FAILED
+    assert "stdin, line 3: " in result.stderr
+    assert "produced 2 records" in result.stderr
+    assert len(out("consume", "orders", "-e")) == 14
+
+
+@pytest.mark.parametrize("given", [b"", b"no separator\n", b":" + b"x" * 2_000_000], ids=len)
+def test_produce_of_no_good_line_makes_no_topic(data, given):
+    result = run("produce", "orders", "-K", ":", given=given)
+
+    assert "produced nothing; no topic orders was made" in result.stderr
+    fails(Exit.FAILED, "no topic 'orders'", "consume", "orders", "-e")
+
+
+@pytest.mark.parametrize("arguments", [
+    [], ["orders", "no such file"], ["orders", "-p", "-1"], ["orders", "-p", "x"],
+    ["orders", "--json", "-k", "key"], ["orders", "-k", "a", "-K", ":"], ["orders", "-H", "a"],
+    ["orders", "-z", "zstd"], ["orders", "-K", ""], ["orders", "-d", ""],
+], ids=str)
+def test_wrong_usage_of_produce_exits_with_2_and_makes_nothing(data, arguments):
+    fails(Exit.USAGE, "Error: ", "produce", *arguments)
+
+    assert not data.exists()
+
+
+@pytest.mark.parametrize(("arguments", "words"), [
+    (["a b"], "a b"), ([".."], r"\.\."), (["x" * 300], "249|long"), (["orders", "-p", "3"], "3"),
+], ids=str)
+def test_produce_to_what_cannot_be_fails(orders, arguments, words):
+    fails(Exit.FAILED, words, "produce", "-q", *arguments, given=b"x\n")
+
+
+def test_produce_into_one_log_or_a_file_fails(log_path, tmp_path):
+    pylog.Log(log_path).close()
+    (tmp_path / "file").write_bytes(b"precious")
+
+    fails(Exit.FAILED, f"is one log, no broker; see `pylog read {log_path}`",
+          "produce", "-d", log_path, "orders", given=b"x\n")
+    fails(Exit.FAILED, "file", "produce", "-d", tmp_path / "file", "orders", given=b"x\n")
+    assert (tmp_path / "file").read_bytes() == b"precious"
+
+
+# ---- consume ------------------------------------------------------------------------------------
+
+def test_consume_reads_all_partitions_each_in_order(orders):
+    lines = out("consume", "orders", "-e")
+
+    for number in range(3):
+        assert [line for line in lines if line[:1] == b"%d" % number] == \
+               [b"%d:%d" % (number, n) for n in range(4)]
+    assert len(lines) == 12
+
+
+@pytest.mark.parametrize(("place", "kept"), [
+    ("earliest", 12), ("beginning", 12), ("latest", 0), ("end", 0), ("-1", 3), ("-9", 12),
+    ("3", 3), ("0", 12), ("@-1h", 12), ("-1h", 12), ("@1000000000", 12), ("s@1000000000", 12),
+    ("2001-01-01", 12), ("@2100-01-01", 0), ("s@4102444800000", 0),
+])
+def test_consume_starts_at_the_place_of_each_partition(orders, place, kept):
+    assert len(out("consume", "orders", "-e", "--from", place)) == kept
+
+
+def test_consume_stops_before_a_place(orders):
+    assert out("consume", "orders", "-p", "1", "--to", "2") == [b"1:0", b"1:1"]
+    assert len(out("consume", "orders", "--to", "latest")) == 12
+    assert out("consume", "orders", "--from", "latest", "--to", "latest") == []
+
+
+def test_consume_stops_after_n(orders):
+    assert len(out("consume", "orders", "-n", "5")) == 5
+    assert out("consume", "orders", "-n", "0") == []
+
+
+def test_an_offset_that_only_one_partition_has_starts_the_others_at_their_end(orders):
+    with pylog.Broker(orders) as broker:
+        broker.log("orders", 1).append_many([b"more"] * 5)
+
+    assert out("consume", "orders", "-e", "-o", "7") == [b"more"] * 2
+
+
+def test_grep_takes_what_matches_and_counts_that(orders):
+    assert sorted(out("consume", "orders", "-e", "--grep", "[01]:[23]$")) == \
+           [b"0:2", b"0:3", b"1:2", b"1:3"]
+    assert len(out("consume", "orders", "--grep", ":3", "-n", "2")) == 2
+
+
+def test_consume_of_two_topics_tells_them_apart(orders):
+    out("produce", "refunds", given=b"back\n")
+
+    lines = out("consume", "orders", "refunds", "-e", "-f", r"%t-%p\n")
+
+    assert sorted(set(lines)) == [b"orders-0", b"orders-1", b"orders-2", b"refunds-0"]
+
+
+def test_group_goes_on_where_it_committed(orders):
+    first = out("consume", "orders", "-g", "billing", "-n", "5")
+    rest = out("consume", "orders", "-g", "billing", "-e")
+
+    assert len(first) == 5
+    assert sorted(first + rest) == sorted(out("consume", "orders", "-e"))
+    assert out("consume", "orders", "-g", "billing", "-e") == []
+    assert len(out("consume", "orders", "-g", "other", "-e")) == 12
+
+
+def test_group_commits_what_grep_examined_and_no_more(orders):
+    out("consume", "orders", "-g", "billing", "--grep", "^1:1", "-n", "1")
+
+    assert committed(orders, "billing", 1) == 2
+    assert b"1:2" in out("consume", "orders", "-g", "billing", "-e")
+
+
+def test_no_commit_leaves_the_group_where_it_is(orders):
+    assert len(out("consume", "orders", "-g", "billing", "-e", "--no-commit")) == 12
+    assert len(out("consume", "orders", "-g", "billing", "-e")) == 12
+
+
+def test_new_group_may_begin_at_the_end(orders):
+    assert out("consume", "orders", "-g", "billing", "-e", "-o", "latest") == []
+    out("produce", "orders", given=b"new\n")
+    assert out("consume", "orders", "-g", "billing", "-e") == [b"new"]
+
+
+def test_reading_makes_no_broker_and_no_topic(data, tmp_path):
+    fails(Exit.FAILED, f"no broker at {data}; `pylog produce -d {data} TOPIC`",
+          "consume", "orders", "-e")
+    assert not data.exists()
+    out("produce", "orders", given=b"x\n")
+
+    fails(Exit.FAILED, "no topic 'ordrs'; did you mean 'orders'", "consume", "ordrs", "-e")
+    fails(Exit.FAILED, "no topic 'ordrs'", "cat", "-t", "ordrs", "-e")
+    fails(Exit.FAILED, "no topic 'zzz'", "consume", "orders", "zzz", "-e")
+    with pylog.Broker(data) as broker:
+        assert list(broker.topics()) == ["orders"]
+
+
+@pytest.mark.parametrize(("arguments", "words"), [
+    (["-o", "5"], r"no partition has the offset 5: there is orders-0 \[0, 4\)"),
+    (["-p", "3"], "partitions 0 to 2, and no 3"),
+    (["-g", "x" * 300], "too long"),
+    (["-g", ""], "empty"),
+])
+def test_consume_of_what_is_not_there_fails(orders, arguments, words):
+    fails(Exit.FAILED, words, "consume", "orders", "-e", *arguments)
+
+
+@pytest.mark.parametrize(("arguments", "words"), [
+    ([], "TOPIC"), (["orders", "-o", "soon"], "no place"), (["orders", "--to", "@"], "no place"),
+    (["orders", "-n", "-1"], "range"), (["orders", "--grep", "("], "regular expression"),
+    (["orders", "-f", "%y"], "'%y' is unknown"), (["orders", "-f", "100%"], "'%' is unknown"),
+    (["orders", "-f", r"\q"], "is unknown"), (["orders", "-f", "%s", "--json"], "use one"),
+    (["orders", "-K", ":", "--json"], "use one"),
+    (["orders", "-g", "g", "-p", "1"], "shares out"), (["orders", "-g", "g", "--to", "3"], "--to"),
+    (["orders", "-g", "g", "-o", "3"], "pylog group reset g"),
+    (["orders", "-o", "@9999999999999999"], "no place"),
+], ids=str)
+def test_wrong_usage_of_consume_exits_with_2(orders, arguments, words):
+    fails(Exit.USAGE, words, "consume", *arguments)
+
+
+def test_damage_is_named_or_stepped_over(orders):
+    with pylog.Broker(orders) as broker:
+        log = broker.log("orders", 1)
+        log.append_many([b"after"] * 600)
+    place = orders / "orders-1" / ("0" * 20 + ".log")
+    with open(place, "r+b") as file:
+        file.seek(80)
+        file.write(b"\xff")
+
+    assert run("consume", "orders", "-e").exit_code == Exit.DAMAGE
+    result = run("consume", "orders", "-e", "--skip-corrupt")
+    assert result.exit_code == Exit.DAMAGE
+    assert "stepped over damage 1 times" in result.stderr
+    assert b"after" in result.stdout_bytes
+    assert b"0:0" in result.stdout_bytes
+
+
+# ---- cat ----------------------------------------------------------------------------------------
+
+def test_cat_has_the_habits_of_kcat(orders):
+    assert out("cat", "-C", "-q", "-b", orders, "-t", "orders", "-p", "0", "-o", "-2", "-e",
+               "-f", r"%t %p %o %k %s\n") == [b"orders 0 2  0:2", b"orders 0 3  0:3"]
+    assert len(out("cat", "-t", "orders", "-o", "beginning", "-c", "5")) == 5
+    assert out("cat", "-t", "orders", "-o", "end", "-e") == []
+    assert out("cat", "-t", "orders", "-p", "1", "-e", "-K:") == [b"1:%d" % n for n in range(4)]
+    assert {json.loads(line)["partition"] for line in out("cat", "-t", "orders", "-e", "-J")} == \
+           {0, 1, 2}
+
+
+@pytest.mark.parametrize("arguments", [
+    [], ["-t"], ["orders"], ["-t", "orders", "-o", "stored"], ["-t", "orders", "-c", "x"],
+    ["-t", "orders", "-f", "%"], ["-t", "orders", "-J", "-f", "%s"],
+], ids=str)
+def test_wrong_usage_of_cat_exits_with_2(orders, arguments):
+    fails(Exit.USAGE, "Error: ", "cat", *arguments)
+
+
+def test_format_has_every_token_and_escape(log_path):
+    with pylog.Log(log_path) as log:
+        log.append(b"value", b"key", [("a", b"1"), ("b", None)], 77)
+        log.append(None, None)
+        full, bare = log.read()
+
+    text = make_format(r"%t|%p|%o|%k|%s|%T|%K|%S|%h|%%|\t|\x41|\\|é")
+    assert text(full) == "||0|key|value|77|3|5|a=1,b=NULL|%|\t|A|\\|é".encode()
+    assert make_format("%k%s %K %S%h")(bare) == b" -1 -1"
+
+
+# ---- processes ----------------------------------------------------------------------------------
+
+@pytest.mark.slow
+def test_consume_writes_what_another_process_produces_at_once_and_ends_quietly(orders):
+    reader = start("consume", "orders", "-p", "0", "-o", "3")
+    assert reader.stdout.readline() == b"0:3\n"
+    writer = start("produce", "-p", "0", "orders")
+    try:
+        for text in (b"first\n", b"second\n"):
+            writer.stdin.write(text)
+            writer.stdin.flush()
+            assert reader.stdout.readline() == text
+        writer.communicate(timeout=30)
+    finally:
+        reader.send_signal(signal.SIGINT)
+        _, stderr = reader.communicate(timeout=30)
+    assert (reader.returncode, stderr) == (Exit.INTERRUPTED, b"")
+
+
+@pytest.mark.slow
+def test_reader_that_goes_away_ends_consume_without_a_word(orders):
+    with pylog.Broker(orders) as broker:
+        broker.log("orders", 0).append_many([b"x" * 100] * 20_000)
+    script = f"{' '.join(COMMAND)} consume orders -e | head -1; echo ${{PIPESTATUS[0]}}"
+
+    result = subprocess.run(["bash", "-c", script], capture_output=True, check=True, timeout=60)
+
+    assert result.stdout.split()[-1] == b"141"
+    assert result.stderr == b""
+
+
+@pytest.mark.slow
+def test_killed_member_repeats_what_it_had_not_written_and_loses_nothing(orders):
+    with pylog.Broker(orders) as broker:
+        broker.log("orders", 0).append_many([b"%d" % n for n in range(50_000)])
+    first = start("consume", "orders", "-g", "billing")
+    seen = [first.stdout.readline() for _ in range(2000)]
+    os.kill(first.pid, signal.SIGKILL)
+    seen += first.communicate()[0].splitlines(keepends=True)
+
+    rest = out("consume", "orders", "-g", "billing", "-e")
+
+    whole = {line.rstrip() for line in seen if line.endswith(b"\n")} | set(rest)
+    assert len(whole) == 50_012
+
+
+@pytest.mark.slow
+def test_interrupted_produce_keeps_the_whole_lines_and_says_so(data):
+    process = start("produce", "orders")
+    process.stdin.write(b"one\ntwo\nhalf a li")
+    process.stdin.flush()
+    deadline = time.monotonic() + 30
+    while not (data / "orders-0/log.meta").exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    with pylog.Broker(data) as broker:
+        assert broker.log("orders").wait(1, timeout=30)
+    process.send_signal(signal.SIGINT)
+    _, stderr = process.communicate(timeout=30)
+
+    assert process.returncode == Exit.INTERRUPTED
+    assert re.fullmatch(rb"produced \d records? to orders, which is new.*\n", stderr)
+    assert out("consume", "orders", "-e") == [b"one", b"two"]
+
+
+@pytest.mark.parametrize("command", ["produce", "consume", "cat"])
+def test_help_shows_an_example(command):
+    text = run(command, "--help").stdout
+
+    assert f"pylog {command} " in text.partition("Examples:")[2]
+
+
+def test_partitions_are_grouped_when_there_are_many(data):
+    intake = cli_records.TopicIntake.__new__(cli_records.TopicIntake)
+    intake.topic, intake.count, intake.in_flight, intake.is_new = "orders", 60, 0, False
+    intake.went = dict.fromkeys(range(6), 10)
+
+    assert cli_records.what_was_produced(intake).endswith(
+        "10 in partition 0, 10 in partition 1, 10 in partition 2, others in 3 more")
