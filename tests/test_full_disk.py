@@ -68,12 +68,14 @@ def test_run_on_a_disk_that_fills_up_is_inconclusive_and_says_why():
 
 
 @pytest.mark.slow
-def test_run_for_which_there_is_no_room_is_refused():
-    done = stress_on_a_disk_of(FOLDS // 2)
+@pytest.mark.parametrize("size", [8192, FOLDS // 2, FOLDS + 4096])
+def test_run_for_which_there_is_no_room_is_inconclusive(size):
+    done = stress_on_a_disk_of(size)
 
-    assert done.returncode == 1
-    assert "no room for a run" in done.stderr
-    assert "free some space" in done.stderr
+    assert done.returncode == 3, done.stdout + done.stderr
+    assert done.stdout.startswith("verdict: inconclusive: the disk is full")
+    assert "free some space" in done.stdout
+    assert "Error" not in done.stderr
 
 
 # ---- the small disk of the nemesis --------------------------------------------------------------

@@ -44,6 +44,7 @@ def test_size_of_a_union_is_that_of_the_set(spans):
     # Two checkers, both of which describe the first alone.
     ([seen("duplicate", by, what, **known) for by in ("watcher", "stage")
       for what, known in (("it", {"offset": 8}), ("", {"count": 984}))], 985),
+    ([seen("stuck-reader", "stage", pid=pid, offset=70) for pid in (8, 9)], 2),
     # Calls that raise are one each, whoever made them.
     ([seen("unexpected-error", f"writer {i}") for i in (0, 1, 1)], 3),
     ([seen("broken-worker", "stage"), seen("broken-worker", "writer 0")], 2),

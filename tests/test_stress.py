@@ -1,17 +1,13 @@
 """`pylog stress` as a user runs it: it finds nothing in a good log, and something in a bad one."""
 
 import json
-import os
 import re
-import signal
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 import pytest
-import shell
 from drivers import built
 
 import pylog
@@ -325,51 +321,6 @@ def test_replay_has_the_plan_of_the_report(log_path):
 
     assert again["plan"] == first["plan"]
     assert first["plan"]["faults"]
-
-
-@pytest.mark.parametrize(("arguments", "expected"), [
-    ([], b"verdict: inconclusive: it was interrupted"),
-    (["--json"], b'"verdict": "inconclusive"'),
-    (["--json", "--workload", "append,durable"], b'"verdict": "inconclusive"'),
-])
-def test_interrupted_run_leaves_its_report_and_nobody_behind(log_path, arguments, expected):
-    process = shell.start("stress", log_path, "--seconds", 60, "--nemesis", "pause", *SMALL,
-                          *arguments, start_new_session=True)
-    while not list(log_path.glob("append/ledgers/producer-*")):
-        time.sleep(0.02)
-    process.send_signal(signal.SIGINT)
-    try:
-        said, _ = process.communicate(timeout=30)
-    finally:
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
-
-    assert process.returncode == 130
-    assert expected in said
-    if arguments:
-        report = json.loads(said)
-        for one in report if isinstance(report, list) else [report]:
-            assert one["interrupted"]
-            assert one["inconclusive_because"] == ["it was interrupted"]
-    with pytest.raises(ProcessLookupError):
-        os.killpg(process.pid, 0)
-
-
-def test_killed_run_leaves_nobody_behind(log_path):
-    process = shell.start("stress", log_path, "--seconds", 60, *SMALL, start_new_session=True)
-    while not list(log_path.glob("append/ledgers/producer-*")):
-        time.sleep(0.02)
-    process.kill()
-    process.wait()
-
-    deadline = time.monotonic() + 30
-    try:
-        while shell.is_alive_group(process.pid) and time.monotonic() < deadline:
-            time.sleep(0.02)
-        assert not shell.is_alive_group(process.pid)
-    finally:
-        if shell.is_alive_group(process.pid):
-            os.killpg(process.pid, signal.SIGKILL)
 
 
 @pytest.mark.parametrize(("arguments", "said"), [

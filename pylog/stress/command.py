@@ -153,10 +153,18 @@ def play(plan: Plan, directory: Path, driver: Path | None, as_json: bool) -> dic
     """One run, from its plan to its report."""
     for line in plan.lines():
         click.echo(fitted(line, sys.stderr), err=True)
-    with Display() as display:
-        stage = Stage(plan, directory, display.show, driver and driver.resolve())
-        examination = stage.run()
-    report = judge(stage, examination)
+    display = Display()
+    stage = Stage(plan, directory, display.show, driver and driver.resolve())
+    with stage.noting_interrupts():
+        with display:
+            examination = stage.run()
+        report = tell(stage, judge(stage, examination), as_json)
+    # A Ctrl-C that came while the report was made ends what would follow it.
+    return report | {"interrupted": stage.was_interrupted}
+
+
+def tell(stage: Stage, report: dict[str, Any], as_json: bool) -> dict[str, Any]:
+    """Shows the report, and leaves it in the run's directory."""
     report["repeat"] = f"pylog stress NEW_DIR --replay {stage.layout.report}"
     if not as_json:
         click.echo(fitted(text_of(report), sys.stdout))

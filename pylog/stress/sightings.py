@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy
 
-from pylog.stress.anomalies import ANOMALIES, RANK, ROWS
+from pylog.stress.anomalies import ANOMALIES, RANK, ROWS, Severity
 
 KEPT = 16    # examples of an anomaly that one process describes; the rest are counted
 LOST = numpy.frombuffer(mmap.mmap(-1, 8 * len(ROWS)), numpy.int64)    # by anomaly: not written
@@ -52,6 +52,8 @@ class Sighting:
         """Where it is, by what all who see it have in common; None where it has no place."""
         if self.sequence is not None and ANOMALIES[self.anomaly].seen_by == "ledger":
             return self.producer, self.sequence    # what is missing has no offset
+        if self.anomaly == "stuck-reader":
+            return "reader", self.pid    # two may be stuck at one offset
         if self.offset is not None:
             return "offset", self.offset
         if self.file is not None and self.position is not None:
@@ -110,9 +112,9 @@ def forget_lost() -> None:
 
 def lost() -> list[Sighting]:
     """What this process and those it forked could not write since: counts by name are all that is
-    known. Where a name is documented, nothing hangs on it but its count."""
+    known. Where a name is never the log's fault, nothing hangs on it but its count."""
     return [
-        Sighting(row.name if row.is_documented else "lost-sighting",
+        Sighting("lost-sighting" if row.otherwise is Severity.NEVER else row.name,
                  f"{count} of {row.name} could not be written", count=count, by="stage")
         for row, count in zip(ROWS, LOST.tolist(), strict=True) if count]
 

@@ -17,7 +17,8 @@ import signal
 import subprocess
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from itertools import count
 from pathlib import Path
@@ -37,7 +38,7 @@ from pylog.stress.passage import place_of
 from pylog.stress.plan import Fault, Plan
 from pylog.stress.reading import Reader
 from pylog.stress.settlement import acknowledged_of
-from pylog.stress.sightings import Sightings, forget_lost, read_sightings
+from pylog.stress.sightings import Sightings, forget_lost, lost, read_sightings
 from pylog.stress.watching import clean, watch
 from pylog.stress.writing import Writer
 
@@ -78,21 +79,24 @@ class Stage:
 
     # ---- the run
 
-    def run(self) -> Examination | None:
-        """Plays the plan. None: it was interrupted."""
-        prepare(self.layout)
-        # A KeyboardInterrupt in the middle of a fork would be swallowed by Python's own hooks.
+    @contextmanager
+    def noting_interrupts(self) -> Iterator[None]:
+        """Ctrl-C ends the run, and nothing else: a KeyboardInterrupt in the middle of a fork would
+        be swallowed by Python's own hooks, and one while the report is made would lose it."""
         before = signal.signal(signal.SIGINT, self.note_interrupt)
         try:
-            return self.play()
+            yield
         finally:
             signal.signal(signal.SIGINT, before)
 
     def note_interrupt(self, *unused: object) -> None:
         self.was_interrupted = True
 
-    def play(self) -> Examination | None:
+    def run(self) -> Examination | None:
+        """Plays the plan. None: it was interrupted, or there is no room for it."""
+        prepare(self.layout)
         forget_lost()
+        self.began = time.monotonic()
         self.notes = Sightings(self.layout.sightings, "stage")
         self.cast = Cast(self.notes)
         with SmallDisk.under(self.layout.log, self.plan) as self.disk:
@@ -107,6 +111,9 @@ class Stage:
                 return examination
             except KeyboardInterrupt:
                 return None
+            except DiskFullError as error:
+                self.notes.note("full-disk", str(error))
+                return None
             finally:
                 self.is_over = True
                 self.end_faults()
@@ -115,16 +122,19 @@ class Stage:
     def raise_curtain(self) -> None:
         """The log is made, the folds, and everybody started."""
         options = self.plan.options
-        with self.layout.folds.open("wb") as file:
-            try:    # real blocks: on a full disk a page of a hole would be a SIGBUS
+        try:    # real blocks: on a full disk a page of a hole would be a SIGBUS
+            with self.layout.folds.open("wb") as file:
                 os.posix_fallocate(file.fileno(), 0, 8 * FOLD_BLOCKS)
-            except OSError as error:
-                raise DiskFullError(f"no room for a run ({error.strerror}); free some space",
-                                    path=str(self.layout.directory)) from None
+        except OSError as error:
+            self.layout.folds.unlink(missing_ok=True)    # the report needs some of it
+            raise DiskFullError(f"no room for a run ({error.strerror}); free some space",
+                                path=str(self.layout.directory)) from None
         self.must_end(self.start("founder", 0, self.found))
         if not (self.layout.log / "log.meta").exists():
-            said = [sighting.what for sighting in read_sightings(self.layout.sightings)]
-            raise ConfigurationError(f"the log cannot be made: {'; '.join(said)}")
+            seen = [*read_sightings(self.layout.sightings), *lost()]
+            said = "the log cannot be made: " + "; ".join(sighting.what for sighting in seen)
+            is_full = any(sighting.anomaly == "full-disk" for sighting in seen)
+            raise DiskFullError(said) if is_full else ConfigurationError(said)
         self.start("janitor", 0, partial(clean, self.plan, self.layout, self.board))
         self.start("watcher", 0, partial(watch, self.plan, self.layout, self.board))
         for index in range(options.readers):
@@ -196,7 +206,7 @@ class Stage:
             index = self.cast.members[pid].index
             ledger = _native.Ledger(self.layout.ledgers / f"reader-{index}")
             self.notes.note("stuck-reader", f"reader {index} was at {ledger.next} after "
-                            f"{seconds:g} s, and not at the end", offset=ledger.next)
+                            f"{seconds:g} s, and not at the end", offset=ledger.next, pid=pid)
         self.board.phase = Phase.END
         self.go_on_while(lambda: bool(self.cast.alive("janitor")))
 

@@ -36,7 +36,7 @@ def judge(stage: Stage, examination: Examination | None) -> dict[str, Any]:
         "pylog": pylog.__version__,
         "verdict": "anomalies" if is_wrong else "inconclusive" if because else "ok",
         "inconclusive_because": because,
-        "interrupted": stage.was_interrupted,
+        "interrupted": was_cut_short(stage, examination),
         "machine": hardware.describe(stage.layout.directory),
         "plan": stage.plan.to_dict(),
         "counts": counts_of(stage, examination, figures),
@@ -55,13 +55,18 @@ def judge(stage: Stage, examination: Examination | None) -> dict[str, Any]:
 def reasons_of(stage: Stage, examination: Examination | None, figures: dict[str, Any],
                rows: dict[str, Any]) -> Iterator[str]:
     """Why what was found is not all there is to find."""
-    if stage.was_interrupted:
-        yield "it was interrupted"
-    elif examination is None or not figures:
-        yield "the watcher did not come to its end"
     for row in rows.values():
         if row["severity"] == Severity.INCONCLUSIVE.value:
             yield row["meaning"]
+    if was_cut_short(stage, examination):
+        yield "it was interrupted"
+    elif examination is None or not figures:
+        yield "the watcher did not come to its end"
+
+
+def was_cut_short(stage: Stage, examination: Examination | None) -> bool:
+    """Whether Ctrl-C came before all was examined: one that comes later takes nothing away."""
+    return stage.was_interrupted and examination is None
 
 
 def exit_of(report: dict[str, Any]) -> Exit:
