@@ -297,6 +297,8 @@ pl_status pl_file_lock(int fd, const char *path, bool exclusive, int wait_ms) {
   }
 }
 
+void pl_file_unlock(int fd) { flock(fd, LOCK_UN); }
+
 bool pl_futex_wait(_Atomic uint32_t *word, uint32_t expected, int timeout_ms) {
   struct timespec timeout = {timeout_ms / 1000, (long)(timeout_ms % 1000) * 1000000};
   return syscall(SYS_futex, word, FUTEX_WAIT, expected, &timeout, NULL, 0) == 0 || errno != EINTR;

@@ -64,6 +64,7 @@ pl_status pl_file_replace(const char *directory, const char *name, const void *b
 
 /* flock. PL_BUSY when it is held otherwise and `wait_ms` ran out. */
 pl_status pl_file_lock(int fd, const char *path, bool exclusive, int wait_ms);
+void pl_file_unlock(int fd);
 
 /* Shared futexes on 32-bit words of a mapping. The wait returns on a wake, a changed word, a
  * signal or after `timeout_ms`; only a signal is told: false. */

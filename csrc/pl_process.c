@@ -204,12 +204,18 @@ pl_status pl_processes_join(pl_processes *self) {
                  PL_PROCESSES_MAX);
 }
 
-void pl_processes_close(pl_processes *self) {
+void pl_processes_leave(pl_processes *self) {
   if (self->fork_generation == pl_forks && atomic_load(&self->state) == JOINED) {
     atomic_store(&self->state, LEAVING);
     call_watchers(self);
     pthread_join(self->watcher, NULL);
+    self->slot = -1;
+    atomic_store(&self->state, APART);
   }
+}
+
+void pl_processes_close(pl_processes *self) {
+  pl_processes_leave(self);
   pl_file_unmap((uint8_t *)self->bells, sizeof(pl_bells));
   pl_shared_close(&self->shared);
   free(self);

@@ -52,7 +52,10 @@ typedef struct pl_processes {
 
 /* Opens `path`, whose doorbells are in the file `bells_path`. */
 pl_status pl_processes_open(const char *path, const char *bells_path, pl_processes **out);
-/* Leaves; what is ours is free for others from then on. */
+/* What is ours is free for others from then on; idempotent. The file stays mapped: others of this
+ * process may be looking at it. */
+void pl_processes_leave(pl_processes *self);
+/* Leaves, and frees. */
 void pl_processes_close(pl_processes *self);
 
 /* Takes a slot, for as long as this process lives or until the close; idempotent, not for two

@@ -10,6 +10,7 @@
 
 #include "pl_clock.h"
 #include "pl_fault.h"
+#include "pl_log.h"
 
 enum { WAIT_MS = 10000 };
 
@@ -105,7 +106,8 @@ static pl_status try_open(pl_shared *self, void *context) {
 pl_status pl_shared_open(const char *path, const pl_shared_kind *kind, void *context,
                          pl_shared *out) {
   int64_t deadline = pl_monotonic_ms() + WAIT_MS;
-  *out = (pl_shared){.fd = -1, .kind = kind};
+  pl_forks_count();
+  *out = (pl_shared){.fd = -1, .kind = kind, .fork_generation = pl_forks};
   if (snprintf(out->path, sizeof out->path, "%s", path) >= (int)sizeof out->path)
     return pl_fail(PL_ERR_CONFIG, path, "the path is too long; use a shorter one");
   PL_TRY(pl_host_learn());
@@ -120,9 +122,15 @@ pl_status pl_shared_open(const char *path, const pl_shared_kind *kind, void *con
   }
 }
 
+void pl_shared_let_go(pl_shared *self) {
+  /* The mapping keeps the open file, and with it the flock, which a forked child shares. */
+  if (self->fd >= 0 && self->fork_generation == pl_forks) pl_file_unlock(self->fd);
+  if (self->fd >= 0) pl_file_close(self->fd);
+  self->fd = -1;
+}
+
 void pl_shared_close(pl_shared *self) {
   if (self->data) pl_file_unmap(self->data, self->kind->bytes_max);
-  if (self->fd >= 0) pl_file_close(self->fd);
+  pl_shared_let_go(self);
   self->data = NULL;
-  self->fd = -1;
 }

@@ -25,6 +25,7 @@ typedef struct pl_shared_kind {
 typedef struct pl_shared {
   uint8_t *data;
   int fd;
+  unsigned fork_generation;
   const pl_shared_kind *kind;
   char path[PL_PATH_MAX];
 } pl_shared;
@@ -34,6 +35,8 @@ typedef struct pl_shared {
  * making it anew for 10 s. */
 pl_status pl_shared_open(const char *path, const pl_shared_kind *kind, void *context,
                          pl_shared *out);
+/* Others may remove the file or make it anew from then on; it stays mapped. Idempotent. */
+void pl_shared_let_go(pl_shared *self);
 void pl_shared_close(pl_shared *self);
 
 #endif

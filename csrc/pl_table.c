@@ -148,6 +148,8 @@ pl_status pl_table_open(const char *path, const char *name, pl_table **out) {
   return status;
 }
 
+void pl_table_let_go(pl_table *self) { pl_shared_let_go(&self->shared); }
+
 void pl_table_close(pl_table *self) {
   pl_shared_close(&self->shared);
   free(self);

@@ -82,6 +82,8 @@ typedef struct pl_table {
 
 /* `name` is kept in the file, for its name on disk may be a shortened one. */
 pl_status pl_table_open(const char *path, const char *name, pl_table **out);
+/* As pl_shared_let_go. */
+void pl_table_let_go(pl_table *self);
 void pl_table_close(pl_table *self);
 /* Removes the file, if nobody else has it open (PL_BUSY). The table is of no more use. */
 pl_status pl_table_remove(pl_table *self);

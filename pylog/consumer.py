@@ -114,6 +114,7 @@ class Consumer(Positions):
             on_corruption == "skip")
         self._owns_broker = not isinstance(broker, Broker)
         self._broker = broker if isinstance(broker, Broker) else Broker(broker)
+        self._broker.dependents.add(self)
         try:
             if group_id is not None:
                 self._group = Membership(

@@ -380,6 +380,7 @@ cdef extern from "pl_process.h" nogil:
     uint32_t pl_bells_announce(pl_bells *bells, pl_word **maps, int count)
     bint pl_bells_sleep(pl_bells *bells, uint32_t seen, int timeout_ms)
     pl_status pl_processes_open(const char *path, const char *bells_path, pl_processes **out)
+    void pl_processes_leave(pl_processes *processes)
     void pl_processes_close(pl_processes *processes)
     pl_status pl_processes_join(pl_processes *processes)
     bint pl_process_is_alive(const pl_processes *processes, int slot, uint64_t nonce)
@@ -440,6 +441,7 @@ cdef extern from "pl_table.h" nogil:
         pl_table_file *file
         unsigned fork_generation
     pl_status pl_table_open(const char *path, const char *name, pl_table **out)
+    void pl_table_let_go(pl_table *table)
     void pl_table_close(pl_table *table)
     pl_status pl_table_remove(pl_table *table)
     pl_status pl_table_read(pl_table *table, void *out, size_t capacity, size_t *size,

@@ -1,5 +1,6 @@
 """What a consumer commits for its group, and when: what was asked past is finished."""
 
+import threading
 import time
 
 import pytest
@@ -277,3 +278,41 @@ def test_groups_that_cannot_be(broker, options, error):
     with pytest.raises(error):
         Consumer(broker, "orders", **options)
     assert broker.topics()
+
+
+def test_a_broker_that_is_closed_closes_its_consumers_which_commit(log_path):
+    broker = orders_broker(log_path)
+    of_one_partition(broker)
+    consumer = grouped(broker)
+    assert len(values(consumer)) == 5
+
+    broker.close()
+
+    assert consumer.closed
+    consumer.close()
+    with pytest.raises(pylog.ClosedError):
+        next(consumer)
+    with pytest.raises(pylog.ClosedError):
+        consumer.commit()
+    with pylog.Broker(log_path) as broker:
+        assert committed(broker) == 5
+
+
+def test_a_reader_whose_broker_another_thread_closes_is_told(log_path):
+    broker = orders_broker(log_path)
+    consumer = Consumer(broker, "orders", group_id="g")
+    told = []
+
+    def read():
+        try:
+            list(consumer)
+        except pylog.PylogError as error:
+            told.append(type(error))
+    thread = threading.Thread(target=read)
+    thread.start()
+    time.sleep(0.2)
+    with pytest.raises(pylog.ConcurrentModificationError):
+        broker.close()
+    thread.join(5)
+
+    assert told == [pylog.ClosedError]

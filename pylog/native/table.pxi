@@ -44,6 +44,7 @@ cdef class Processes:
     """
 
     cdef pl_processes *c
+    cdef bint is_closed    # and mapped still: a Word may be looking
 
     def __cinit__(self, path, doorbells):
         cdef bytes name = os.fsencode(path), bells = os.fsencode(doorbells)
@@ -55,7 +56,7 @@ cdef class Processes:
                 pl_processes_close(self.c)
 
     cdef int check_open(self) except -1:
-        if self.c == NULL:
+        if self.c == NULL or self.is_closed:
             raise errors.ClosedError("the broker is closed; open it again")
         if self.c.fork_generation != pl_forks:
             raise errors.IllegalStateError("opened before fork: open again")
@@ -72,10 +73,10 @@ cdef class Processes:
     def close(self):
         """Leaves: what belongs to this process is free for others. Idempotent."""
         cdef pl_processes *c = self.c
-        self.c = NULL
-        if c != NULL:
+        if not self.is_closed:
+            self.is_closed = True
             with nogil:
-                pl_processes_close(c)
+                pl_processes_leave(c)
 
     @property
     def me(self):
@@ -142,6 +143,7 @@ cdef class Table:
 
     cdef pl_table *c
     cdef Processes processes
+    cdef bint is_closed    # and mapped still, as Processes
 
     def __cinit__(self, path, str name not None, Processes processes not None):
         cdef bytes at = os.fsencode(path), encoded = name.encode()
@@ -159,8 +161,8 @@ cdef class Table:
             pl_table_close(self.c)
 
     cdef int check_open(self) except -1:
-        if self.c == NULL:
-            raise errors.ClosedError("the table is closed; open it again")
+        if self.c == NULL or self.is_closed:
+            raise errors.ClosedError("the broker is closed; open it again")
         if self.c.fork_generation != pl_forks:
             raise errors.IllegalStateError("opened before fork: open again")
         return 0
@@ -182,10 +184,9 @@ cdef class Table:
 
     def close(self):
         """Idempotent."""
-        cdef pl_table *c = self.c
-        self.c = NULL
-        if c != NULL:
-            pl_table_close(c)
+        if not self.is_closed:
+            self.is_closed = True
+            pl_table_let_go(self.c)
 
     def remove(self):
         """Removes the file and closes; False when another process has it open."""
