@@ -386,7 +386,8 @@ def test_killed_member_repeats_what_it_had_not_written_and_loses_nothing(orders)
     first = start("consume", "orders", "-g", "billing")
     seen = [first.stdout.readline() for _ in range(2000)]
     os.kill(first.pid, signal.SIGKILL)
-    seen += first.communicate()[0].splitlines(keepends=True)
+    seen += first.stdout.read().splitlines(keepends=True)
+    first.communicate()
 
     rest = out("consume", "orders", "-g", "billing", "-e")
 
