@@ -308,6 +308,12 @@ void pl_futex_wake_all(_Atomic uint32_t *word) {
   syscall(SYS_futex, word, FUTEX_WAKE, INT32_MAX, NULL, NULL, 0);
 }
 
+void pl_file_signal(int event_fd) {
+  static const uint64_t one = 1;
+  while (write(event_fd, &one, sizeof one) < 0 && errno == EINTR) {
+  }
+}
+
 static struct {
   pthread_mutex_t lock;
   bool is_known;

@@ -70,6 +70,7 @@ void pl_file_unlock(int fd);
  * signal or after `timeout_ms`; only a signal is told: false. */
 bool pl_futex_wait(_Atomic uint32_t *word, uint32_t expected, int timeout_ms);
 void pl_futex_wake_all(_Atomic uint32_t *word);
+void pl_file_signal(int event_fd); /* adds one; when it is full, whoever reads it is late anyway */
 
 /* What the page must be compared with (reliability.md findings 13 to 15 and W19): to be learnt
  * before the other two are asked. An answer that failed would look like another boot, in which

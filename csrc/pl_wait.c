@@ -5,7 +5,7 @@ enum { POLL_ANY_MS = 20 }; /* between looks at logs that have no doorbells in co
 
 static pl_bells own_bells; /* of this process, for those who wait for no log */
 
-static int find_ready(const pl_wait *wait) {
+int pl_wait_find(const pl_wait *wait) {
   for (int i = 0; i < wait->watched_count; i++)
     if (atomic_load(wait->watched[i].word) != wait->watched[i].seen) return wait->log_count + i;
   for (int i = 0; i < wait->log_count; i++) {
@@ -17,27 +17,35 @@ static int find_ready(const pl_wait *wait) {
   return -1;
 }
 
-/* The one file of bells that all of it rings; NULL: there are several. */
-static pl_bells *common_bells(const pl_wait *wait) {
+pl_bells *pl_wait_bells(const pl_wait *wait, uint64_t *inode) {
   pl_bells *bells = wait->bells;
-  uint64_t inode = wait->bells_inode;
+  *inode = wait->bells_inode;
   for (int i = 0; i < wait->log_count; i++) {
-    if (!wait->logs[i]->bells || (bells && wait->logs[i]->bells_inode != inode)) return NULL;
+    if (!wait->logs[i]->bells || (bells && wait->logs[i]->bells_inode != *inode)) return NULL;
     bells = wait->logs[i]->bells;
-    inode = wait->logs[i]->bells_inode;
+    *inode = wait->logs[i]->bells_inode;
   }
   return bells ? bells : &own_bells;
 }
 
-pl_status pl_wait_any(const pl_wait *wait, int wait_ms, int *found) {
-  if ((*found = find_ready(wait)) >= 0) return PL_OK;
-  for (int i = 0; i < wait->log_count; i++) pl_log_drop_deleted(wait->logs[i]);
-  pl_bells *bells = common_bells(wait);
+uint32_t pl_wait_announce(const pl_wait *wait, pl_bells *bells) {
   for (int i = 0; i < wait->log_count; i++) wait->maps[i] = &wait->logs[i]->page->bells;
+  return pl_bells_announce(bells, wait->maps, wait->log_count);
+}
+
+void pl_wait_let_go(const pl_wait *wait) {
+  for (int i = 0; i < wait->log_count; i++) pl_log_drop_deleted(wait->logs[i]);
+}
+
+pl_status pl_wait_any(const pl_wait *wait, int wait_ms, int *found) {
+  if ((*found = pl_wait_find(wait)) >= 0) return PL_OK;
+  pl_wait_let_go(wait);
+  uint64_t inode;
+  pl_bells *bells = pl_wait_bells(wait, &inode);
   int64_t deadline = pl_monotonic_ms() + wait_ms;
   for (;;) {
-    uint32_t seen = bells ? pl_bells_announce(bells, wait->maps, wait->log_count) : 0;
-    if ((*found = find_ready(wait)) >= 0) return PL_OK;
+    uint32_t seen = bells ? pl_wait_announce(wait, bells) : 0;
+    if ((*found = pl_wait_find(wait)) >= 0) return PL_OK;
     int64_t left = deadline - pl_monotonic_ms();
     if (left <= 0) return PL_BUSY;
     if (!bells) pl_sleep_ms(left < POLL_ANY_MS ? (int)left : POLL_ANY_MS);

@@ -37,6 +37,13 @@ typedef struct pl_wait {
  * one sleep, else they are polled. Cost: a look at each, and once a membarrier. */
 pl_status pl_wait_any(const pl_wait *wait, int wait_ms, int *found);
 
+/* Its parts: the first that is there, -1: none; the one file of bells that all of it rings, and its
+ * inode, NULL: there are several. */
+int pl_wait_find(const pl_wait *wait);
+pl_bells *pl_wait_bells(const pl_wait *wait, uint64_t *inode);
+void pl_wait_let_go(const pl_wait *wait); /* of segments that were deleted, before a sleep */
+uint32_t pl_wait_announce(const pl_wait *wait, pl_bells *bells); /* as pl_bells_announce */
+
 /* Wakes those of this process who wait with `bells`; NULL: who have nothing else to sleep on. */
 void pl_wait_wake_own(pl_bells *bells);
 

@@ -30,7 +30,7 @@ from cpython.list cimport (
 )
 from cpython.long cimport PyLong_AsLongLongAndOverflow, PyLong_Check, PyLong_CheckExact
 from cpython.number cimport PyNumber_Index
-from cpython.ref cimport PyObject, PyTypeObject, Py_INCREF
+from cpython.ref cimport PyObject, PyTypeObject, Py_INCREF, Py_XDECREF
 from cpython.tuple cimport PyTuple_GET_ITEM, PyTuple_GET_SIZE
 from cpython.unicode cimport PyUnicode_CheckExact
 from libc.errno cimport EAGAIN, EMFILE, ENOMEM
@@ -84,7 +84,9 @@ include "native/appender.pxi"
 include "native/log.pxi"
 include "native/waiter.pxi"
 include "native/table.pxi"
+include "native/lanes.pxi"
 include "native/fetcher.pxi"
+include "native/step.pxi"
 include "native/ledger.pxi"
 include "native/checker.pxi"
 include "native/partition.pxi"

@@ -1,54 +1,20 @@
 """pylog.Consumer: reads partitions of a broker in turn, alone or as a member of a group.
 
-The hot calls are native (`_native.Fetcher`); here is what is decided between records: where reading
-starts, which partitions there are, what is committed when.
+The hot calls are native (`_native.Fetcher`); what is decided between records is in `subscriber.py`,
+where it stands and may go in `positions.py`.
 """
 
-import logging
-import os
-import re
-import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterator
 from types import TracebackType
 from typing import Any, Literal, Self
 
 from pylog import _native
-from pylog.broker import Broker
-from pylog.errors import (
-    ConfigurationError,
-    GroupError,
-    IllegalStateError,
-    NoOffsetForPartitionError,
-    OffsetOutOfRangeError,
-    PylogError,
-)
-from pylog.group import check_group_id, note
-from pylog.membership import Membership
-from pylog.options import at_least, one_of, seconds
-from pylog.positions import Positions
-from pylog.serde import make_deserializer, typed_record
-from pylog.subscription import (
-    Subscription,
-    make_subscription,
-    take_partition,
-    take_partitions,
-)
-from pylog.topic import (
-    ConsumerGroupMetadata,
-    OffsetAndMetadata,
-    TopicPartition,
-)
-
-logger = logging.getLogger("pylog")
-
-Reset = Literal["earliest", "latest", "none"]
-Offsets = Mapping[TopicPartition, OffsetAndMetadata | int]
-
-RESETS = ("earliest", "latest", "none")
-LOOK_SECONDS = 1.0    # how often new topics and partitions are looked for
+from pylog.options import at_least, seconds
+from pylog.subscriber import Offsets, Subscriber
+from pylog.topic import TopicPartition
 
 
-class Consumer(Positions):
+class Consumer(Subscriber):
     """Reads records of topics, partition by partition in turn. For one thread at a time.
 
     broker: a Broker, or the path of one, which is then opened and closed with the consumer. topics:
@@ -66,6 +32,7 @@ class Consumer(Positions):
     partitions and topics (by pattern) are found within a second; from their beginning.
 
         >>> import tempfile
+        >>> from pylog.broker import Broker
         >>> broker = Broker(tempfile.mkdtemp(dir="."))
         >>> broker.append("orders", b"12 apples").offset
         0
@@ -75,168 +42,8 @@ class Consumer(Positions):
         >>> broker.close()
     """
 
-    def __init__(
-        self,
-        broker: Broker | str | os.PathLike[str],
-        *topics: str,
-        group_id: str | None = None,
-        client_id: str = "pylog",
-        auto_offset_reset: Reset = "earliest",
-        enable_auto_commit: bool = True,
-        auto_commit_interval_ms: int = 5000,
-        partition_assignment_strategy: str = "cooperative-sticky",
-        group_instance_id: str | None = None,
-        session_timeout_ms: int | None = None,
-        max_poll_records: int = 500,
-        consumer_timeout_ms: float | None = None,
-        on_corruption: Literal["raise", "skip"] = "raise",
-        key_deserializer: Any = None,
-        value_deserializer: Any = None,
-    ) -> None:
-        one_of("auto_offset_reset", auto_offset_reset, RESETS)
-        one_of("on_corruption", on_corruption, ("raise", "skip"))
-        self.client_id = client_id
-        self._reset_to = auto_offset_reset
-        self._max_poll_records = at_least("max_poll_records", max_poll_records, 1)
-        self._commit_seconds = at_least(
-            "auto_commit_interval_ms", auto_commit_interval_ms, 1) / 1000
-        self._does_commit = enable_auto_commit
-        self._commit_at = time.monotonic() + self._commit_seconds
-        self._group: Membership | None = None
-        self._subscription: Subscription | None = None
-        key = make_deserializer(key_deserializer, "key_deserializer")
-        value = make_deserializer(value_deserializer, "value_deserializer")
-        self._configure(
-            None if key is None and value is None
-            else lambda record: typed_record(record, key, value),
-            -1 if consumer_timeout_ms is None
-            else at_least("consumer_timeout_ms", consumer_timeout_ms, 0),
-            on_corruption == "skip")
-        self._owns_broker = not isinstance(broker, Broker)
-        self._broker = broker if isinstance(broker, Broker) else Broker(broker)
-        self._broker.dependents.add(self)
-        try:
-            if group_id is not None:
-                self._group = Membership(
-                    self._broker, check_group_id(group_id), partition_assignment_strategy,
-                    client_id, group_instance_id,
-                    None if session_timeout_ms is None
-                    else at_least("session_timeout_ms", session_timeout_ms, 10))
-                self._use_group(self._group.table)
-                self._be_member(0, self._group.seen)
-            elif group_instance_id is not None:
-                raise ConfigurationError("group_instance_id needs a group: pass group_id too",
-                                         option="group_instance_id", value=group_instance_id)
-            if topics:
-                self.subscribe(topics)
-        except BaseException:
-            self.close()
-            raise
-
-    # ---- what is read
-
-    def subscribe(
-        self, topics: Iterable[str] = (), pattern: str | re.Pattern[str] | None = None,
-        listener: Any = None,
-    ) -> None:
-        """Reads all partitions of topics, named or matched by a regular expression from their
-        beginning on (`re.match`), instead of those subscribed to before.
-
-        listener: an object with `on_partitions_assigned(partitions)`, `on_partitions_revoked` and
-        `on_partitions_lost`, or some of them. Raises IllegalStateError after `assign`,
-        UnknownTopicOrPartitionError where topics are not created by being used.
-        """
-        self._check_usable()
-        wanted = make_subscription(topics, pattern, listener)
-        if self._subscription is None and self._partitions():
-            raise IllegalStateError("partitions were assigned by hand: unsubscribe() first")
-        if not wanted.names and wanted.pattern is None:
-            return self.unsubscribe()
-        present = wanted.partitions(self._broker)
-        self._subscription = wanted
-        if self._group is not None:
-            self._group.subscribe(wanted)
-        else:
-            for partition in self._partitions():
-                if not wanted.matches(partition.topic):
-                    self._remove(partition)
-            self._take_in(present, self._reset_to)
-        self._look_soon()
-        return None
-
-    def unsubscribe(self) -> None:
-        """Reads nothing any more, until the next `subscribe` or `assign`."""
-        self._check_usable()
-        self._leave(self._does_commit)
-        self._look_soon()
-
-    def _leave(self, autocommit: bool) -> None:
-        """Lets go of all partitions, and of the group."""
-        partitions = self._partitions()
-        try:
-            if autocommit and partitions:
-                self._commit_finished()
-            if self._subscription is not None:
-                self._subscription.tell("revoked", partitions)
-        finally:
-            self._subscription = None
-            for partition in partitions:
-                self._remove(partition)
-            if self._group is not None:
-                self._group.leave()
-                self._be_member(0, self._group.seen)
-
-    def subscription(self) -> set[str]:
-        """The topics subscribed to; of a pattern, those that it matches now."""
-        self._check_usable()
-        if self._subscription is None:
-            return set()
-        return set(self._subscription.names) | {one.topic for one in self._partitions()}
-
-    def assign(self, partitions: Iterable[TopicPartition]) -> None:
-        """Reads these partitions, instead of those assigned before, whose positions stay.
-
-        Raises IllegalStateError after `subscribe`, UnknownTopicOrPartitionError.
-        """
-        self._check_usable()
-        wanted = take_partitions(partitions)
-        if self._subscription is not None:
-            raise IllegalStateError("the consumer has subscribed to topics: unsubscribe() first")
-        logs = {one: self._broker.log(*one) for one in wanted}
-        for partition in set(self._partitions()) - set(wanted):
-            self._remove(partition)
-        for partition in wanted:
-            if partition not in self._partitions():
-                self._add(partition, logs[partition], self._first_offset(partition, self._reset_to))
-        self._look_soon()
-
-    def assignment(self) -> set[TopicPartition]:
-        """The partitions that are read now."""
-        self._check_usable()
-        return set(self._partitions())
-
-    def _take_in(self, partitions: list[TopicPartition], start: Reset) -> None:
-        """Reads those that it does not read yet."""
-        known = set(self._partitions())
-        new = [partition for partition in partitions if partition not in known]
-        for partition in new:
-            self._add(partition, self._broker.log(*partition), self._first_offset(partition, start))
-        if self._subscription is not None:
-            self._subscription.tell("assigned", new)
-
-    def _first_offset(self, partition: TopicPartition, start: Reset) -> int | None:
-        """Where reading starts; None: nowhere, until somebody seeks."""
-        committed = None if self._group is None else self._group.committed(partition)
-        if committed is not None:
-            end = self._broker.log(*partition).end_offset
-            if committed.offset <= end:
-                return committed.offset
-            # A restored backup, say: what comes next must not be taken for what was read before.
-            logger.warning("%s-%d ends at %d, and the group %r has committed %d: the log has lost "
-                           "records; reading goes on at auto_offset_reset=%r",
-                           *partition, end, self._group and self._group.group.id,
-                           committed.offset, start)
-        return None if start == "none" else self._broker.log(*partition).resolve(start)
+    __aiter__ = None  # type: ignore[assignment]
+    __anext__ = None  # type: ignore[assignment]
 
     # ---- reading in lists
 
@@ -248,9 +55,8 @@ class Consumer(Positions):
 
         What the poll before returned is finished. Raises as an iteration does.
         """
-        most = self._max_poll_records if max_records is None else at_least(
-            "max_records", max_records, 1)
-        found: dict[TopicPartition, list[Any]] = self._poll(most, seconds(timeout_ms))
+        found: dict[TopicPartition, list[Any]] = self._poll(
+            self._most(max_records), seconds(timeout_ms))
         return found
 
     def consume(self, num_messages: int = 1, timeout: float | None = None) -> list[Any]:
@@ -268,10 +74,10 @@ class Consumer(Positions):
         Ends as an iteration does.
         """
         most = at_least("max_records", max_records, 1)
-        while (chunk := self._chunk(most)) is not None:
+        while (chunk := self._chunk(most, self._iteration_seconds)) is not None:
             yield chunk
 
-    # ---- groups
+    # ---- what is finished
 
     def commit(self, offsets: Offsets | None = None) -> None:
         """Commits positions for the group: everything that was returned, what is in hand too.
@@ -280,202 +86,9 @@ class Consumer(Positions):
         the record to be read next. Durable as the broker is. Raises IllegalStateError without a
         group, OffsetOutOfRangeError beyond the end of a log.
         """
-        group = self._group
-        if group is None or self.closed:
-            group = self._needs_group("commit")
-        if offsets is None:
-            if (refused := self._commit_lanes(True)) is not None:
-                self._commit_again(group, refused, True)
-            elif group.group.writes_through:
-                group.table.sync()
-            return
-        chosen = {take_partition(one): self._committable(one, wanted)
-                  for one, wanted in offsets.items()}
-        notes = {one: note(one, wanted.metadata) for one, wanted in chosen.items()}
-        left = {one: wanted for one, wanted in chosen.items() if not self._commit_lane(
-            one, wanted.offset, notes[one], wanted.leader_epoch)}
-        if left:
-            group.commit(left)
-            self._be_member(group.number, group.seen)
-        elif group.group.writes_through:
-            group.table.sync()
+        self._commit(offsets)
 
-    def commit_async(
-        self, offsets: Offsets | None = None,
-        callback: Callable[[Offsets | None, Exception | None], None] | None = None,
-    ) -> None:
-        """As `commit`, and calls callback(offsets, error), error None when it went well.
-
-        A commit takes less time than a thread would, so it is done when this returns; but for an
-        "fsync" broker, whose commits wait for the disk here too.
-        """
-        try:
-            self.commit(offsets)
-        except PylogError as error:
-            if callback is None:
-                logger.warning("commit_async: %s", error)
-            else:
-                callback(offsets, error)
-        else:
-            if callback is not None:
-                callback(offsets, None)
-
-    def _commit_again(
-        self, group: Membership, refused: list[TopicPartition] | None, with_hand: bool
-    ) -> None:
-        """After a change of the generation, or a refusal."""
-        while refused is not None:
-            if refused:
-                raise group.refusal(refused)
-            group.see_generation()
-            self._be_member(group.number, group.seen)
-            refused = self._commit_lanes(with_hand)
-        if group.group.writes_through:
-            group.table.sync()
-
-    def committed(self, partition: TopicPartition, metadata: bool = False) -> Any:
-        """The offset that the group has committed, with `metadata` as an OffsetAndMetadata; None
-        where there is none. The partition need not be assigned."""
-        found = self._needs_group("committed").committed(take_partition(partition))
-        if found is None or not metadata:
-            return found and found.offset
-        return OffsetAndMetadata(found.offset, found.metadata, found.leader_epoch)
-
-    def seek_to_committed(self, *partitions: TopicPartition) -> None:
-        """Goes back to what was committed, of these partitions or of all; where nothing was, to
-        where `auto_offset_reset` says. Raises NoOffsetForPartitionError."""
-        self._needs_group("seek_to_committed")
-        for partition in self._chosen(partitions):
-            self._seek(partition, self._start(partition))
-
-    def group_metadata(self) -> ConsumerGroupMetadata:
-        """Who this consumer is in its group; generation and member are -1 and "" outside."""
-        group = self._needs_group("group_metadata")
-        return ConsumerGroupMetadata(
-            group.group.id, group.generation if group.number else -1,
-            str(group.number) if group.number else "", group.instance_id)
-
-    def _committable(self, partition: Any, given: Any) -> OffsetAndMetadata:
-        wanted = given if isinstance(given, OffsetAndMetadata) \
-            else OffsetAndMetadata(_native.to_int(given, "an offset to commit"))
-        name = take_partition(partition)
-        end = self._any_log(name).end_offset
-        if not 0 <= wanted.offset <= end:
-            raise OffsetOutOfRangeError(
-                f"offset {wanted.offset} of {name.topic}-{name.partition} lies outside [0, {end}]: "
-                "commit that of the record to be read next", offset=wanted.offset,
-                start_offset=0, end_offset=end)
-        return wanted
-
-    def _needs_group(self, verb: str) -> Membership:
-        self._check_usable()
-        if self._group is None:
-            raise IllegalStateError(
-                f"{verb}() needs a group, for offsets are committed for one: make the consumer "
-                "with group_id='...'; without one, keep position() yourself and seek() to it")
-        return self._group
-
-    # ---- what the native half asks
-
-    def _turn(self) -> int:
-        """Between two records, now and then. Returns after how many ms at the latest it is due."""
-        if self._subscription is None and not self._partitions():
-            raise IllegalStateError("there is nothing to read: subscribe() or assign() first")
-        now = time.monotonic()
-        due = [LOOK_SECONDS]
-        if self._group is not None:
-            if self._subscription is not None:
-                self._keep_up(self._group)
-            due.append(self._group.look_seconds)
-        elif self._subscription is not None:
-            self._take_in(self._subscription.partitions(self._broker), "earliest")
-        if self._group is not None and self._does_commit:
-            if now >= self._commit_at:
-                self._commit_at = now + self._commit_seconds
-                self._commit_finished()
-            due.append(self._commit_at - now)
-        return max(1, int(min(due) * 1000))
-
-    def _keep_up(self, group: Membership) -> None:
-        try:
-            group.sync(self)
-        finally:
-            self._be_member(group.number, group.seen)
-
-    def _commit_finished(self) -> None:
-        """What is not ours any more is another's to finish."""
-        if self._group is None:
-            return
-        try:
-            if (refused := self._commit_lanes(False)) is not None:
-                self._commit_again(self._group, refused, False)
-            elif self._group.group.writes_through:
-                self._group.table.sync()
-        except GroupError as error:
-            logger.info("commit of what is finished: %s", error)
-
-    def _start(self, partition: TopicPartition) -> int:
-        offset = self._first_offset(partition, self._reset_to)
-        if offset is None:
-            raise NoOffsetForPartitionError(
-                f"nobody has said where to read {partition.topic}-{partition.partition}: seek() "
-                "first, or pass auto_offset_reset='earliest' or 'latest'", topic=partition.topic,
-                partition=partition.partition)
-        return offset
-
-    def _reset(self, partition: TopicPartition, error: OffsetOutOfRangeError) -> int:
-        """What was next is gone, by retention or with a copy of the files."""
-        if self._reset_to == "none":
-            raise error
-        offset = self._log(partition).resolve(self._reset_to)
-        logger.warning("%s-%d goes on at offset %d (auto_offset_reset=%r): %s",
-                       *partition, offset, self._reset_to, error)
-        return int(offset)
-
-    def _not_assigned(self, partition: Any) -> Exception:
-        take_partition(partition)
-        return IllegalStateError(f"{partition} is not assigned to this consumer: it reads "
-                                 f"{sorted(self._partitions()) or 'nothing'}")
-
-    # ---- what the group tells
-
-    def _assigned(self, partitions: list[TopicPartition]) -> None:
-        self._take_in(partitions, self._reset_to)
-
-    def _revoked(self, partitions: list[TopicPartition]) -> None:
-        if self._group is not None:
-            self._be_member(self._group.number, self._group.seen)
-        try:
-            if self._does_commit:
-                self._commit_finished()
-        finally:
-            self._give_up("revoked", partitions)
-
-    def _lost(self, partitions: list[TopicPartition]) -> None:
-        self._give_up("lost", partitions)
-
-    def _give_up(self, what: str, partitions: list[TopicPartition]) -> None:
-        try:
-            if self._subscription is not None:
-                self._subscription.tell(what, partitions)
-        finally:
-            for partition in partitions:
-                self._remove(partition)
-
-    # ---- figures, lifetime
-
-    def metrics(self) -> dict[str, dict[str, float]]:
-        """Counters and gauges, by Kafka's names where it has them."""
-        records, damage = self._counted()
-        lags = [self.lag(one) for one in self._partitions() if self._place(one) is not None]
-        return {
-            "consumer-fetch-manager-metrics": {
-                "records-consumed-total": records,
-                "records-lag-max": max(lags, default=0),
-                "damage-skipped-total": damage,
-            },
-            "consumer-coordinator-metrics": {"assigned-partitions": len(self._partitions())},
-        }
+    # ---- lifetime
 
     def close(self, autocommit: bool = True) -> None:
         """Commits what is finished (with auto-commit) and lets go of the partitions; idempotent.
@@ -483,16 +96,7 @@ class Consumer(Positions):
         The record in hand is not finished. Raises ConcurrentModificationError when another thread
         is inside: wakeup() gets it out.
         """
-        if self.closed:
-            return
-        self._check_alone()
-        try:
-            if self._group is not None:
-                self._leave(autocommit and self._does_commit)
-        finally:
-            self._shut()
-            if self._owns_broker:
-                self._broker.close()
+        self._finish(autocommit)
 
     def __enter__(self) -> Self:
         self._check_usable()
@@ -504,7 +108,3 @@ class Consumer(Positions):
     ) -> Literal[False]:
         self.close()
         return False
-
-    def __repr__(self) -> str:
-        state = "closed" if self.closed else f"{len(self._partitions())} partitions"
-        return f"<Consumer of {str(self._broker.path)!r}, {state}>"

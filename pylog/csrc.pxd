@@ -229,6 +229,15 @@ cdef extern from "pl_wait.h" nogil:
     pl_status pl_wait_any(const pl_wait *wait, int wait_ms, int *found)
     void pl_wait_wake_own(pl_bells *bells)
 
+cdef extern from "pl_sentry.h" nogil:
+    ctypedef struct pl_post:
+        pl_wait wait
+        int event_fd
+        bint is_set
+    pl_status pl_post_set(pl_post *post)
+    void pl_post_withdraw(pl_post *post)
+    void pl_post_ring(pl_post *post)
+
 cdef extern from "pl_tick.h" nogil:
     const uint64_t pl_ticks
     void pl_tick_order()

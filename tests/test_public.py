@@ -10,9 +10,10 @@ import pytest
 import pylog
 
 NAMES = {
-    "AsyncProducer", "Broker", "Chunk", "Consumer", "ConsumerGroupMetadata", "Cursor", "Finding",
-    "Log", "OffsetAndMetadata", "OffsetAndTimestamp", "Producer", "Record", "RecordMetadata",
-    "Recovered", "Report", "SendFuture", "TopicPartition", "TypedRecord", "check",
+    "AsyncConsumer", "AsyncProducer", "Broker", "Chunk", "Consumer", "ConsumerGroupMetadata",
+    "Cursor", "Finding", "Log", "OffsetAndMetadata", "OffsetAndTimestamp", "Producer", "Record",
+    "RecordMetadata", "Recovered", "Report", "SendFuture", "TopicPartition", "TypedRecord",
+    "check",
     *pylog.errors.__all__,
 }
 CLASSES = sorted(
@@ -46,6 +47,7 @@ def test_every_public_name_is_documented(name):
 @pytest.mark.parametrize(
     ("kind", "member"),
     [(pylog.Log, member) for member in public_members(pylog.Log)]
+    + [(pylog.AsyncConsumer, member) for member in public_members(pylog.AsyncConsumer)]
     + [(pylog.Consumer, member) for member in public_members(pylog.Consumer)]
     + [(pylog.Cursor, member) for member in public_members(pylog.Cursor)]
     + [(pylog.Chunk, member) for member in public_members(pylog.Chunk)]

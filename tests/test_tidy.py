@@ -36,7 +36,7 @@ FLOORS = {
     "group": 5, "claim": 5, "assignor": 5,
     "broker": 6,
     "accumulator": 6, "subscription": 7, "producer": 7, "aio_producer": 8, "membership": 7.5,
-    "positions": 7.5, "consumer": 8, "admin": 8,
+    "positions": 7.5, "subscriber": 7.6, "consumer": 8, "aio_consumer": 8, "admin": 8,
     "": 9,
     "envelope": 10, "hardware": 10,
     "streams": 11, "dump": 11,

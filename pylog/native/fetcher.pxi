@@ -1,7 +1,4 @@
-"""Fetcher: partitions read in turn, and how far each is finished. The native half of Consumer.
-
-What was returned last is *in hand*. Who asks for more says that it is finished, so nothing is noted
-a record: a partition is finished up to the first record in hand, or else up to where it stands.
+"""Fetcher: takes records out of its lanes in turn, and waits for more. The native half of Consumer.
 
 A record in hand costs a look at `pl_ticks` and no more. All else (is a commit due, has the group
 changed, is there a new topic) is asked at the end of a block and every 50 ms: `_turn()`, in Python.
@@ -9,87 +6,33 @@ changed, is there a new topic) is asked at the end of a block and every 50 ms: `
 
 cdef int64_t WITHOUT_END = -1
 
-
-@cython.final
-cdef class Word:
-    """A number in shared memory, watched: when it changes, a Fetcher's wait ends, and it turns.
-
-    Over 8 bytes of a writable buffer, which it keeps. Whoever changes it rings the doorbells; who
-    does not is noticed within 100 ms, after a second's wait within 1 s.
-    """
-
-    cdef const pl_word *word
-    cdef pl_bells *bells       # where it is rung; NULL: where the partitions are
-    cdef uint64_t bells_inode
-    cdef object owner
-
-    def __cinit__(self, buffer=None):
-        cdef Py_buffer view
-        if buffer is not None:
-            PyObject_GetBuffer(buffer, &view, PyBUF_WRITABLE)
-            if view.len < 8 or <uint64_t>view.buf % 8:
-                PyBuffer_Release(&view)
-                raise ValueError("a word takes 8 bytes, and stands at a multiple of 8")
-            self.word = <const pl_word *>view.buf
-            self.owner = memoryview(buffer)    # no longer can it be resized or closed
-            PyBuffer_Release(&view)
+DEF BLOCKS_A_REST = 64    # of records, before the other tasks of an event loop have their turn
 
 
-@cython.final
-cdef class _Lane:
-    """A partition that is read."""
-
-    cdef Cursor cursor
-    cdef object partition
-    cdef bint is_paused
-    cdef bint has_no_place     # where it starts is still to be said
-    cdef int64_t held          # the first record in hand that is of a list; -1: none
-    cdef int64_t committed     # what was committed last; -1: nothing
-    cdef int slot              # its place in the table of the group
-
-    cdef int fill(self) except -1:
-        """Is a record at the cursor?"""
-        cdef Cursor cursor = self.cursor
-        if cursor.at < cursor.filled:
-            return 1
-        cursor.log.check_open()
-        if not cursor.in_chunk and pl_log_readable(cursor.log.log) == cursor.c.offset:
-            return 0
-        return cursor.refill()
-
-
-cdef class Fetcher:
+cdef class Fetcher(Lanes):
     """The native half of pylog.Consumer: what is called often. See pylog/consumer.py."""
 
-    cdef list lanes            # in the order of their turns
-    cdef dict by_partition
-    cdef Py_ssize_t number     # whose turn it is
-    cdef _Lane current         # of the iteration; None: none
-    cdef Cursor cursor         # its
-    cdef bint has_iterated     # what is in hand is the record before the cursor's
-    cdef list held             # lanes that have some of a list in hand
     cdef uint64_t ticks        # as last looked at
     cdef int64_t turn_at_ms    # when `_turn` is due
     cdef int64_t iteration_ms  # how long an iteration waits for a record
     cdef object failure        # what a deserializer raised behind the records of a list
     cdef object convert        # makes of a record what is returned; None: nothing
-    cdef bint is_shut, skips_corrupt
+    cdef bint is_shut
     cdef unsigned forks
     cdef unsigned long user    # the thread inside; 0: none
-    cdef int64_t records_before, damage_before   # by lanes that are gone
     cdef pl_word wakeups
     cdef pl_watched watched[8]
     cdef int watched_count
     cdef list words            # keeps them
     cdef pl_bells *bells
     cdef uint64_t bells_inode
-    cdef Table table           # of the group; None: there is none
-    cdef uint64_t owner, generation    # who we are in the group, and what we have seen of it
-    cdef Waiter waiter         # for the lanes as they are; None: they have changed
-    cdef list waited           # its lanes
+    cdef list waited           # the waiter's lanes
+    cdef Waiter posted         # what it points to
+    cdef Step step             # the last that was awaited, to be used again
+    cdef unsigned blocks       # taken by an event loop
 
     def __cinit__(self, *arguments, **keywords):
-        self.lanes, self.held, self.words, self.by_partition = [], [], [], {}
+        self.words = []
         self.forks = pl_forks
         self.ticks = pl_ticks - 1
         self.iteration_ms = WITHOUT_END
@@ -105,6 +48,11 @@ cdef class Fetcher:
         self.convert = convert
         self.iteration_ms = iteration_ms
         self.skips_corrupt = skips_corrupt
+
+    @property
+    def _iteration_seconds(self):
+        """How long an iteration waits for a record; None: for ever."""
+        return None if self.iteration_ms < 0 else self.iteration_ms / 1000.0
 
     # -- one by one --
 
@@ -124,6 +72,49 @@ cdef class Fetcher:
         if self.convert is None:
             return new_record(cursor.mapping, record)
         return self.converted(cursor, record)
+
+    def __aiter__(self):
+        return self
+
+    def __anext__(self):
+        if self.step is not None and (<PyObject *>self.step).ob_refcnt == 1:    # nobody has it
+            self.step.has_rested = False
+            return self.step
+        self.step = Step.__new__(Step)
+        self.step.fetcher = self
+        return self.step
+
+    cdef object take_next(self):
+        """The record before which `advance` stands."""
+        cdef Cursor cursor = self.cursor
+        cdef pl_record *record = &cursor.block[cursor.at]
+        cursor.at += 1
+        pl_reader_ahead(&cursor.reader, record.body, record.body_size)
+        if self.convert is None:
+            return new_record(cursor.mapping, record)
+        return self.converted(cursor, record)
+
+    cdef bint owes_rest(self) noexcept:
+        """Has an event loop been kept for long?"""
+        self.blocks += 1
+        return self.blocks % BLOCKS_A_REST == 0 or self.ticks != pl_ticks
+
+    cdef bint advance_now(self) except -1:
+        """As `advance`, and waits for nothing."""
+        self.enter()
+        try:
+            self.acknowledge()
+            self.look_up()
+            self.has_iterated = self.find()
+            if self.has_iterated:
+                pl_tick_order()
+            return self.has_iterated
+        finally:
+            self.leave()
+
+    def _next_now(self):
+        """The next record; None: there is none now."""
+        return self.take_next() if self.advance_now() else None
 
     cdef object converted(self, Cursor cursor, pl_record *record):
         try:
@@ -224,16 +215,14 @@ cdef class Fetcher:
                 left -= 1
         return most - left
 
-    def _chunk(self, int64_t most):
-        """The next Chunk, of whichever partition; None when none came in an iteration's time."""
-        cdef int64_t deadline = WITHOUT_END
+    def _chunk(self, int64_t most, timeout):
+        """The next Chunk, of whichever partition; None after `timeout` s."""
+        cdef int64_t deadline = take_deadline(timeout)
         cdef _Lane lane
         cdef Chunk chunk
         self.enter()
         try:
             self.acknowledge()
-            if self.iteration_ms >= 0:
-                deadline = pl_monotonic_ms() + self.iteration_ms
             while True:
                 self.look_up()
                 while self.find():
@@ -253,34 +242,28 @@ cdef class Fetcher:
         finally:
             self.leave()
 
-    # -- what is in hand --
+    def _gather(self, int64_t count, list found not None):
+        """Appends what is there now, up to `count` in all; true: more may come. What the list holds
+        stays in hand, so that `_take_back` undoes it all."""
+        self.enter()
+        try:
+            if not found:
+                self.acknowledge()
+            self.failure = None
+            self.look_up()
+            while len(found) < count and self.failure is None and self.find():
+                self.take(self.current, found, count - len(found))
+            self.current = self.cursor = None
+            if self.failure is not None and not found:
+                raise self.failure
+            return len(found) < count and self.failure is None
+        finally:
+            self.failure = None
+            self.leave()
 
-    cdef void acknowledge(self) noexcept:
-        cdef _Lane lane
-        self.has_iterated = False
-        if PyList_GET_SIZE(self.held):
-            for lane in self.held:
-                lane.held = -1
-            self.held = []
-
-    cdef int take_back(self) except -1:
-        """The caller never gets what was taken for him."""
-        cdef _Lane lane
-        for lane in self.held:
-            lane.cursor.seek(lane.held)
-            lane.held = -1
-        self.held = []
-        self.current = self.cursor = None
-        return 0
-
-    cdef void leave_current(self) noexcept:
-        """Before anything is done to lanes: the record in hand is noted with its lane."""
-        cdef Cursor cursor = self.cursor
-        if self.has_iterated and cursor is not None and cursor.at > 0 and self.current.held < 0:
-            self.current.held = cursor.block[cursor.at - 1].offset
-            self.held.append(self.current)
-        self.has_iterated = False
-        self.current = self.cursor = None
+    def _take_back(self):
+        """What is in hand of a list was never returned."""
+        self.take_back()
 
     # -- which lane is next --
 
@@ -367,12 +350,19 @@ cdef class Fetcher:
     cdef bint sleep(self, int64_t deadline) except -1:
         """Until there may be something; false: it is past the deadline."""
         cdef int64_t until = self.turn_at_ms
-        cdef _Lane lane
-        cdef int i = 0
         if deadline >= 0:
             if pl_monotonic_ms() >= deadline:
                 return False
             until = min(until, deadline)
+        self.prepare()
+        self.waiter.wait_until(until)
+        self.ticks = pl_ticks - 1    # look at the clock
+        return True
+
+    cdef int prepare(self) except -1:
+        """The waiter, for lanes and words as they are."""
+        cdef _Lane lane
+        cdef int i = 0
         if self.waiter is None:
             self.waited = [lane for lane in self.lanes if not (<_Lane>lane).is_paused]
             self.waiter = Waiter([(<_Lane>lane).cursor.log for lane in self.waited])
@@ -385,9 +375,25 @@ cdef class Fetcher:
             lane = self.lanes[0]
             self.waiter.w.bells = lane.cursor.log.log.bells
             self.waiter.w.bells_inode = lane.cursor.log.log.bells_inode
-        self.waiter.wait_until(until)
+        return 0
+
+    def _post(self, int event_fd):
+        """Has a descriptor written to when there may be something. Returns after how many ms to
+        look all the same; `_withdraw` before that and in any case."""
+        self.prepare()
+        self.posted = self.waiter
+        self.post.wait = self.waiter.w
+        self.post.event_fd = event_fd
+        check(pl_post_set(&self.post))
+        return max(0, self.turn_at_ms - pl_monotonic_ms())
+
+    def _withdraw(self):
+        pl_post_withdraw(&self.post)
+        self.posted = None
         self.ticks = pl_ticks - 1    # look at the clock
-        return True
+
+    def __dealloc__(self):
+        pl_post_withdraw(&self.post)
 
     def wakeup(self):
         """Ends the wait of the thread that is inside, or the next call, with WakeupError.
@@ -401,6 +407,7 @@ cdef class Fetcher:
             bells = lane.cursor.log.log.bells
         pl_word_step(&self.wakeups)
         self.ticks = pl_ticks - 1
+        self.ring_post()
         pl_wait_wake_own(bells)
 
     def _watch(self, Word word not None):
@@ -418,147 +425,7 @@ cdef class Fetcher:
         """`_turn` is called before the next record."""
         self.turn_at_ms = 0
         self.ticks = pl_ticks - 1
-
-    # -- lanes --
-
-    cdef _Lane lane_of(self, object partition):
-        cdef object lane = self.by_partition.get(partition)
-        if lane is None:
-            raise self._not_assigned(partition)
-        return <_Lane>lane
-
-    def _add(self, partition, Handle log not None, offset):
-        """Reads a partition from `offset` on; None: `_start` will say where."""
-        cdef _Lane lane = _Lane.__new__(_Lane)
-        lane.cursor = Cursor(log, 0 if offset is None else offset, -1, False, self.skips_corrupt)
-        lane.partition = partition
-        lane.has_no_place = offset is None
-        lane.held = lane.committed = -1
-        if self.table is not None:
-            lane.slot = self.table.find(partition[0], partition[1])
-        self.leave_current()
-        self.by_partition[partition] = lane
-        self.lanes.append(lane)
-        self.waiter = None
-
-    def _remove(self, partition):
-        """Reads it no more."""
-        cdef _Lane lane = self.lane_of(partition)
-        self.leave_current()
-        if lane.held >= 0:
-            self.held.remove(lane)
-        del self.by_partition[partition]
-        self.lanes.remove(lane)
-        self.records_before += lane.cursor.handed - (lane.cursor.filled - lane.cursor.at)
-        self.damage_before += lane.cursor.skipped
-        self.number = self.number - 1 if self.number > 0 else 0
-        self.waiter = None
-
-    def _partitions(self):
-        """Those that are read, in the order of their turns."""
-        return [(<_Lane>lane).partition for lane in self.lanes]
-
-    def _log(self, partition):
-        return self.lane_of(partition).cursor.log
-
-    def _read_log(self, partition):
-        """The log of a partition, if it is read."""
-        cdef object lane = self.by_partition.get(partition)
-        return None if lane is None else (<_Lane>lane).cursor.log
-
-    def _place(self, partition):
-        """Offset of the next record to be returned; None: not known yet."""
-        cdef _Lane lane = self.lane_of(partition)
-        return None if lane.has_no_place else lane.cursor.place()
-
-    def _seek(self, partition, offset):
-        """What is in hand of the partition counts as finished: the caller has decided."""
-        cdef _Lane lane = self.lane_of(partition)
-        self.leave_current()
-        lane.cursor.seek(offset)
-        lane.has_no_place = False
-        if lane.held >= 0:
-            lane.held = -1
-            self.held.remove(lane)
-
-    def _pause(self, partition, bint is_paused):
-        cdef _Lane lane = self.lane_of(partition)
-        self.leave_current()
-        lane.is_paused = is_paused
-        self.waiter = None
-
-    def _paused(self):
-        return [(<_Lane>lane).partition for lane in self.lanes if (<_Lane>lane).is_paused]
-
-    # -- what may be committed --
-
-    cdef int64_t finished(self, _Lane lane, bint with_hand) noexcept:
-        if lane.has_no_place:
-            return -1
-        if not with_hand:
-            if lane.held >= 0:
-                return lane.held
-            if self.has_iterated and lane is self.current and lane.cursor.at > 0:
-                return lane.cursor.block[lane.cursor.at - 1].offset
-        return lane.cursor.place()
-
-    def _use_group(self, Table table not None):
-        """What is committed goes there from now on, and what happens there is heard of."""
-        self.table = table
-        self._watch(table.word())
-        self._watch(table.processes.word())
-
-    def _be_member(self, uint64_t owner, uint64_t generation):
-        """Who commits; owner 0: nobody, which is right where partitions are assigned by hand."""
-        self.owner, self.generation = owner, generation
-
-    def _commit_lanes(self, bint with_hand):
-        """Commits what moved since the last time. None: done. Else the partitions that were
-        refused; an empty list: the group has another generation, so ask again when that is known.
-
-        Cost: 60 ns a partition that moved, 5 ns for another.
-        """
-        cdef _Lane lane
-        cdef pl_entry entry
-        cdef pl_status status
-        cdef list refused = None
-        if self.table is None:
-            return None
-        self.table.check_open()
-        entry.text_size, entry.leader_epoch = 0, -1
-        for lane in self.lanes:
-            entry.offset = self.finished(lane, with_hand)
-            if entry.offset == lane.committed or entry.offset < 0:
-                continue
-            entry.incarnation = lane.cursor.log.log.meta.incarnation
-            status = self.table.commit_entry(lane.slot, self.owner, self.generation, &entry)
-            if status == PL_OK:
-                lane.committed = entry.offset
-            elif status == PL_NOT_READY:
-                return []
-            else:
-                if refused is None:
-                    refused = []
-                refused.append(lane.partition)
-        return refused
-
-    def _commit_lane(self, partition, int64_t offset, bytes text not None, int32_t leader_epoch):
-        """Commits for a partition that is read; False: it is not, or not ours, or who knows."""
-        cdef object found = self.by_partition.get(partition)
-        cdef _Lane lane
-        cdef pl_entry entry
-        cdef size_t size = len(text)
-        if found is None or self.table is None or size > PL_TABLE_TEXT_MAX:
-            return False
-        lane = <_Lane>found
-        self.table.check_open()
-        entry.offset, entry.leader_epoch, entry.text_size = offset, leader_epoch, <uint16_t>size
-        entry.incarnation = lane.cursor.log.log.meta.incarnation
-        memcpy(entry.text, PyBytes_AS_STRING(text), size)
-        if self.table.commit_entry(lane.slot, self.owner, self.generation, &entry) != PL_OK:
-            return False
-        lane.committed = offset
-        return True
+        self.ring_post()
 
     # -- the rest --
 
@@ -572,24 +439,10 @@ cdef class Fetcher:
         self.enter()
         self.leave()
 
-    def _counted(self):
-        """(records returned, times that damage was stepped over)."""
-        cdef _Lane lane
-        cdef int64_t records = self.records_before, damage = self.damage_before
-        for lane in self.lanes:
-            records += lane.cursor.handed - (lane.cursor.filled - lane.cursor.at)
-            damage += lane.cursor.skipped
-        return records, damage
-
     def _shut(self):
         """No call is answered any more."""
         self.is_shut = True
         self.leave_current()
         self.lanes, self.held, self.by_partition = [], [], {}
-        self.waiter = None
-
-
-cdef extern from "plain_slots.h":
-    int pl_wrap_next(PyTypeObject *type) except -1
-
-pl_wrap_next(<PyTypeObject *>Fetcher)
+        self.step = None
+        self.change()

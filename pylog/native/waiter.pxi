@@ -2,6 +2,31 @@
 
 
 @cython.final
+cdef class Word:
+    """A number in shared memory, watched: when it changes, a Fetcher's wait ends, and it turns.
+
+    Over 8 bytes of a writable buffer, which it keeps. Whoever changes it rings the doorbells; who
+    does not is noticed within 100 ms, after a second's wait within 1 s.
+    """
+
+    cdef const pl_word *word
+    cdef pl_bells *bells       # where it is rung; NULL: where the partitions are
+    cdef uint64_t bells_inode
+    cdef object owner
+
+    def __cinit__(self, buffer=None):
+        cdef Py_buffer view
+        if buffer is not None:
+            PyObject_GetBuffer(buffer, &view, PyBUF_WRITABLE)
+            if view.len < 8 or <uint64_t>view.buf % 8:
+                PyBuffer_Release(&view)
+                raise ValueError("a word takes 8 bytes, and stands at a multiple of 8")
+            self.word = <const pl_word *>view.buf
+            self.owner = memoryview(buffer)    # no longer can it be resized or closed
+            PyBuffer_Release(&view)
+
+
+@cython.final
 cdef class Waiter:
     """Logs that are waited for together, again and again.
 
