@@ -5,6 +5,7 @@ takes it too. Scratch folders lie under build/, not under /tmp: on many systems 
 where nothing can be made durable. PYTEST_DEBUG_TEMPROOT names another place.
 """
 
+import logging
 import os
 import random
 import shutil
@@ -60,6 +61,15 @@ def seed(request):
 @pytest.fixture
 def rng(seed):
     return random.Random(seed)
+
+
+@pytest.fixture(autouse=True)
+def pylogs_logger():
+    """As it was: a command that is run within a test turns its warnings off."""
+    logger = logging.getLogger("pylog")
+    level = logger.level
+    yield
+    logger.setLevel(level)
 
 
 @pytest.fixture
