@@ -283,7 +283,7 @@ class Broker:
         with contextlib.ExitStack() as last_first:
             last_first.callback(self._close)
             for one in list(self.dependents):
-                last_first.callback(one.close)
+                last_first.callback(one._close_with_broker)
 
     def _close(self) -> None:
         with self._lock:

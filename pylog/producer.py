@@ -242,6 +242,9 @@ class Producer(_native.Sender):
             if self._is_owner:
                 self._broker.close()
 
+    def _close_with_broker(self) -> None:
+        self.close()
+
     def __enter__(self) -> Self:
         return self
 

@@ -418,6 +418,9 @@ class Subscriber(Positions):
             "consumer-coordinator-metrics": {"assigned-partitions": len(self._partitions())},
         }
 
+    def _close_with_broker(self) -> None:
+        self._finish(True)
+
     def _finish(self, autocommit: bool) -> None:
         if self.closed:
             return

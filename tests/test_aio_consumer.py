@@ -304,6 +304,7 @@ def test_wakeup_of_another_thread_ends_the_wait(broker):
     assert run(broker, act) == b"value"
 
 
+@pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("close", ["consumer", "broker"])
 def test_close_ends_the_wait(broker, close):
     async def act(consumer):
