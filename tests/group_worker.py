@@ -12,74 +12,32 @@ import random
 import signal
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from pylog.broker import Broker
-from pylog.consumer import Consumer
-from pylog.errors import GroupError, IllegalStateError, WakeupError
+from pylog.errors import IllegalStateError, WakeupError
 from pylog.stress.diary import Diary
+from pylog.stress.grouping import GroupMember
 
 TOPIC, GROUP = "t", "g"
 
 
-class Worker:
-    """A consumer that writes its diary; also the listener of its rebalances.
-
-    options: seed; session_timeout_ms; commits ("auto" or "hand"); strategy.
-    """
+class Worker(GroupMember):
+    """options: seed; session_timeout_ms; commits ("auto" or "hand"); strategy."""
 
     def __init__(self, broker, diary, options):
-        self.diary = diary
-        self.rng = random.Random(options["seed"])
-        self.member, self.generation = 0, -1
-        self.by_hand = options["commits"] == "hand"
-        self.consumer = Consumer(
-            broker, group_id=GROUP, enable_auto_commit=not self.by_hand,
-            auto_commit_interval_ms=20, session_timeout_ms=options["session_timeout_ms"],
+        by_hand = options["commits"] == "hand"
+        super().__init__(
+            broker, TOPIC, diary, random.Random(options["seed"]), by_hand=0.2 * by_hand,
+            group_id=GROUP, enable_auto_commit=not by_hand, auto_commit_interval_ms=20,
+            session_timeout_ms=options["session_timeout_ms"],
             partition_assignment_strategy=options["strategy"])
 
-    def note(self, kind, partition, offset=-1, at=None):
-        me = self.consumer.group_metadata()
-        if me.member_id:    # who has lost all is nobody, and was somebody
-            self.member, self.generation = int(me.member_id), me.generation_id
-        self.diary.note(kind, self.member, self.generation, partition, offset, at)
-
-    def on_partitions_assigned(self, partitions):
-        for partition in partitions:
-            now = time.monotonic_ns()
-            found = self.consumer.committed(partition)
-            self.note("own", partition.partition, -1 if found is None else found, now)
-
-    def on_partitions_revoked(self, partitions):
-        for partition in partitions:
-            self.note("drop", partition.partition)
-
-    def on_partitions_lost(self, partitions):
-        for partition in partitions:
-            self.note("lost", partition.partition)
-
     def run(self):
-        with self.consumer:
-            try:
-                self.consumer.subscribe([TOPIC], listener=self)
-                for record in self.consumer:
-                    self.note("work", record.partition, record.offset)
-                    if self.rng.random() < 0.01:
-                        time.sleep(self.rng.uniform(0, 0.003))
-                    if self.by_hand and self.rng.random() < 0.2:
-                        self.commit(record)
-            except WakeupError:
-                pass
-
-    def commit(self, record):
-        partition, offset = record.partition, record.offset + 1
-        self.note("ask", partition, offset)
-        try:
-            self.consumer.commit({(TOPIC, partition): offset})
-        except GroupError:
-            self.note("refused", partition, offset)
-        else:
-            self.note("done", partition, offset)
+        with self.consumer, suppress(WakeupError):
+            self.subscribe()
+            self.read()
 
     def fork(self, *unused):
         if os.fork() == 0:

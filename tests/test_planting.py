@@ -11,7 +11,7 @@ from aiokafka.record._crc32c import crc as crc32c_of_others
 
 import pylog
 from pylog.errors import RecordNotFoundError
-from pylog.stress import editor, liars, planting, trial
+from pylog.stress import editor, forgery, liars, planting, trial
 from pylog.stress.anomalies import ANOMALIES, ROWS
 from pylog.stress.board import Board
 from pylog.stress.editor import LogFiles
@@ -21,7 +21,7 @@ from pylog.stress.planting import Planted, Spot
 from pylog.stress.reading import Reader
 from pylog.stress.sightings import Sighting, read_sightings
 
-PLANTED = {one.anomaly for one in (*planting.PLANTS, *liars.LIES)}
+PLANTED = {one.anomaly for one in (*planting.PLANTS, *liars.LIES, *forgery.FORGERIES)}
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +46,7 @@ def test_log_with_nothing_planted_has_nothing_told_of_it(rows):
 
 def test_every_plant_is_found_named_and_placed(rows):
     assert [row for row in rows if not row.is_right] == [], trial.table(rows)
-    assert len(rows) == 1 + len(planting.PLANTS) + len(liars.LIES)
+    assert len(rows) == 1 + len(planting.PLANTS) + len(liars.LIES) + len(forgery.FORGERIES)
 
 
 def test_what_a_plant_implies_is_no_excuse_for_missing_it(rows):
@@ -61,13 +61,13 @@ def test_every_anomaly_is_planted_or_says_why_not():
 
 
 def test_plants_imply_only_names_of_the_catalogue():
-    for plant in (*planting.PLANTS, *liars.LIES):
+    for plant in (*planting.PLANTS, *liars.LIES, *forgery.FORGERIES):
         assert plant.implies <= {row.name for row in ROWS}, plant
         assert plant.anomaly not in plant.implies, plant
         assert plant.what, plant
 
 
-@pytest.mark.parametrize("module", [editor, planting])
+@pytest.mark.parametrize("module", [editor, forgery, planting])
 def test_planting_shares_no_code_with_what_it_tests(module):
     tree = ast.parse(Path(module.__file__).read_text())
     imported = {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}

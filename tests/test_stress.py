@@ -92,6 +92,49 @@ def test_c_writers_die_at_the_points_of_the_core(log_path):
     assert sum(kills > 0 for kills in points.values()) > len(points) // 2
 
 
+@pytest.mark.slow
+def test_group_whose_members_die_and_are_fenced_handles_every_record(log_path):
+    report = run(log_path, "--workload", "group", "--nemesis", "kill,pause", "--seconds", 2,
+                 "--rate", 1.5)
+
+    counts = report["counts"]
+    assert counts["faults"]["kill"] > 0
+    assert counts["checked"] >= counts["acknowledged"] > 100    # some were handled again
+    assert report["bounds"]["takeover_ms"]["p50"] > 0
+
+
+@pytest.mark.soak
+def test_minutes_of_deaths_in_a_group(log_path):
+    run(log_path, "--workload", "group", "--nemesis", "kill,pause", "--seconds", 120, timeout=300)
+
+
+TAKES_WHAT_ANOTHER_HAS = """
+from pylog import membership
+from pylog.cli import commands
+
+def take(self, wanted, generation, roster, listener):
+    new = sorted(wanted - self.owned)
+    for partition in new:
+        place = self.group.place(partition)
+        self.table.own(place, self.table.owner(place)[0], self.number)
+    self.owned |= set(new)
+    if new:
+        listener._assigned(new)
+membership.Membership._take = take
+commands()
+"""
+
+
+@pytest.mark.slow
+def test_group_that_shares_partitions_too_early_is_found_and_named(log_path):
+    done = stress(log_path, "--json", "--workload", "group", "--seconds", 0.6,
+                  script=TAKES_WHAT_ANOTHER_HAS)
+
+    assert done.returncode == 4, done.stdout + done.stderr
+    row = report_of(done)["anomalies"]["double-owner"]
+    assert "diary-" in row["examples"][0]["file"]
+
+
 @pytest.mark.soak
 @pytest.mark.parametrize("durability", ["os", "interval", "fsync"])
 @pytest.mark.parametrize("workload", ["append", "fanout", "durable"])
@@ -455,6 +498,7 @@ def test_truncate_and_disk_full_do_not_go_together(tmp_path):
 @pytest.mark.parametrize(("arguments", "said"), [
     (("--ways", "flush"), "nothing to check"),
     (("--nemesis", "kill", "--seconds", "1e6", "--rate", "1000"), "lower --rate"),
+    (("--workload", "group", "--nemesis", "kill,flip"), "use some of kill, pause"),
 ])
 def test_run_that_could_not_be_or_not_tell_is_refused(tmp_path, arguments, said):
     done = stress(tmp_path / "new", *arguments)

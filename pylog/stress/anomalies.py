@@ -2,7 +2,7 @@
 
 An anomaly that the run's own fault explains is counted and reported, and does not fail the run;
 what the environment did makes the run inconclusive.
-Rows of groups and transactions join with these; the order is that of reports, worst first.
+Rows of transactions join with these; the order is that of reports, worst first.
 
 Sources: Jepsen's Kafka workload and Redpanda's kgo-verifier, whose catalogues these rows follow.
 """
@@ -84,6 +84,13 @@ ROWS = (
             excused_by=DAMAGE),
     Anomaly("visible-before-durable", "with fsync: read before it was durable", "reader"),
     Anomaly("retention-early", "a record at or above the log start was refused", "reader"),
+    Anomaly("unhandled-record", "it is there, and was given to no member of the group", "judge"),
+    Anomaly("double-owner", "two members had a partition, in one generation or at one time",
+            "judge"),
+    Anomaly("zombie-commit", "accepted from a member after another had got the partition",
+            "judge"),
+    Anomaly("commit-regression", "less is committed than was", "judge"),
+    Anomaly("commit-beyond-end", "more is committed than is there", "judge"),
     Anomaly("stuck-reader", "records are there, and a reader did not get on", "reader"),
     Anomaly("unseen", "acknowledged, and not read by anyone when the run ended", "stage"),
     Anomaly("late-wake-up", "a waiter slept past the record it waited for", "reader"),

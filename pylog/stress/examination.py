@@ -31,11 +31,12 @@ PROBES = 200
 
 @dataclass(slots=True)
 class Examination:
-    """The figures of one: of the checker, of the ledgers, of check()."""
+    """The figures of one: of the checker, of the ledgers, of check(). A group has no more than
+    figures."""
 
     figures: dict[str, Any]
-    balance: Balance
-    report: Report
+    balance: Balance | None = None
+    report: Report | None = None
 
 
 @dataclass(frozen=True, slots=True)

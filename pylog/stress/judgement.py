@@ -12,12 +12,15 @@ commit is accepted is one.
 
 import bisect
 from collections import defaultdict
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from itertools import pairwise
-from typing import NamedTuple
+from itertools import accumulate, pairwise
+from pathlib import Path
+from typing import Any, NamedTuple
 
 from pylog.stress.diary import Entry
+from pylog.stress.examination import Layout
+from pylog.stress.sightings import Sightings
 
 SECOND = 1_000_000_000
 
@@ -39,6 +42,11 @@ class Finding(NamedTuple):
     offset: int
     process: int
     at: int
+
+
+def newer(one: Entry, other: Entry) -> Entry:
+    """By generation: who is stopped before it writes writes too late."""
+    return max(one, other, key=lambda own: (own.generation, own.at))
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,6 +164,13 @@ class Judgement:
 
     # ---- commits
 
+    def _owns(self) -> dict[int, list[Entry]]:
+        owns: dict[int, list[Entry]] = defaultdict(list)
+        for entry in self.entries:
+            if entry.kind == "own":
+                owns[entry.partition].append(entry)
+        return owns
+
     def accepted(self) -> Iterator[tuple[Entry, int]]:
         """Commits, and when each had returned."""
         asked: dict[tuple[int, int], Entry] = {}
@@ -168,14 +183,11 @@ class Judgement:
 
     def zombie_commits(self) -> Iterator[Finding]:
         """A commit that was accepted after another had got the partition."""
-        owns: dict[int, list[Entry]] = defaultdict(list)
-        for entry in self.entries:
-            if entry.kind == "own":
-                owns[entry.partition].append(entry)
+        owns = self._owns()
+        owners = {partition: list(accumulate(of_it, newer)) for partition, of_it in owns.items()}
         for ask, _ in self.accepted():
-            before = owns[ask.partition][:bisect.bisect_left(owns[ask.partition], ask)]
-            owner = max(before, key=lambda own: (own.generation, own.at), default=None)
-            if owner is not None and owner.member != ask.member:
+            before = bisect.bisect_left(owns[ask.partition], ask)
+            if before and (owner := owners[ask.partition][before - 1]).member != ask.member:
                 yield Finding(
                     "zombie-commit", f"member {ask.member} has committed {ask.offset} of partition "
                     f"{ask.partition}, which member {owner.member} had got", ask.partition,
@@ -224,38 +236,40 @@ class Judgement:
 
     # ---- times, and what moved
 
-    def holders(self, when: int) -> dict[int, Entry]:
-        """Who has got what by a moment, and has not let go: the entries that say so."""
+    def holders(self, moments: Iterable[int]) -> Iterator[dict[int, Entry]]:
+        """Who has got what by each moment, and has not let go: the entries that say so. The moments
+        rise; it is one dict, which goes on."""
         held: dict[int, Entry] = {}
-        for entry in self.entries:
-            if entry.at > when:
-                break
-            if entry.kind == "own":
-                held[entry.partition] = entry
-            elif entry.kind in ("drop", "lost") and entry.partition in held \
-                    and held[entry.partition].member == entry.member:
-                del held[entry.partition]
-        return held
+        start = 0
+        for moment in moments:
+            end = bisect.bisect_right(self.entries, moment, lo=start, key=lambda one: one.at)
+            for entry in self.entries[start:end]:
+                if entry.kind == "own":
+                    held[entry.partition] = entry
+                elif entry.kind in ("drop", "lost") and entry.partition in held \
+                        and held[entry.partition].member == entry.member:
+                    del held[entry.partition]
+            start = end
+            yield held
 
     def takeovers(self) -> Iterator[tuple[Outage, float]]:
-        """Of each process that was killed: seconds until others had all that it had."""
-        for outages in list(self.outages.values()):
-            for outage in outages:
-                if outage.until is not None:
-                    continue
-                had = {partition for partition, entry in self.holders(outage.start).items()
-                       if entry.process == outage.process}
-                taken = [next((entry.at for entry in self.by_partition[partition]
-                               if entry.kind == "own" and entry.at > outage.start), None)
-                         for partition in had]
-                if taken:
-                    yield outage, max((float("inf") if at is None else (at - outage.start) / SECOND)
-                                      for at in taken)
+        """Of each process that was killed: seconds until others had all that it had; inf: never."""
+        kills = sorted((outage for outages in self.outages.values() for outage in outages
+                        if outage.until is None), key=lambda one: one.start)
+        owns = self._owns()
+        for outage, held in zip(kills, self.holders(one.start for one in kills), strict=True):
+            taken: list[Entry | None] = []
+            for partition in [p for p, own in held.items() if own.process == outage.process]:
+                place = bisect.bisect(owns[partition], outage.start, key=lambda one: one.at)
+                taken += owns[partition][place:place + 1] or [None]
+            if taken:
+                yield outage, max(float("inf") if own is None else (own.at - outage.start) / SECOND
+                                  for own in taken)
 
     def bounced(self, start: int, end: int) -> Iterator[Finding]:
         """Partitions that a member let go and had again, in a time in which nothing asked for it:
         one process came or went."""
-        before, after = self.holders(start), self.holders(end)
+        before, after = (dict(held) for held in self.holders((start, end)))
         for entry in self.entries:
             had, has = before.get(entry.partition), after.get(entry.partition)
             if entry.kind == "drop" and start < entry.at < end \
@@ -263,3 +277,15 @@ class Judgement:
                 yield Finding("needless-revocation", f"member {entry.member} let partition "
                               f"{entry.partition} go, and has it again", entry.partition, -1,
                               entry.process, entry.at)
+
+
+def note_finding(notes: Sightings, layout: Layout, finding: Finding) -> None:
+    """Among the sightings of a run."""
+    known: dict[str, Any] = {"at": finding.at / SECOND} if finding.at else {}
+    place = place_of_finding(layout, finding.process, finding.partition)
+    notes.note(finding.anomaly, finding.what, file=str(place), **known)
+
+
+def place_of_finding(layout: Layout, process: int, partition: int) -> Path:
+    """The diary that shows it; of what nobody wrote down, where it is missing."""
+    return layout.ledgers / (f"diary-{process}" if process else f"partition {partition}")

@@ -54,17 +54,17 @@ class Target(Protocol):
 def kill(target: Target, fault: Fault, event: Event) -> Undo | None:
     """SIGKILL; one in twenty kills all writers at once."""
     rng = random.Random(fault.choice)
-    writers = target.alive("writer")
+    writers = target.alive("writer", "member")
     if rng.random() < 0.05 and writers:
-        event.what = f"SIGKILL to all {len(writers)} writers"
+        event.what = f"SIGKILL to all {len(writers)} writers or members"
         for pid in writers:
             send(pid, signal.SIGKILL)
         return None
-    roles = ("writer",) if rng.random() < 0.8 else ("reader", "janitor")
-    victims = target.alive(*roles)
+    roles = ("writer", "member") if rng.random() < 0.8 else ("reader", "janitor")
+    victims = target.alive(*roles) or writers
     if victims:
         event.pid = rng.choice(victims)
-        event.what = f"SIGKILL to a {' or a '.join(roles)}"
+        event.what = "SIGKILL"
         send(event.pid, signal.SIGKILL)
     return None
 
@@ -78,7 +78,7 @@ def kill_at(target: Target, fault: Fault, event: Event) -> Undo | None:
 
 def pause(target: Target, fault: Fault, event: Event) -> Undo | None:
     """SIGSTOP, and SIGCONT when it is over."""
-    victims = target.alive("writer", "reader", "janitor")
+    victims = target.alive("writer", "member", "reader", "janitor")
     if not victims:
         return None
     pid = event.pid = victims[fault.choice % len(victims)]

@@ -16,6 +16,7 @@ WORKLOADS = {
     "append": "processes and threads append by every way in; one reader follows",
     "fanout": "few writers, many readers that seek, follow, and hold views through delete_before",
     "durable": "many threads make small appends, each durable when it returns",
+    "group": "members of a consumer group read, commit, die and are fenced; diaries are judged",
 }
 NEMESES = {
     "kill": "SIGKILL to a writer, a reader, the janitor, or all writers at once",
@@ -27,6 +28,7 @@ NEMESES = {
     "limits": "few open files, or little memory, for a while",
     "disk-full": "the disk is full for a while (a small tmpfs where mounting works)",
 }
+OF_MEMBERS = ("kill", "pause")    # the nemeses of the workload group
 WAYS = ("append", "append_full", "append_many", "atomic", "if_end", "append_buffer", "flush")
 
 # Where a workload's numbers are not those of Options.
@@ -34,6 +36,7 @@ OWN: dict[str, dict[str, Any]] = {
     "fanout": {"processes": 2, "threads": 1, "readers": 16, "disk_bytes": 128 << 20},
     "durable": {"threads": 8, "durability": "fsync", "size_max": 400,
                 "ways": ("append", "append_full", "atomic", "if_end")},
+    "group": {"processes": 5, "threads": 1},
 }
 
 # Seconds between two faults of a kind, on average; --rate multiplies.
@@ -98,6 +101,9 @@ class Options:
         if unknown := sorted({*self.nemeses} - {*NEMESES}):
             raise ConfigurationError(
                 f"there is no nemesis {unknown[0]!r}; use some of {', '.join(NEMESES)}")
+        if self.workload == "group" and (others := sorted({*self.nemeses} - {*OF_MEMBERS})):
+            raise ConfigurationError(f"the nemesis {others[0]!r} does nothing to the members of a "
+                                     f"group; use some of {', '.join(OF_MEMBERS)}")
         if unknown := sorted({*self.ways} - {*WAYS}):
             raise ConfigurationError(
                 f"there is no way in {unknown[0]!r}; use some of {', '.join(WAYS)}")
@@ -193,9 +199,10 @@ class Plan:
     def lines(self, shown: int = 12) -> Iterator[str]:
         """The plan as text."""
         o = self.options
-        yield (f"workload {o.workload}: {o.processes} writing processes of {o.threads} threads, "
-               f"{o.readers} readers; durability {o.durability}, compression {o.compression}; "
-               f"seed {o.seed}")
+        cast = f"{o.processes} members" if o.workload == "group" else (
+            f"{o.processes} writing processes of {o.threads} threads, {o.readers} readers")
+        yield (f"workload {o.workload}: {cast}; durability {o.durability}, "
+               f"compression {o.compression}; seed {o.seed}")
         yield (f"{o.seconds:g} s with {len(self.faults)} faults "
                f"({', '.join(o.nemeses) or 'none'}), then at most {o.quiet_seconds:g} s of quiet")
         yield from map(str, self.faults[:shown])

@@ -105,8 +105,7 @@ class Stage:
                 self.play_faults()
                 self.play_quiet()
                 self.play_settlement()
-                examination = examine(
-                    self.layout, self.notes, self.plan.run, self.plan.options.seed)
+                examination = self.examine()
                 self.places = places_of(self.layout)
                 return examination
             except KeyboardInterrupt:
@@ -118,6 +117,9 @@ class Stage:
                 self.is_over = True
                 self.end_faults()
                 self.clear()
+
+    def examine(self) -> Examination:
+        return examine(self.layout, self.notes, self.plan.run, self.plan.options.seed)
 
     def raise_curtain(self) -> None:
         """The log is made, the folds, and everybody started."""
@@ -208,7 +210,7 @@ class Stage:
             self.notes.note("stuck-reader", f"reader {index} was at {ledger.next} after "
                             f"{seconds:g} s, and not at the end", offset=ledger.next, pid=pid)
         self.board.phase = Phase.END
-        self.go_on_while(lambda: bool(self.cast.alive("janitor")))
+        self.go_on_while(lambda: bool(self.cast.alive("janitor", "member")))
 
     # ---- time
 
@@ -331,7 +333,7 @@ class Stage:
             self.receive(member)
         phase = self.board.phase
         is_over = {"writer": phase >= Phase.STOP, "reader": phase >= Phase.SETTLE,
-                "janitor": phase >= Phase.SETTLE}
+                "janitor": phase >= Phase.SETTLE, "member": phase >= Phase.SETTLE}
         if not is_over.get(member.role, True) and not self.is_over:
             self.replaced[member.role] += 1
             if member.work:

@@ -3,7 +3,8 @@
 What has never failed proves nothing. So `--plant` makes a good run's directory by every way into a
 log, shows that nothing is told of it, and then plants each anomaly (planting.py) in a copy of its
 own. It must be *found*, *named* (nothing else is told but what the plant implies) and *placed*.
-What no file can show is told to a reader of the run by a log that lies (liars.py).
+What no file can show is told to a reader of the run by a log that lies (liars.py). What a group can
+do wrong is forged into its members' diaries (forgery.py).
 """
 
 import itertools
@@ -22,8 +23,11 @@ import numpy
 import pylog
 from pylog import _native
 from pylog.stress.anomalies import ANOMALIES
+from pylog.stress.diary import read_diaries
 from pylog.stress.editor import LogFiles
 from pylog.stress.examination import Layout, examine, open_folds
+from pylog.stress.forgery import END, FORGERIES, Forgery, forge
+from pylog.stress.judgement import Judgement, note_finding, place_of_finding
 from pylog.stress.liars import LIES, tell
 from pylog.stress.passage import Passage
 from pylog.stress.planting import NOT_PLANTED, PLANTS, RESERVED, Planted, Spot, make
@@ -70,7 +74,8 @@ def planted(
     that there are, for one that is not a plant's.
     """
     wanted = set(names)
-    known = {plant.anomaly for plant in PLANTS} | {lie.anomaly for lie in LIES}
+    known = {*(one.anomaly for one in PLANTS), *(one.anomaly for one in LIES),
+             *(one.anomaly for one in FORGERIES)}
     for name in sorted(wanted - known - {"all"}):
         why = NOT_PLANTED.get(name, f"there are all, {', '.join(sorted(known))}")
         raise ValueError(f"{name!r} cannot be planted: {why}")
@@ -82,6 +87,9 @@ def planted(
         for number, plant in enumerate(PLANTS):
             if {"all", plant.anomaly} & wanted:
                 yield try_plant(good, directory / "planted", number, seed)
+        for forgery in FORGERIES:
+            if {"all", forgery.anomaly} & wanted:
+                yield try_forgery(forgery, directory / "forged")
         for number, lie in enumerate(LIES):
             if {"all", lie.anomaly} & wanted:
                 yield try_lie(good, directory / "told", number, seed)
@@ -130,6 +138,22 @@ def try_lie(good: Path, copy: Path, number: int, seed: int) -> Row:
     finally:
         shutil.rmtree(copy)
     return judge(Planted(lie.anomaly, lie.what, spot, lie.implies), sightings, start)
+
+
+def try_forgery(forgery: Forgery, directory: Path) -> Row:
+    """Has forged diaries judged."""
+    start = time.perf_counter()
+    layout = Layout(directory)
+    try:
+        forge(forgery.text, layout.ledgers)
+        notes = Sightings(layout.sightings, "judge")
+        for finding in Judgement(read_diaries(layout.ledgers), {0: END}).findings():
+            note_finding(notes, layout, finding)
+        sightings = read_sightings(layout.sightings)
+    finally:
+        shutil.rmtree(directory)
+    spot = Spot(file=str(place_of_finding(layout, forgery.process, 0)))
+    return judge(Planted(forgery.anomaly, forgery.what, spot, forgery.implies), sightings, start)
 
 
 def look_at(directory: Path) -> list[Sighting]:

@@ -21,7 +21,7 @@ from pylog.stress.stage import Stage
 EXAMPLES = 8
 NOT_CHECKED = (
     "power loss of a real device (the reboot images of the tests stand for it)",
-    "groups and transactions",
+    "transactions",
 )
 
 
@@ -42,6 +42,7 @@ def judge(stage: Stage, examination: Examination | None) -> dict[str, Any]:
         "counts": counts_of(stage, examination, figures),
         "anomalies": rows,
         "bounds": {"behind_ms": figures.get("behind_ms"),
+                   "takeover_ms": figures.get("takeover_ms"),
                    "checker_memory_bytes": figures.get("checker", {}).get("memory_bytes")},
         "cpu_seconds": cpu_of(stage, figures),
         "coverage": {"kill_points": stage.points},
@@ -199,6 +200,8 @@ def text_of(report: dict[str, Any]) -> str:
         f"{report['bounds']['checker_memory_bytes'] or 0:,} bytes; it was behind by "
         f"{behind(report['bounds']['behind_ms'])}",
     ]
+    if took := report["bounds"]["takeover_ms"]:
+        lines.append(f"  what a killed member had, others had after {behind(took)}")
     if points := report["coverage"]["kill_points"]:
         missed = [point for point, kills in points.items() if not kills]
         lines.append(f"  C writers died at {len(points) - len(missed)} of {len(points)} points, "

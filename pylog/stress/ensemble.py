@@ -1,0 +1,87 @@
+"""The stage of the workload `group`: the same run, with the members of a consumer group in it.
+
+In place of a log there is a data directory, in place of the ledgers are diaries, and in the end the
+judgement takes the place of the settlement. Faults are those that can be done to a member.
+"""
+
+import json
+import time
+from functools import partial
+
+from pylog.stress.board import Phase
+from pylog.stress.diary import read_diaries
+from pylog.stress.examination import Examination, Layout
+from pylog.stress.grouping import feed, found, look, take_part
+from pylog.stress.judgement import SECOND, Judgement, Outage, note_finding
+from pylog.stress.plan import Fault
+from pylog.stress.stage import Stage
+
+
+class Ensemble(Stage):
+    """One run of one plan of the workload."""
+
+    def raise_curtain(self) -> None:
+        self.hit: list[tuple[int, int]] = []    # process, and the number of its event
+        self.must_end(self.start("founder", 0, partial(found, self.plan, self.layout)))
+        run = (self.plan, self.layout, self.board)
+        self.start("watcher", 0, partial(look, *run))
+        self.start("feeder", 0, partial(feed, *run))
+        for index in range(self.plan.options.processes):
+            self.start("member", index, partial(take_part, *run, index))
+        self.began = time.monotonic()
+
+    def begin(self, fault: Fault) -> None:
+        members, before = self.cast.alive("member"), len(self.events)
+        super().begin(fault)
+        for number, event in enumerate(self.events[before:], before):
+            self.hit += [(pid, number) for pid in ([event.pid] if event.pid else members)]
+
+    def play_quiet(self) -> None:
+        """No more faults; the feeder ends."""
+        self.end_faults()
+        self.board.phase = Phase.STOP
+        if not self.go_on_while(lambda: bool(self.cast.alive("feeder"))):
+            self.notes.note("unwritable-log", "the feeder did not come back from its call within "
+                            f"{self.plan.options.quiet_seconds:g} s after the faults")
+            self.kill("feeder")
+
+    def acknowledged(self) -> int:
+        return self.board.checked
+
+    def examine(self) -> Examination:
+        """The judgement; its figures go where the watcher's are."""
+        judgement = judgement_of(self.layout, self.outages())
+        for finding in judgement.findings():
+            note_finding(self.notes, self.layout, finding)
+        handled = sum(entry.kind == "work" for entry in judgement.entries)
+        figures = {
+            "balance": {"sent": self.board.checked, "acknowledged": self.board.checked},
+            "checker": {"records": handled},
+            "takeover_ms": quantiles([1000 * took for _, took in judgement.takeovers()
+                                      if took != float("inf")]),
+        }
+        self.layout.figures.write_text(json.dumps(figures), encoding="utf-8")
+        return Examination({"records": 0})
+
+    def outages(self) -> list[Outage]:
+        done = [(pid, self.events[number]) for pid, number in self.hit]
+        return [Outage(pid, int(event.at * SECOND), None if event.nemesis == "kill"
+                       else int((event.until or event.at) * SECOND)) for pid, event in done]
+
+
+def judgement_of(layout: Layout, outages: list[Outage]) -> Judgement:
+    """Of a run's diaries, and the ends that the watcher left; none where it left none."""
+    ends: dict[int, int] = {}
+    if layout.figures.exists():
+        told = json.loads(layout.figures.read_text(encoding="utf-8"))["ends"]
+        ends = {int(partition): end for partition, end in told.items()}
+    return Judgement(read_diaries(layout.ledgers), ends, outages)
+
+
+def quantiles(values: list[float]) -> dict[str, float]:
+    """p50, p99 and the greatest; empty where there is none."""
+    values = sorted(values)
+    if not values:
+        return {}
+    return {"p50": round(values[len(values) // 2], 1),
+            "p99": round(values[int(0.99 * len(values))], 1), "max": round(values[-1], 1)}
