@@ -250,6 +250,15 @@ class Broker:
                 self._groups[group_id] = group
             return group
 
+    def delete_group(self, group_id: str) -> bool:
+        """Removes a group that has no members; False when another process has it open."""
+        with self._lock:
+            group = self.group(group_id)
+            if group.table.remove():
+                del self._groups[group_id]
+                return True
+            return False
+
     def claim(self, name: str, timeout: float | None = None) -> Claim:
         """A lock among all processes of the broker, free again the moment its holder dies.
 

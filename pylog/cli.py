@@ -63,6 +63,7 @@ LAZY = {
     "bench": "pylog.benchmark.command:bench",
     "cat": "pylog.cli_records:cat",
     "consume": "pylog.cli_records:consume",
+    "group": "pylog.cli_groups:group",
     "produce": "pylog.cli_records:produce",
     "stress": "pylog.stress.command:stress",
 }

@@ -6,7 +6,7 @@ import os
 import re
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -174,3 +174,15 @@ def progress() -> Iterator[Callable[[int, int], None] | None]:
     finally:
         if is_shown:
             click.echo(err=True)
+
+
+def aligned(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    """Lines of a table for people; columns of numbers stand to the right."""
+    texts = [head, *([f"{cell:,}" if isinstance(cell, int) else "-" if cell is None else str(cell)
+                      for cell in row] for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*texts, strict=True)]
+    is_right = [any(isinstance(row[place], int) for row in rows) for place in range(len(head))]
+    return "\n".join(
+        "  ".join(text.rjust(width) if right else text.ljust(width)
+                  for text, width, right in zip(line, widths, is_right, strict=True)).rstrip()
+        for line in texts)

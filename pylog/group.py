@@ -277,6 +277,6 @@ def describe(group: Group) -> dict[str, Any]:
             "assignment": sorted(roster.assignment.get(number, [])),
             "owned": sorted(p for p, owner in owners.items() if owner == number)})
     return {"group_id": group.id, "generation": generation,
-            "state": "Stable" if members else "Empty",
+            "state": "Stable" if any(one["is_alive"] for one in members) else "Empty",
             "protocol": next((m.strategy for m in roster.members.values()), None),
             "members": members}

@@ -36,7 +36,8 @@ FLOORS = {
     "group": 5, "claim": 5, "assignor": 5,
     "broker": 6,
     "accumulator": 6, "subscription": 7, "producer": 7, "aio_producer": 8, "membership": 7.5,
-    "positions": 7.5, "subscriber": 7.6, "consumer": 8, "aio_consumer": 8, "admin": 8,
+    "positions": 7.5, "subscriber": 7.6, "consumer": 8, "aio_consumer": 8, "group_admin": 7,
+    "admin": 8,
     "": 9,
     "envelope": 10, "hardware": 10,
     "streams": 11, "dump": 11,
@@ -54,7 +55,8 @@ FLOORS = {
     "stress.nemesis": 13, "stress.inspection": 14, "stress.writing": 14, "stress.reading": 14,
     "stress.excuses": 14, "stress.watching": 15, "stress.stage": 16, "stress.verdict": 17,
     "stress.display": 17, "stress.command": 18,
-    "record_format": 11, "cli_options": 18, "cli_records": 19, "cli": 20,
+    "record_format": 11, "cli_options": 18, "cli_records": 19,
+    "cli_groups": 19, "cli": 20,
     "__main__": 21,
 }
 
