@@ -18,9 +18,9 @@ def main() -> None:
 
         commands()
     except ModuleNotFoundError as error:
-        if error.name != "click":
+        if error.name not in ("click", "rich"):
             raise
-        print("the command line needs click: pip install click, or pip install "
+        print(f"the command line needs {error.name}: pip install {error.name}, or pip install "
               "'pylog-engine[cli]' for both", file=sys.stderr)
         sys.exit(Exit.FAILED)
     except OSError as error:    # of click itself: it could not write the help

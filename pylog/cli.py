@@ -63,9 +63,11 @@ LAZY = {
     "bench": "pylog.benchmark.command:bench",
     "cat": "pylog.cli_records:cat",
     "consume": "pylog.cli_records:consume",
+    "graph": "pylog.live:graph",
     "group": "pylog.cli_groups:group",
     "produce": "pylog.cli_records:produce",
     "stress": "pylog.stress.command:stress",
+    "top": "pylog.live:top",
 }
 
 
