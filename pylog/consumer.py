@@ -4,11 +4,14 @@ The hot calls are native (`_native.Fetcher`); what is decided between records is
 where it stands and may go in `positions.py`.
 """
 
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Any, Literal, Self
 
 from pylog import _native
+from pylog.errors import ConcurrentModificationError, WakeupError
+from pylog.handling import Handling
 from pylog.options import at_least, seconds
 from pylog.subscriber import Offsets, Subscriber
 from pylog.topic import TopicPartition
@@ -76,6 +79,54 @@ class Consumer(Subscriber):
         most = at_least("max_records", max_records, 1)
         while (chunk := self._chunk(most, self._iteration_seconds)) is not None:
             yield chunk
+
+    def run(
+        self, handler: Callable[[Any], object], concurrency: int = 1,
+        commit_every: int | None = None, commit_interval: float | None = None,
+    ) -> None:
+        """Calls handler(record) for each record, until wakeup() is called or nothing came for
+        consumer_timeout_ms. With a concurrency above 1 in as many threads, a partition's records
+        in order all the same.
+
+        commit_every, commit_interval: commits what was handled after so many records, or so many
+        seconds, beside the auto-commit. What the handler raises ends the run and is raised; that
+        record, and what of its partition comes after it, is not finished and will be read again.
+        """
+        most = at_least("concurrency", concurrency, 1)
+        every = None if commit_every is None else at_least("commit_every", commit_every, 1)
+        if every is not None or commit_interval is not None:
+            self._needs_group("run(commit_every=, commit_interval=)")
+        self._check_usable()
+        if self._handling is not None:
+            raise ConcurrentModificationError("the consumer is in a run already: let that end")
+        if most == 1:
+            self._run_here(handler, every, commit_interval)
+            return
+        self._handling = Handling(self, handler, most, every, commit_interval)
+        try:
+            self._handling.run(self._max_poll_records, self._iteration_seconds)
+        finally:
+            self._handling = None
+
+    def _run_here(self, handler: Callable[[Any], object], every: int | None,
+                  interval: float | None) -> None:
+        commit_at, count = time.monotonic() + (interval or 0), 0
+        try:
+            for record in self:    # which says that the one before is finished
+                if count == every or (interval is not None and time.monotonic() >= commit_at):
+                    commit_at, count = time.monotonic() + (interval or 0), 0
+                    self._commit_finished()
+                try:
+                    handler(record)
+                except BaseException:
+                    self._seek(TopicPartition(record.topic, record.partition), record.offset)
+                    raise
+                count += 1
+        except WakeupError:
+            return
+        finally:
+            if every is not None or interval is not None:
+                self._commit_finished()
 
     # ---- what is finished
 

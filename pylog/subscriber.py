@@ -50,6 +50,8 @@ LOOK_SECONDS = 1.0    # how often new topics and partitions are looked for
 class Subscriber(Positions):
     """What a consumer reads and commits, whether it waits in a thread or in an event loop."""
 
+    _handling: Any = None    # of a `run`: what is finished is what it has handled
+
     def __init__(
         self,
         broker: Broker | str | os.PathLike[str],
@@ -343,7 +345,10 @@ class Subscriber(Positions):
         if self._group is None:
             return
         try:
-            if (refused := self._commit_lanes(False)) is not None:
+            if self._handling is not None:
+                if done := self._handling.finished():
+                    self._commit(done)
+            elif (refused := self._commit_lanes(False)) is not None:
                 self._commit_again(self._group, refused, False)
             elif self._group.group.writes_through:
                 self._group.table.sync()
@@ -382,6 +387,8 @@ class Subscriber(Positions):
         if self._group is not None:
             self._be_member(self._group.number, self._group.seen)
         try:
+            if self._handling is not None:
+                self._handling.let_go(partitions)
             if self._does_commit:
                 self._commit_finished()
         finally:
@@ -395,6 +402,9 @@ class Subscriber(Positions):
             if self._subscription is not None:
                 self._subscription.tell(what, partitions)
         finally:
+            if self._handling is not None:
+                self._handling.let_go(partitions)
+                self._handling.forget(partitions)
             for partition in partitions:
                 self._remove(partition)
 

@@ -410,6 +410,14 @@ cdef class Fetcher(Lanes):
         self.ring_post()
         pl_wait_wake_own(bells)
 
+    @property
+    def _wakeups(self):
+        """How often wakeup() was called."""
+        return pl_load_word(&self.wakeups)
+
+    def _forget_wakeups(self):
+        pl_watched_look(&self.watched[0])
+
     def _watch(self, Word word not None):
         """`_turn` is called when the word changes, also out of a wait."""
         if self.watched_count == 8:

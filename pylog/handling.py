@@ -1,0 +1,197 @@
+"""Handling: records of a consumer given to a handler, by several threads at once.
+
+A partition belongs to one thread, so its records are handled in order. What counts as finished is
+what was handled, however much more was read. Reading goes on a few lists ahead; a partition whose
+thread has enough to do is paused meanwhile, so that the reading thread always turns to its group.
+"""
+
+import queue
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+from pylog.errors import WakeupError
+from pylog.subscriber import Subscriber
+from pylog.topic import OffsetAndMetadata, TopicPartition
+
+AHEAD_LISTS = 2         # of a partition, that wait for its thread
+LOOK_SECONDS = 0.05     # between looks at a commit that may become due
+
+
+class Handling:
+    """A run of a consumer with `concurrency` threads.
+
+    commit_every: after how many records to commit. commit_seconds: how often. None: not for that
+    reason.
+    """
+
+    def __init__(
+        self, consumer: Subscriber, handler: Callable[[Any], object], concurrency: int,
+        commit_every: int | None, commit_seconds: float | None,
+    ) -> None:
+        self._consumer = consumer
+        self._handler = handler
+        self._every = commit_every
+        self._seconds = commit_seconds
+        self._commit_at = time.monotonic()
+        self._lock = threading.Condition()
+        self._reached: dict[TopicPartition, int] = {}      # the first offset not handled
+        self._committed: dict[TopicPartition, int] = {}
+        self._count = 0                                    # handled since the last commit
+        self._pending: dict[TopicPartition, int] = {}      # lists not handled yet
+        self._gone: set[TopicPartition] = set()            # given up: what waits is dropped
+        self._full: set[TopicPartition] = set()            # paused by us
+        self._calls = 0                                    # of wakeup, by us
+        self._calls_before = consumer._wakeups
+        self._failure: BaseException | None = None
+        self._has_ended = False
+        self._queues: list[queue.SimpleQueue[Any]] = [
+            queue.SimpleQueue() for _ in range(concurrency)]
+        self._places: dict[TopicPartition, int] = {}       # which queue
+        self._threads = [threading.Thread(target=self._work, args=(one,), daemon=True,
+                                          name=f"pylog-handler-{number}")
+                         for number, one in enumerate(self._queues)]
+
+    # ---- in the thread that reads
+
+    def run(self, most: int, idle_seconds: float | None) -> None:
+        """Until wakeup() is called, nothing came for idle_seconds, or the handler raised: that
+        is raised. What was read and not handled will be read again."""
+        for thread in self._threads:
+            thread.start()
+        try:
+            self._read(most, idle_seconds)
+        finally:
+            self._has_ended = True
+            for one in self._queues:
+                one.put(None)
+            for thread in self._threads:
+                thread.join()
+            self._go_back()
+            if not self._is_asked_to_stop():
+                self._consumer._forget_wakeups()    # they were ours
+        if self._failure is not None:
+            raise self._failure
+
+    def _read(self, most: int, idle_seconds: float | None) -> None:
+        last = time.monotonic()
+        while self._failure is None:
+            try:
+                found = self._consumer._poll(most, self._timeout(last, idle_seconds))
+            except WakeupError:
+                if self._is_asked_to_stop():
+                    return
+                found = {}
+            for partition, records in found.items():
+                self._give(partition, records)
+            self._resume()
+            self._commit_if_due()
+            now = time.monotonic()
+            if found or self._is_busy():
+                last = now
+            elif idle_seconds is not None and now - last >= idle_seconds:
+                return
+
+    def _timeout(self, last: float, idle_seconds: float | None) -> float | None:
+        """How long a poll may wait; None: until something comes."""
+        waits = [] if idle_seconds is None else [max(0, last + idle_seconds - time.monotonic())]
+        if (self._count and (self._every is not None or self._seconds is not None)) or \
+                (idle_seconds is not None and self._is_busy()):
+            waits.append(LOOK_SECONDS)
+        return min(waits, default=None)
+
+    def _is_busy(self) -> bool:
+        with self._lock:
+            return any(self._pending.values())
+
+    def _is_asked_to_stop(self) -> bool:
+        with self._lock:
+            return self._consumer._wakeups - self._calls_before > self._calls
+
+    def _give(self, partition: TopicPartition, records: list[Any]) -> None:
+        place = self._places.setdefault(partition, len(self._places) % len(self._queues))
+        with self._lock:
+            self._gone.discard(partition)
+            self._reached.setdefault(partition, records[0].offset)
+            self._pending[partition] = self._pending.get(partition, 0) + 1
+            is_full = self._pending[partition] >= AHEAD_LISTS
+            if is_full:
+                self._full.add(partition)
+        if is_full:
+            self._consumer._pause(partition, True)
+        self._queues[place].put((partition, records))
+
+    def _resume(self) -> None:
+        with self._lock:
+            free = {one for one in self._full if self._pending[one] < AHEAD_LISTS}
+            self._full -= free
+        for partition in free & set(self._consumer._partitions()):
+            self._consumer._pause(partition, False)
+
+    def _commit_if_due(self) -> None:
+        now = time.monotonic()
+        if (self._every is not None and self._count >= self._every) or (
+                self._seconds is not None and now >= self._commit_at):
+            self._commit_at = now + (self._seconds or 0)
+            self._consumer._commit_finished()
+
+    def finished(self) -> dict[TopicPartition, OffsetAndMetadata]:
+        """What was handled since it was last asked for, to be committed."""
+        with self._lock:
+            moved = {one: offset for one, offset in self._reached.items()
+                     if self._committed.get(one) != offset}
+            self._committed |= moved
+            self._count = 0
+        return {one: OffsetAndMetadata(offset) for one, offset in moved.items()}
+
+    def let_go(self, partitions: list[TopicPartition]) -> None:
+        """Handles no more of these, but for the record that is being handled: waits for that."""
+        with self._lock:
+            self._gone |= set(partitions)
+            self._lock.wait_for(lambda: not any(self._pending.get(one) for one in partitions))
+
+    def forget(self, partitions: list[TopicPartition]) -> None:
+        """They are another's from now on."""
+        with self._lock:
+            for partition in partitions:
+                self._reached.pop(partition, None)
+                self._committed.pop(partition, None)
+                self._full.discard(partition)
+
+    def _go_back(self) -> None:
+        """The consumer stands where the handler has come to."""
+        if self._every is not None or self._seconds is not None or self._consumer._does_commit:
+            self._consumer._commit_finished()
+        for partition in set(self._reached) & set(self._consumer._partitions()):
+            self._consumer._seek(partition, self._reached[partition])
+            if partition in self._full:
+                self._consumer._pause(partition, False)
+
+    # ---- in the threads
+
+    def _work(self, given: "queue.SimpleQueue[Any]") -> None:
+        while (one := given.get()) is not None:
+            partition, records = one
+            failure: BaseException | None = None
+            try:
+                self._handle(partition, records)
+            except BaseException as error:
+                failure = error
+            with self._lock:
+                self._pending[partition] -= 1
+                self._failure = self._failure or failure
+                calls = partition in self._full or failure is not None
+                self._calls += calls
+                self._lock.notify_all()
+            if calls:
+                self._consumer.wakeup()
+
+    def _handle(self, partition: TopicPartition, records: list[Any]) -> None:
+        for record in records:
+            if self._has_ended or self._failure is not None or partition in self._gone:
+                return
+            self._handler(record)
+            with self._lock:
+                self._reached[partition] = record.offset + 1
+                self._count += 1

@@ -1,0 +1,269 @@
+"""A consumer's records given to a handler, in the reading thread or by several at once."""
+
+import threading
+import time
+
+import pytest
+from orders import ORDERS, fill, orders_broker
+
+import pylog
+from pylog.consumer import Consumer
+
+
+@pytest.fixture
+def broker(log_path):
+    with orders_broker(log_path) as broker:
+        yield broker
+
+
+def committed(broker):
+    """What the next consumer of the group finds, by partition."""
+    found = [broker.group("g").committed(one, broker.log(*one).incarnation) for one in ORDERS]
+    return [one and one.offset for one in found]
+
+
+class Diary:
+    """A handler that writes down what it gets, and how many were in it at once."""
+
+    def __init__(self, seconds=0.0):
+        self.seconds = seconds
+        self.records = []
+        self.inside = self.inside_max = 0
+        self.lock = threading.Lock()
+        self.threads = {}
+
+    def __call__(self, record):
+        with self.lock:
+            self.inside += 1
+            self.inside_max = max(self.inside_max, self.inside)
+        time.sleep(self.seconds)
+        with self.lock:
+            self.inside -= 1
+            self.records.append((record.partition, record.offset))
+            self.threads.setdefault(record.partition, set()).add(threading.get_ident())
+
+    def offsets(self, partition):
+        return [offset for number, offset in self.records if number == partition]
+
+
+each_way = pytest.mark.parametrize("concurrency", [1, 2, 3, 8])
+
+
+@each_way
+def test_every_record_is_handled_once_and_a_partition_in_order(broker, concurrency):
+    fill(broker, 200)
+    diary = Diary()
+
+    with Consumer(broker, "orders", consumer_timeout_ms=50, max_poll_records=7) as consumer:
+        consumer.run(diary, concurrency=concurrency)
+
+    assert [diary.offsets(number) for number in range(3)] == [list(range(200))] * 3
+    assert all(len(threads) == 1 for threads in diary.threads.values())
+
+
+def test_partitions_are_handled_at_once(broker):
+    fill(broker, 5)
+    diary = Diary(0.02)
+
+    with Consumer(broker, "orders", consumer_timeout_ms=0) as consumer:
+        consumer.run(diary, concurrency=3)
+
+    assert len(diary.records) == 15
+    assert diary.inside_max == 3
+
+
+def test_one_handler_runs_in_the_thread_that_reads(broker):
+    fill(broker, 2)
+    diary = Diary()
+
+    with Consumer(broker, "orders", consumer_timeout_ms=0) as consumer:
+        consumer.run(diary)
+
+    assert set.union(*diary.threads.values()) == {threading.get_ident()}
+
+
+def test_slow_partition_holds_up_no_other(broker):
+    fill(broker, 50)
+    seen = dict.fromkeys(range(3), 0)
+    gate = threading.Event()
+
+    def handle(record):
+        if record.partition == 0:
+            assert gate.wait(30)
+        seen[record.partition] += 1
+        if seen[1] == seen[2] == 50:
+            gate.set()
+
+    with Consumer(broker, "orders", consumer_timeout_ms=100, max_poll_records=5) as consumer:
+        consumer.run(handle, concurrency=3)
+
+    assert seen == {0: 50, 1: 50, 2: 50}
+
+
+@each_way
+def test_what_a_handler_raises_ends_the_run_and_is_not_finished(broker, concurrency):
+    fill(broker, 20)
+    handled = []
+
+    def handle(record):
+        if (record.partition, record.offset) == (1, 7):
+            raise ZeroDivisionError
+        handled.append((record.partition, record.offset))
+
+    with Consumer(broker, "orders", group_id="g", consumer_timeout_ms=0,
+                  max_poll_records=6) as consumer:
+        with pytest.raises(ZeroDivisionError):
+            consumer.run(handle, concurrency=concurrency)
+        places = [consumer.position(one) for one in ORDERS]
+        assert places[1] == 7
+        assert places == [sum(number == n for n, _ in handled) for number in range(3)]
+        rest = [(r.partition, r.offset) for r in consumer]
+
+    assert sorted(handled + rest) == [(p, n) for p in range(3) for n in range(20)]
+
+
+@each_way
+def test_run_goes_on_after_a_failure(broker, concurrency):
+    fill(broker, 20)
+    handled, failed = [], []
+
+    def handle(record):
+        place = record.partition, record.offset
+        if place == (2, 3) and not failed:
+            failed.append(place)
+            raise ZeroDivisionError
+        handled.append(place)
+
+    with Consumer(broker, "orders", group_id="g", consumer_timeout_ms=0) as consumer:
+        with pytest.raises(ZeroDivisionError):
+            consumer.run(handle, concurrency=concurrency)
+        consumer.run(handle, concurrency=concurrency)
+
+    assert sorted(handled) == [(p, n) for p in range(3) for n in range(20)]
+    assert committed(broker) == [20, 20, 20]
+
+
+@each_way
+def test_close_commits_what_was_handled_and_no_more(broker, concurrency):
+    fill(broker, 30)
+    diary = Diary(0.001)
+
+    def handle(record):
+        diary(record)
+        if len(diary.records) == 20:
+            consumer.wakeup()
+
+    with Consumer(broker, "orders", group_id="g", max_poll_records=4) as consumer:
+        consumer.run(handle, concurrency=concurrency)
+
+    assert committed(broker) == [len(diary.offsets(number)) or 0 for number in range(3)]
+    assert len(diary.records) < 90
+
+
+@each_way
+def test_wakeup_ends_a_run_that_waits(broker, concurrency):
+    with Consumer(broker, "orders") as consumer:
+        threading.Timer(0.05, consumer.wakeup).start()
+        consumer.run(Diary(), concurrency=concurrency)
+        assert consumer.poll() == {}
+
+
+@each_way
+def test_commit_every_commits_in_time(broker, concurrency):
+    fill(broker, 30)
+    seen = []
+
+    def handle(record):
+        time.sleep(0.005)
+        seen.append(sum(one or 0 for one in committed(broker)))
+
+    with Consumer(broker, "orders", group_id="g", enable_auto_commit=False,
+                  consumer_timeout_ms=0, max_poll_records=3) as consumer:
+        consumer.run(handle, concurrency=concurrency, commit_every=10)
+
+    assert seen[0] == 0
+    assert max(seen) > 0
+    assert committed(broker) == [30, 30, 30]
+
+
+@each_way
+def test_commit_interval_commits_in_time(broker, concurrency):
+    fill(broker, 30)
+    seen = []
+
+    def handle(record):
+        time.sleep(0.005)
+        seen.append(sum(one or 0 for one in committed(broker)))
+
+    with Consumer(broker, "orders", group_id="g", enable_auto_commit=False,
+                  consumer_timeout_ms=0, max_poll_records=3) as consumer:
+        consumer.run(handle, concurrency=concurrency, commit_interval=0.02)
+
+    assert max(seen) > 0
+    assert committed(broker) == [30, 30, 30]
+
+
+@each_way
+def test_nothing_is_committed_where_nobody_asked_for_it(broker, concurrency):
+    fill(broker, 5)
+
+    with Consumer(broker, "orders", group_id="g", enable_auto_commit=False,
+                  consumer_timeout_ms=0) as consumer:
+        consumer.run(Diary(), concurrency=concurrency)
+
+    assert committed(broker) == [None, None, None]
+
+
+@pytest.mark.slow
+def test_partition_that_another_member_gets_is_let_go_behind_the_record_in_work(broker):
+    fill(broker, 300)
+    first, second = Diary(0.002), Diary()
+
+    def join():
+        with Consumer(broker, "orders", group_id="g", consumer_timeout_ms=500) as other:
+            other.run(second)
+
+    joining = threading.Thread(target=join)
+
+    def handle(record):
+        first(record)
+        if len(first.records) == 20:
+            joining.start()
+
+    with Consumer(broker, "orders", group_id="g", max_poll_records=5,
+                  consumer_timeout_ms=700) as consumer:
+        consumer.run(handle, concurrency=3)
+
+    joining.join()
+    assert second.records
+    for number in range(3):
+        assert sorted(first.offsets(number) + second.offsets(number)) == list(range(300))
+
+
+@pytest.mark.parametrize(("options", "error"), [
+    ({"concurrency": 0}, pylog.ConfigurationError),
+    ({"concurrency": "many"}, TypeError),
+    ({"commit_every": 0}, pylog.ConfigurationError),
+    ({"commit_every": 10}, pylog.IllegalStateError),
+    ({"commit_interval": 1.0}, pylog.IllegalStateError),
+])
+def test_impossible_runs_are_refused(broker, options, error):
+    with Consumer(broker, "orders", consumer_timeout_ms=0) as consumer:
+        with pytest.raises(error):
+            consumer.run(Diary(), **options)
+
+
+def test_second_run_inside_a_run_is_refused(broker):
+    fill(broker, 1)
+    errors = []
+
+    def handle(record):
+        try:
+            consumer.run(handle, concurrency=2)
+        except pylog.ConcurrentModificationError as error:
+            errors.append(error)
+
+    with Consumer(broker, "orders", consumer_timeout_ms=100) as consumer:
+        consumer.run(handle, concurrency=2)
+
+    assert len(errors) == 3
