@@ -62,6 +62,18 @@ def test_partitions_take_turns(broker):
     assert len(set(order[:900])) == 3
 
 
+def test_first_turn_is_the_first_partitions(broker):
+    fill(broker, 1)
+
+    with Consumer(broker, "orders", consumer_timeout_ms=0) as consumer:
+        assert [record.partition for record in consumer] == [0, 1, 2]
+
+    with Consumer(broker, consumer_timeout_ms=0) as consumer:
+        consumer.assign(ORDERS[:1])
+        consumer.assign(ORDERS[1:])    # as many again, one of them gone before any turn
+        assert [record.partition for record in consumer] == [1, 2]
+
+
 def test_iteration_ends_after_the_timeout(broker):
     with Consumer(broker, "orders", consumer_timeout_ms=100) as consumer:
         start = time.monotonic()

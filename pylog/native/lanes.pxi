@@ -33,7 +33,7 @@ cdef class Lanes:
 
     cdef list lanes            # in the order of their turns
     cdef dict by_partition
-    cdef Py_ssize_t number     # whose turn it is
+    cdef Py_ssize_t number     # whose turn it was; -1: nobody's yet
     cdef _Lane current         # of the iteration; None: none
     cdef Cursor cursor         # its
     cdef bint has_iterated     # what is in hand is the record before the cursor's
@@ -47,6 +47,7 @@ cdef class Lanes:
 
     def __cinit__(self, *arguments, **keywords):
         self.lanes, self.held, self.by_partition = [], [], {}
+        self.number = -1
 
     # -- which there are --
 
@@ -80,7 +81,7 @@ cdef class Lanes:
         self.lanes.remove(lane)
         self.records_before += lane.cursor.handed - (lane.cursor.filled - lane.cursor.at)
         self.damage_before += lane.cursor.skipped
-        self.number = self.number - 1 if self.number > 0 else 0
+        self.number = max(self.number - 1, -1)
         self.change()
 
     def _partitions(self):
