@@ -30,6 +30,24 @@ def blocks(text, language):
     return re.findall(rf"^```{language}\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
 
 
+def run_as_session(name, capsys):
+    """Runs the examples of a document one after the other, each with what those before have made.
+
+    What one prints is in a ```text block below it; one that begins with `# name.py` is a file.
+    """
+    text = (ROOT / name).read_text(encoding="utf-8")
+    names = {}
+    example = r"^```python\n(.*?)^```\n(?:\n```text\n(.*?)^```\n)?"
+    for found in re.finditer(example, text, re.DOTALL | re.MULTILINE):
+        source, expected = found.groups(default="")
+        if file := re.match(r"# (\w+\.py)\n", source):
+            Path(file[1]).write_text(source, encoding="utf-8")
+            continue
+        line = text[:found.start(1)].count("\n")
+        exec(compile("\n" * line + source, name, "exec"), names)
+        assert capsys.readouterr().out == expected, f"{name}, line {line + 1}"
+
+
 def test_there_is_something_to_test():
     assert blocks(README, "python")
     assert len(EXAMPLES) >= 3
@@ -46,6 +64,15 @@ def test_readme_example_runs(number, tmp_path, monkeypatch, capsys):
         "0 b'alice' b'12 apples'\n1 None b'3 pears'\n2 None b'7 plums'\n"
         "[b'3 pears', b'7 plums'] int64\n")
     assert pylog.check("data/orders").ok
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["docs/guide.md"])
+def test_document_runs_and_prints_what_it_says(name, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))    # for the scripts that it starts
+
+    run_as_session(name, capsys)
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.name)
