@@ -1,6 +1,6 @@
 """All questions and probes, in the order of the table. Probes that write gigabytes come last."""
 
-from bench import appending, durable, fetching, opening, processes, producing
+from bench import appending, durable, fetching, opening, processes, producing, takeover
 
 QUESTIONS = (
     *appending.QUESTIONS,
@@ -9,4 +9,4 @@ QUESTIONS = (
     *processes.QUESTIONS,
     *durable.QUESTIONS,
 )
-PROBES = (*processes.PROBES, *appending.PROBES, *opening.PROBES)
+PROBES = (*processes.PROBES, *takeover.PROBES, *appending.PROBES, *opening.PROBES)

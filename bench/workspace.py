@@ -44,6 +44,10 @@ class Sizes:
     small_log: int = 200_000_000
     cold_bytes: int = 100_000_000
     warm_bytes: int = 2 << 30
+    takeovers: int = 300
+    large_takeovers: int = 30
+    resident_bytes: int = 4 << 30
+    joins: int = 10
 
 
 FULL = Sizes()
@@ -51,6 +55,7 @@ SMOKE = Sizes(
     round_records=500, cached_records=1_000, memory_records=2_000, large_records=200,
     million=2_000, stored_records=500, gets=50, exchanged=1_000, queued=200, pings=50, sleeps=3,
     syncs=3, large_log=2_000_000, small_log=200_000, cold_bytes=200_000, warm_bytes=1 << 20,
+    takeovers=3, large_takeovers=1, resident_bytes=1 << 20, joins=1,
 )
 
 
