@@ -153,8 +153,9 @@ def parse_plain(lines: list[bytes], key: bytes | None, headers: Headers,
 
 
 @contextmanager
-def progress() -> Iterator[Callable[[int, int], None] | None]:
-    """A line on stderr, where a person looks on and after a second of work."""
+def progress(what: str = "bytes") -> Iterator[Callable[[int, int], None] | None]:
+    """A line on stderr, where a person looks on and after a second of work. Called with how much of
+    `what` is done, and how much there is."""
     if not sys.stderr.isatty():
         yield None
         return
@@ -166,8 +167,10 @@ def progress() -> Iterator[Callable[[int, int], None] | None]:
         seconds = time.monotonic() - started
         if seconds > PROGRESS_AFTER_SECONDS:
             is_shown = True
-            click.echo(f"\r  {done / max(total, 1):4.0%} of {total:,} bytes, "
-                       f"{done / seconds / 1e6:,.0f} MB/s ", nl=False, err=True)
+            rate = f"{done / seconds / 1e6:,.0f} MB/s" if what == "bytes" else \
+                f"{done / seconds:,.0f} {what}/s"
+            click.echo(f"\r  {done / max(total, 1):4.0%} of {total:,} {what}, {rate} ", nl=False,
+                       err=True)
 
     try:
         yield show

@@ -21,6 +21,7 @@ from typing import Any
 from pylog._native import Record
 
 Headers = list[tuple[str, bytes | None]]
+Home = tuple[str | None, int | None]    # topic and partition that a record bears
 
 NAMES = ("topic", "partition", "offset", "timestamp", "key", "value", "headers",
          "key_b64", "value_b64", "headers_b64")
@@ -38,17 +39,23 @@ class Columns:
     keys: list[bytes | None] | None = None
     headers: list[Headers] | None = None
     timestamps: list[int] | None = None
+    homes: list[Home] | None = None
 
     def __len__(self) -> int:
         return len(self.values)
 
     def head(self, count: int) -> "Columns":
         """The first `count` of them."""
+        return self.part(0, count)
+
+    def part(self, start: int, end: int) -> "Columns":
+        """Those from `start` on, before `end`."""
         return Columns(
-            self.values[:count],
-            self.keys and self.keys[:count],
-            self.headers and self.headers[:count],
-            self.timestamps and self.timestamps[:count],
+            self.values[start:end],
+            self.keys and self.keys[start:end],
+            self.headers and self.headers[start:end],
+            self.timestamps and self.timestamps[start:end],
+            self.homes and self.homes[start:end],
         )
 
 
@@ -140,14 +147,26 @@ def from_keyed(lines: list[bytes], separator: bytes) -> Columns:
 
 def from_json(lines: list[bytes]) -> Columns:
     """The envelope; records without a timestamp get the time of now. Raises BadLine."""
+    return _from_json(lines, None)
+
+
+def from_json_with_homes(lines: list[bytes]) -> Columns:
+    """The envelope, and in `homes` which topic and partition each record is of. Raises BadLine."""
+    return _from_json(lines, [])
+
+
+def _from_json(lines: list[bytes], homes: list[Home] | None) -> Columns:
     keys: list[bytes | None] = []
     headers: list[Headers] = []
     stamps: list[int] = []
-    columns = Columns(keys=keys, headers=headers, timestamps=stamps)
+    columns = Columns(keys=keys, headers=headers, timestamps=stamps, homes=homes)
     now = time.time_ns() // 1_000_000
     for line in lines:
         try:
-            key, value, heads, stamp = _record_of(json.loads(line.decode()), now)
+            given = json.loads(line.decode())
+            key, value, heads, stamp = _record_of(given, now)
+            if homes is not None:
+                homes.append(home_of(given.get("topic"), given.get("partition")))
         except (ValueError, RecursionError) as error:
             raise BadLine(_reason(error), columns) from None
         columns.values.append(value)
@@ -157,6 +176,15 @@ def from_json(lines: list[bytes]) -> Columns:
     if not any(headers):
         columns.headers = None
     return columns
+
+
+def home_of(topic: Any, partition: Any) -> Home:
+    """Both, checked for their types. Raises ValueError."""
+    if not (topic is None or isinstance(topic, str)):
+        raise ValueError(f'"topic" must be text, not {quote(topic)[:40]}')
+    if not (partition is None or (type(partition) is int and 0 <= partition < 1 << 31)):
+        raise ValueError(f'"partition" must be a number from 0 on, not {quote(partition)[:40]}')
+    return topic, partition
 
 
 def _reason(error: Exception) -> str:

@@ -108,9 +108,7 @@ class Intake:
         except MessageSizeTooLargeError as error:
             at = error.index or 0
             self._append(columns.head(at))
-            size = len(columns.values[at] or b"")
-            raise BadLine(f"its value of {size} bytes, with key and headers, is over the log's "
-                          f"max_message_bytes ({self.message_bytes_max})") from None
+            raise too_large(columns.values[at], self.message_bytes_max) from None
         if bad:
             raise bad
 
@@ -127,6 +125,11 @@ class Intake:
             self.count, self.in_flight = self.count + (getattr(error, "appended", None) or 0), 0
             raise
         self.count, self.in_flight = self.count + len(columns), 0
+
+
+def too_large(value: bytes | None, message_bytes_max: int) -> BadLine:
+    return BadLine(f"its value of {len(value or b'')} bytes, with key and headers, is over the "
+                   f"log's max_message_bytes ({message_bytes_max})")
 
 
 class LogIntake(Intake):
