@@ -28,12 +28,14 @@ from pylog.errors import (
 )
 from pylog.group import Group
 from pylog.log import Durability, Log, Start
+from pylog.maintenance import Maintainer, bring_up_to_date, maintain
 from pylog.metadata import Metadata
 from pylog.metadata_file import TopicEntry
 from pylog.partitioner import Partitioner, make_partitioner
 from pylog.topic import (
     RecordMetadata,
     TopicPartition,
+    check_alterable,
     check_name,
     closest,
     directory_name,
@@ -84,6 +86,7 @@ class Broker:
         self._partitioners: dict[str, Partitioner] = {}
         self._look_at = 0.0    # when `append` looks at the topics again
         self._is_closed = False
+        self._maintainer: Maintainer | None = None    # from the first partition on
         # Producers and consumers: closed first, as they may have something to finish.
         self.dependents: weakref.WeakSet[Any] = weakref.WeakSet()
 
@@ -135,7 +138,35 @@ class Broker:
             return entry
         return self.metadata.create_topic(name, num_partitions, configs or {})
 
+    def alter_configs(self, name: str, configs: dict[str, Any]) -> TopicEntry:
+        """Sets some configs of a topic, all or none; None sets one back to its default.
+
+        Every process goes by them from its next append on, by compression.type within a second.
+        Cost: a sync of the metadata, and of each partition whose log is concerned. Raises
+        InvalidConfigError, NotSupportedError, UnknownTopicOrPartitionError.
+        """
+        self._check_open()
+        check_alterable(configs)
+        entry = self.metadata.alter_configs(name, configs)
+        for partition in range(entry.partitions):
+            if (self.path / directory_name(name, partition)).exists():
+                bring_up_to_date(self.log(name, partition), entry)
+        return entry
+
+    def maintain(self, now_ms: int | None = None) -> bool:
+        """Deletes what is past its retention, now; a thread of each process does it by itself.
+
+        False: another process is at it. now_ms: what the time is, for tests.
+        """
+        self._check_open()
+        return maintain(self, now_ms)
+
     # ---- partitions
+
+    def opened(self) -> dict[tuple[str, int], Log]:
+        """The logs that this object has open, by topic and partition."""
+        with self._lock:
+            return dict(self._logs)
 
     def log(self, topic: str, partition: int = 0) -> Log:
         """The log of a partition, opened at its first use and shared by all users of the object."""
@@ -156,6 +187,8 @@ class Broker:
                 log = self._try_to_open(entry, partition)
                 if log is not None and self._is_current(entry):
                     self._logs[topic, partition] = log
+                    if self._maintainer is None:
+                        self._maintainer = Maintainer(self)
                     return log
                 if log is not None:    # deleted while it was opened, and perhaps made anew
                     log.close()
@@ -172,14 +205,23 @@ class Broker:
                 with self.metadata.keeping(entry):
                     directory.mkdir(mode=0o700, exist_ok=True)
                     link_doorbells(self.path / "doorbells", directory / "doorbells")
-            is_new = not (directory / "log.meta").exists()
-            log = _Partition(directory, durability=self.durability if is_new else None,
-                             **log_options(entry.configs))
+            log = self._open_as(entry, directory)
         except (PylogError, FileNotFoundError):
             if self._is_current(entry):
                 raise
             return None
         log._become_partition(entry.name, partition)
+        return log
+
+    def _open_as(self, entry: TopicEntry, directory: Path) -> Log:
+        """A log that is there has its own options, and may have slept through some changes."""
+        options: dict[str, Any] = {"durability": self.durability, **log_options(entry.configs)}
+        log = None
+        if not (directory / "log.meta").exists():
+            with contextlib.suppress(ConfigurationError):    # another was faster, with others
+                log = _Partition(directory, **options)
+        log = log or _Partition(directory)
+        bring_up_to_date(log, entry)
         return log
 
     def _is_current(self, entry: TopicEntry) -> bool:
@@ -291,6 +333,8 @@ class Broker:
         """Closes all that this object opened, after its producers and consumers; idempotent."""
         with contextlib.ExitStack() as last_first:
             last_first.callback(self._close)
+            if self._maintainer is not None and not self._is_closed:
+                last_first.callback(self._maintainer.stop, self)
             for one in list(self.dependents):
                 last_first.callback(one._close_with_broker)
 

@@ -137,7 +137,8 @@ cdef extern from "pl_page.h" nogil:
         pl_page_identity identity
         int32_t poison_errno
         int64_t end_offset, sealed_offset, durable_offset, log_start, reserved_end, active_base
-        uint64_t rolls, flushes, owner_deaths
+        int64_t retired_base
+        uint64_t position, rolls, flushes, owner_deaths
         uint32_t state
         int32_t leader_epoch
         pl_slot append_lock
@@ -205,6 +206,7 @@ cdef extern from "pl_log.h" nogil:
     pl_status pl_log_check_place(const pl_log *log)
     bint pl_log_is_deleted(const pl_log *log)
     pl_status pl_alter(pl_log *log, const pl_options *wanted, int wait_ms)
+    pl_status pl_retire(pl_log *log)
     pl_status pl_roll(pl_log *log, int wait_ms)
     pl_status pl_learn_options(pl_log *log)
     bint pl_log_knows_options(const pl_log *log)

@@ -434,6 +434,9 @@ class Log(_native.Log):
                     _one_of("timestamp_type", timestamp_type, TIMESTAMP_TYPES),
                     _number("flush_interval_ms", flush_interval_ms))
 
+    def _compress(self, compression: str | None) -> None:
+        self._set_codec(codec_number(compression))
+
     def check(self) -> Report:
         """Proves the structure of the files as they are now; see `pylog.check`."""
         if self.closed:

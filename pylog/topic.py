@@ -248,6 +248,7 @@ TOPIC_CONFIGS = {config.name: config for config in (
 _WORDS: dict[str, str | None] = {
     "CreateTime": "create", "LogAppendTime": "append", "uncompressed": None, "producer": None,
 }
+ALTERABLE = {"segment_bytes", "max_message_bytes", "timestamp_type", "flush_interval_ms"}
 _FLUSH_MS_MAX = 86_400_000    # of pylog.Log: a day
 
 _NO_REPLICAS = "a directory has no replicas"
@@ -381,6 +382,42 @@ def log_options(configs: Mapping[str, str]) -> dict[str, Any]:
             value = min(int(value), _FLUSH_MS_MAX)
         options[config.option] = _WORDS.get(value, value) if isinstance(value, str) else value
     return options
+
+
+def altered_options(configs: Mapping[str, str], options: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments of Log.alter that bring a log of these options to what its topic's configs are.
+
+        >>> altered_options({"segment.bytes": "65536"}, {"segment_bytes": 1 << 30,
+        ...     "max_message_bytes": 1048588, "timestamp_type": "create"})
+        {'segment_bytes': 65536}
+    """
+    found = {}
+    for config in TOPIC_CONFIGS.values():
+        if config.option in ALTERABLE and config.option in options:
+            value: Any = config_value(configs, config.name)
+            if config.option == "flush_interval_ms" and config.name not in configs:
+                continue    # by default it is the log's own
+            value = _WORDS.get(value, value) if isinstance(value, str) else value
+            if config.option == "flush_interval_ms":
+                value = min(value, _FLUSH_MS_MAX)
+            if value != options[config.option]:
+                found[config.option] = value
+    return found
+
+
+def codec_of(configs: Mapping[str, str]) -> str | None:
+    """What append_many compresses with."""
+    return _WORDS.get(word := config_value(configs, "compression.type"), word)
+
+
+def check_alterable(configs: Iterable[str]) -> None:
+    """Raises InvalidConfigError for one that is what the topic was created with, for ever."""
+    for name in configs:
+        option = config_named(name).option
+        if option is not None and option not in ALTERABLE and option != "compression":
+            raise InvalidConfigError(
+                f"{name} cannot be altered: files that are there would no longer be what they say; "
+                "set it when a topic is created", config=name)
 
 
 def configs_of(options: Mapping[str, int] | None) -> dict[str, str]:

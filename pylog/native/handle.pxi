@@ -86,6 +86,10 @@ cdef class Handle:
         self.topic = topic
         self.partition = partition
 
+    def _set_codec(self, int codec):
+        """What append_many compresses with from now on."""
+        self.codec = codec
+
     def _open(self, bytes path, bint writable, int64_t durability, int64_t segment_bytes,
               int64_t max_message_bytes, int64_t append_time, int64_t index_interval_bytes,
               int64_t flush_interval_ms, int64_t lock_timeout_ms, int codec):

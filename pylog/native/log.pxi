@@ -84,6 +84,20 @@ cdef class Log(Appender):
         finally:
             self.leave()
 
+    def _retire(self):
+        """Trims and indexes what was rolled; False: somebody else is at it. The housekeeper of who
+        writes does the same."""
+        cdef pl_status status
+        self.check_writable()
+        self.enter()
+        try:
+            with nogil:
+                status = pl_retire(self.log)
+        finally:
+            self.leave()
+        self.check(status)
+        return self.log.page.retired_base >= self.log.page.active_base
+
     # -- reading --
 
     def _offset(self, offset):
@@ -333,7 +347,7 @@ cdef class Log(Appender):
         """The words of the control page that a person may want to see."""
         self.check_open()
         cdef pl_page *p = self.log.page
-        return dict(end_offset=p.end_offset, sealed_offset=p.sealed_offset,
+        return dict(end_offset=p.end_offset, position=p.position, sealed_offset=p.sealed_offset,
                     durable_offset=p.durable_offset, start_offset=p.log_start,
                     reserved_end=p.reserved_end, active_base=p.active_base, rolls=p.rolls,
                     flushes=p.flushes, owner_deaths=p.owner_deaths,

@@ -1,0 +1,237 @@
+"""Maintenance of a broker: what is too old or too much goes, what was left half done is finished.
+
+    DATA/maintenance.lock      flock: held by the process that does it; its mtime is the last round
+
+Each process with an open broker has a thread for it, of which one at a time works: the kernel gives
+the lock to another when its holder is dead. Short-lived processes make up for rounds that nobody
+was there to do. Files tell which partitions are due, so that the rest are not opened.
+
+Retention goes by whole segments from the oldest on, as in Kafka: by the largest timestamp of each,
+or while what is behind it is enough. The last segment is rolled first if it is to go, or older than
+segment.ms. Source: Kafka, UnifiedLog.deleteOldSegments.
+"""
+
+import contextlib
+import fcntl
+import logging
+import os
+import threading
+import time
+import weakref
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Protocol
+
+from pylog import _native
+from pylog.errors import PylogError
+from pylog.log import Log
+from pylog.metadata import Metadata
+from pylog.metadata_file import TopicEntry
+from pylog.names import is_segment, segment_name
+from pylog.topic import altered_options, codec_of, config_value, directory_name
+
+logger = logging.getLogger("pylog")
+
+LOCK_NAME = "maintenance.lock"
+LOOK_SECONDS = 1.0          # a process looks for changed configs
+ROUND_SECONDS = 10.0        # between rounds of the one that works
+LATE_SECONDS = 300.0        # a round this late is made up for by who closes
+HEADER = _native.batch_layout()
+
+
+class Maintained(Protocol):
+    """Of a broker, what is needed here."""
+
+    path: Path
+    metadata: Metadata
+
+    def topics(self) -> dict[str, TopicEntry]: ...
+    def log(self, topic: str, partition: int = 0) -> Log: ...
+    def opened(self) -> dict[tuple[str, int], Log]: ...
+
+
+def maintain(broker: Maintained, now_ms: int | None = None) -> bool:
+    """One round, now; False: another process is at it. now_ms: what the time is, for tests.
+
+    Cost: for each partition a listing, the header of a batch, and log.meta if it has segments.
+    """
+    now_ms = time.time_ns() // 1_000_000 if now_ms is None else now_ms
+    with _claimed(broker.path) as is_ours:
+        if is_ours:
+            _round(broker, now_ms)
+        return is_ours
+
+
+@contextlib.contextmanager
+def _claimed(data: Path) -> Iterator[bool]:
+    descriptor = os.open(data / LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+            return
+        yield True
+        os.utime(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _round(broker: Maintained, now_ms: int) -> None:
+    broker.metadata.finish_deletions()
+    for entry in broker.topics().values():
+        for partition in range(entry.partitions):
+            directory = broker.path / directory_name(entry.name, partition)
+            try:
+                log = broker.opened().get((entry.name, partition))
+                if log is not None and not log.closed:
+                    bring_up_to_date(log, entry)
+                if is_due(directory, entry.configs, now_ms):
+                    clean(broker.log(entry.name, partition), entry.configs, now_ms)
+            except (PylogError, FileNotFoundError) as error:
+                # Deleted meanwhile, damaged, a full disk: whoever uses it is told.
+                logger.debug("maintenance of %s: %s", directory, error)
+
+
+def bring_up_to_date(log: Log, entry: TopicEntry) -> None:
+    """Has a log go by the configs of its topic, where they were altered since it was created."""
+    if options := altered_options(entry.configs, log.stats()["options"]):
+        log.alter(**options)
+    log._compress(codec_of(entry.configs))
+
+
+# ---- what is due -------------------------------------------------------------------------------
+
+def is_due(directory: Path, configs: Mapping[str, str], now_ms: int) -> bool:
+    """What the files alone tell: there may be something to delete, or to roll."""
+    try:
+        bases = sorted(int(name[:20]) for name in os.listdir(directory) if is_segment(name))
+    except FileNotFoundError:
+        return False
+    if not bases:
+        return False
+    retention_ms = config_value(configs, "retention.ms")
+    retention_bytes = config_value(configs, "retention.bytes")
+    oldest = _first_timestamp(directory / segment_name(bases[0]))
+    if retention_ms >= 0 and oldest is not None and now_ms - oldest > retention_ms:
+        return True
+    if retention_bytes >= 0:
+        sizes = [os.stat(directory / segment_name(base)).st_size for base in bases]
+        if sum(sizes) - sizes[0] >= retention_bytes and sum(sizes) > 0:
+            return True
+    newest = oldest if len(bases) == 1 else _first_timestamp(directory / segment_name(bases[-1]))
+    if newest is not None and now_ms - newest > config_value(configs, "segment.ms"):
+        return True
+    meta = _native.load_meta(os.fsencode(directory)) if len(bases) > 1 else None
+    return meta is not None and meta["log_start"] >= bases[1]    # a deletion that was killed
+
+
+def _first_timestamp(segment: Path) -> int | None:
+    """Of the first batch; None: the segment is empty."""
+    with open(segment, "rb") as file:
+        header = file.read(HEADER["records"])
+    if len(header) < HEADER["records"] or not header[HEADER["magic"]]:
+        return None
+    return int.from_bytes(header[HEADER["baseTimestamp"]:][:8], "big", signed=True)
+
+
+# ---- cleaning ----------------------------------------------------------------------------------
+
+def clean(log: Log, configs: Mapping[str, str], now_ms: int) -> None:
+    """Rolls and deletes what is due in one log."""
+    retention_ms = config_value(configs, "retention.ms")
+    keep = log.start_offset
+    if retention_ms >= 0:
+        keep = max(keep, _past_retention(log, now_ms - retention_ms))
+    _roll_if_old(log, now_ms - config_value(configs, "segment.ms"))
+    keep = max(keep, _past_size(log, config_value(configs, "retention.bytes")))
+    log.delete_before(min(keep, log.readable_offset))
+
+
+def _bases(log: Log) -> list[int]:
+    return sorted(int(name[:20]) for name in os.listdir(log.path) if is_segment(name))
+
+
+def _past_retention(log: Log, limit_ms: int) -> int:
+    """The first offset of the first segment that has a record of this time or later."""
+    found = log.offset_for_time(limit_ms)
+    if found is None:
+        log.roll()
+        found = log.offset_for_time(limit_ms)    # one may have come in before the roll
+    bases = _bases(log)
+    return bases[-1] if found is None else max(base for base in bases if base <= found)
+
+
+def _roll_if_old(log: Log, limit_ms: int) -> None:
+    first = _first_timestamp(log.path / segment_name(_bases(log)[-1]))
+    if first is not None and first < limit_ms:
+        log.roll()
+
+
+def _past_size(log: Log, retention_bytes: int) -> int:
+    """The first offset of the first segment behind which there is less than is to be kept."""
+    if retention_bytes < 0 or not log._retire():    # before that a segment has blocks to spare
+        return log.start_offset
+    bases = _bases(log)
+    sizes = [os.stat(log.path / segment_name(base)).st_size for base in bases[:-1]]
+    excess = sum(sizes) + log._page()["position"] - retention_bytes
+    for base, size in zip(bases, sizes, strict=False):
+        if excess < size:
+            return base
+        excess -= size
+    return bases[-1]
+
+
+# ---- the thread --------------------------------------------------------------------------------
+
+class Maintainer:
+    """The thread of a process. It holds no broker: one that is let go of may be collected."""
+
+    def __init__(self, broker: Maintained) -> None:
+        self._broker = weakref.ref(broker)
+        self._stopped = threading.Event()
+        self._pid = os.getpid()
+        self._thread = threading.Thread(target=self._run, name="pylog-maintainer", daemon=True)
+        self._thread.start()
+
+    def stop(self, broker: Maintained) -> None:
+        """Idempotent. A round that is overdue is done here."""
+        was_stopped = self._stopped.is_set()
+        self._stopped.set()
+        if was_stopped or self._pid != os.getpid():
+            return
+        self._thread.join(10)
+        with contextlib.suppress(PylogError, OSError):
+            if _last_round(broker.path) < time.time() - LATE_SECONDS:
+                maintain(broker)
+
+    def _run(self) -> None:
+        sequence, next_round = -1, time.monotonic() + LOOK_SECONDS
+        while not self._stopped.wait(LOOK_SECONDS):
+            broker = self._broker()
+            if broker is None:
+                return
+            try:
+                if sequence != (sequence := broker.metadata.sequence):
+                    _follow_configs(broker)
+                if time.monotonic() >= next_round:
+                    next_round = time.monotonic() + ROUND_SECONDS
+                    maintain(broker)
+            except Exception as error:    # closed meanwhile, the directory gone: tried again
+                logger.debug("maintenance of %s: %s", broker.path, error)
+            del broker
+
+
+def _follow_configs(broker: Maintained) -> None:
+    """What other processes cannot tell through the log itself."""
+    entries = broker.topics()
+    for (topic, _), log in broker.opened().items():
+        if topic in entries and not log.closed:
+            log._compress(codec_of(entries[topic].configs))
+
+
+def _last_round(data: Path) -> float:
+    try:
+        return os.stat(data / LOCK_NAME).st_mtime
+    except FileNotFoundError:
+        return 0.0
