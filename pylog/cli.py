@@ -58,6 +58,11 @@ Exit codes: 0 fine; 1 failed; 2 usage; 3 could not tell; 4 damage or an
 anomaly found; 130 interrupted with Ctrl-C.
 """
 
+COMPLETION = """\b
+Tab completes commands, topics and groups after
+  eval "$(_PYLOG_COMPLETE=bash_source pylog)"    (or zsh_source)
+"""
+
 # Commands with a file of their own: imported when they are called, and not by `pylog append`.
 LAZY = {
     "bench": "pylog.benchmark.command:bench",
@@ -102,7 +107,7 @@ class Commands(click.Group):
 
 @click.group(
     cls=Commands,
-    epilog=f"{EXAMPLES}\n\n{EXIT_CODES}",
+    epilog=f"{EXAMPLES}\n\n{COMPLETION}\n\n{EXIT_CODES}",
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 @click.version_option(pylog.__version__, message="pylog %(version)s")

@@ -10,7 +10,14 @@ import click
 from pylog import envelope
 from pylog._native import Record
 from pylog.broker import Broker
-from pylog.cli_options import data_dir, need_topic, open_broker, progress, to_place
+from pylog.cli_options import (
+    complete_topic,
+    data_dir,
+    need_topic,
+    open_broker,
+    progress,
+    to_place,
+)
 from pylog.envelope import BadLine, Columns
 from pylog.errors import MessageSizeTooLargeError
 from pylog.log import Start
@@ -34,7 +41,8 @@ Examples:
 
 
 @click.command(epilog=EXPORT_EXAMPLES)
-@click.argument("topics", metavar="TOPIC...", nargs=-1, required=True)
+@click.argument("topics", metavar="TOPIC...", nargs=-1, required=True,
+                shell_complete=complete_topic)
 @data_dir
 @click.option("-o", "--output", metavar="FILE", type=click.Path(dir_okay=False, path_type=Path),
               help="Instead of stdout; Parquet if its name ends in .parquet.")

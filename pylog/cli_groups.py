@@ -10,7 +10,15 @@ from typing import Any
 
 import click
 
-from pylog.cli_options import aligned, as_json, data_dir, need_topic, open_broker, to_place
+from pylog.cli_options import (
+    aligned,
+    as_json,
+    complete_group,
+    data_dir,
+    need_topic,
+    open_broker,
+    to_place,
+)
 from pylog.dump import instant
 from pylog.errors import GroupIdNotFoundError, NonEmptyGroupError
 from pylog.group_admin import GroupAdmin, GroupOffset
@@ -78,7 +86,7 @@ def ls(data_dir: Path, as_json: bool) -> None:
 
 
 @group.command(epilog=DESCRIBE_EXAMPLE)
-@click.argument("name", metavar="GROUP")
+@click.argument("name", metavar="GROUP", shell_complete=complete_group)
 @data_dir
 @as_json
 def describe(name: str, data_dir: Path, as_json: bool) -> None:
@@ -118,7 +126,7 @@ def pid_text(pid: int | None) -> str | None:
 
 
 @group.command(epilog=MEMBERS_EXAMPLE)
-@click.argument("name", metavar="GROUP")
+@click.argument("name", metavar="GROUP", shell_complete=complete_group)
 @data_dir
 @as_json
 def members(name: str, data_dir: Path, as_json: bool) -> None:
@@ -152,7 +160,7 @@ def to_choice(ctx: click.Context, param: click.Parameter, value: tuple[str, ...]
 
 
 @group.command(epilog=RESET_EXAMPLES)
-@click.argument("name", metavar="GROUP")
+@click.argument("name", metavar="GROUP", shell_complete=complete_group)
 @data_dir
 @click.option("--to", "place", metavar="PLACE", callback=to_place,
               help="earliest, latest, an offset, -N (N before the end), @-15m (that long ago: s, "
@@ -195,7 +203,8 @@ def reset(
 
 
 @group.command(epilog=DELETE_EXAMPLE)
-@click.argument("names", metavar="GROUP...", nargs=-1, required=True)
+@click.argument("names", metavar="GROUP...", nargs=-1, required=True,
+                shell_complete=complete_group)
 @data_dir
 @click.option("-y", "--yes", is_flag=True, help="Do not ask.")
 def delete(names: tuple[str, ...], data_dir: Path, yes: bool) -> None:

@@ -7,7 +7,7 @@ import re
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -19,6 +19,7 @@ from pylog import envelope
 from pylog.broker import Broker
 from pylog.envelope import Columns, Headers
 from pylog.exits import Exit
+from pylog.group import group_ids
 from pylog.log import Start
 from pylog.metadata_file import TopicEntry
 from pylog.topic import closest
@@ -85,7 +86,23 @@ key_separator = click.option(
     "coming out, a null key leaves the value alone.")
 data_dir = click.option(
     "-d", "--data", "data_dir", metavar="DIR", type=Place(path_type=Path), envvar="PYLOG_DATA",
-    default="data", show_default=True, show_envvar=True, help="The broker's directory.")
+    is_eager=True, default="data", show_default=True, show_envvar=True,
+    help="The broker's directory.")
+
+
+def complete_topic(ctx: click.Context, param: click.Parameter, start: str) -> list[str]:
+    """For the shell's Tab, which must hear of no error."""
+    with suppress(Exception), open_broker(Path(ctx.params.get("data_dir") or "data")) as broker:
+        return [name for name in sorted(broker.topics()) if name.startswith(start)]
+    return []
+
+
+def complete_group(ctx: click.Context, param: click.Parameter, start: str) -> list[str]:
+    """As complete_topic."""
+    with suppress(Exception):
+        known = group_ids(Path(ctx.params.get("data_dir") or "data"))
+        return [name for name in known if name.startswith(start)]
+    return []
 
 
 def open_broker(data_dir: Path, make: bool = False) -> Broker:

@@ -17,6 +17,8 @@ from pylog._native import Record
 from pylog.broker import Broker
 from pylog.cli_options import (
     Damage,
+    complete_group,
+    complete_topic,
     data_dir,
     key_separator,
     need_topic,
@@ -63,7 +65,7 @@ Examples:
 
 
 @click.command(epilog=PRODUCE_EXAMPLES)
-@click.argument("topic")
+@click.argument("topic", shell_complete=complete_topic)
 @click.argument("files", metavar="[FILE]...", nargs=-1,
                 type=click.Path(exists=True, dir_okay=False, allow_dash=True))
 @data_dir
@@ -186,9 +188,11 @@ class Wish:
 
 
 @click.command(epilog=CONSUME_EXAMPLES)
-@click.argument("topics", metavar="TOPIC...", nargs=-1, required=True)
+@click.argument("topics", metavar="TOPIC...", nargs=-1, required=True,
+                shell_complete=complete_topic)
 @data_dir
-@click.option("-g", "--group", help="Go on where this group is, share with its members, commit.")
+@click.option("-g", "--group", shell_complete=complete_group,
+              help="Go on where this group is, share with its members, commit.")
 @click.option("-o", "--from", "start", metavar="PLACE", callback=to_place,
               help="earliest, latest, an offset, -N (N before the end of each partition), @-15m "
               "(that long ago: s, m, h, d) or 2026-11-23T10:00.  [default: earliest]")
@@ -221,7 +225,7 @@ def consume(
 
 
 @click.command(epilog=CAT_EXAMPLES)
-@click.option("-t", "--topic", required=True)
+@click.option("-t", "--topic", required=True, shell_complete=complete_topic)
 @click.option("-b", "-d", "--data", "data_dir", metavar="DIR", type=click.Path(path_type=Path),
               envvar="PYLOG_DATA", default="data", show_default=True, show_envvar=True,
               help="The broker's directory.")

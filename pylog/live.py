@@ -22,7 +22,14 @@ from rich.table import Table
 from rich.text import Text
 
 from pylog.broker import Broker
-from pylog.cli_options import as_json, data_dir, need_topic, open_broker
+from pylog.cli_options import (
+    as_json,
+    complete_group,
+    complete_topic,
+    data_dir,
+    need_topic,
+    open_broker,
+)
 from pylog.group import group_ids
 from pylog.observation import Observation, observe
 from pylog.topic import closest
@@ -65,9 +72,10 @@ def top(data_dir: Path, interval: float, count: int | None, as_json: bool) -> No
 
 
 @click.command(epilog=GRAPH_EXAMPLES)
-@click.argument("topic", required=False)
+@click.argument("topic", required=False, shell_complete=complete_topic)
 @data_dir
-@click.option("-g", "--group", help="The lag of this group, of the topic or of all.")
+@click.option("-g", "--group", shell_complete=complete_group,
+              help="The lag of this group, of the topic or of all.")
 @interval_option
 @count_option
 @as_json
