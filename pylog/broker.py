@@ -301,6 +301,15 @@ class Broker:
                 return True
             return False
 
+    def sync_groups(self) -> None:
+        """What was committed is on disk then: the promise of an "interval" broker, kept by the
+        maintainer each second. An "fsync" broker's commits are already."""
+        if self.durability == "interval":
+            with self._lock:
+                groups = list(self._groups.values())
+            for group in groups:
+                group.sync_if_changed()
+
     def claim(self, name: str, timeout: float | None = None) -> Claim:
         """A lock among all processes of the broker, free again the moment its holder dies.
 

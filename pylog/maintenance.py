@@ -33,7 +33,7 @@ from pylog.topic import altered_options, codec_of, config_value, directory_name
 logger = logging.getLogger("pylog")
 
 LOCK_NAME = "maintenance.lock"
-LOOK_SECONDS = 1.0          # a process looks for changed configs
+LOOK_SECONDS = 1.0          # a process looks for changed configs, and for commits to sync
 ROUND_SECONDS = 10.0        # between rounds of the one that works
 LATE_SECONDS = 300.0        # a round this late is made up for by who closes
 HEADER = _native.batch_layout()
@@ -48,6 +48,7 @@ class Maintained(Protocol):
     def topics(self) -> dict[str, TopicEntry]: ...
     def log(self, topic: str, partition: int = 0) -> Log: ...
     def opened(self) -> dict[tuple[str, int], Log]: ...
+    def sync_groups(self) -> None: ...
 
 
 def maintain(broker: Maintained, now_ms: int | None = None) -> bool:
@@ -212,6 +213,7 @@ class Maintainer:
             if broker is None:
                 return
             try:
+                broker.sync_groups()
                 if sequence != (sequence := broker.metadata.sequence):
                     _follow_configs(broker)
                 if time.monotonic() >= next_round:

@@ -316,3 +316,17 @@ def test_a_reader_whose_broker_another_thread_closes_is_told(log_path):
     thread.join(5)
 
     assert told == [pylog.ClosedError]
+
+
+def test_commits_of_an_interval_broker_are_synced_within_seconds(tmp_path, monkeypatch):
+    with pylog.Broker(tmp_path / "data", durability="interval") as broker:
+        broker.create_topic("orders", 1)
+        broker.append("orders", b"0")
+        with grouped(broker, enable_auto_commit=False) as consumer:
+            next(consumer)
+            consumer.commit()
+            group, synced = broker.group("g"), threading.Event()
+            sync = group.sync_if_changed
+            monkeypatch.setattr(group, "sync_if_changed", lambda: (sync(), synced.set()))
+            assert synced.wait(10)
+            assert group._synced == group.table.commits
