@@ -234,6 +234,11 @@ pl_status pl_file_rename(const char *from, const char *to) {
   return pl_fail_errno(errno, to, "rename a file to this name");
 }
 
+pl_status pl_file_link(const char *from, const char *to) {
+  if (link(from, to) == 0 || errno == EEXIST) return PL_OK;
+  return pl_fail_errno(errno, to, "give a file this name");
+}
+
 pl_status pl_file_remove(const char *path) {
   if (unlink(path) != 0 && errno != ENOENT) return pl_fail_errno(errno, path, "remove the file");
   return PL_OK;
@@ -291,7 +296,8 @@ pl_status pl_file_lock(int fd, const char *path, bool exclusive, int wait_ms) {
   int64_t deadline = pl_monotonic_ms() + wait_ms;
   for (;;) {
     if (flock(fd, (exclusive ? LOCK_EX : LOCK_SH) | LOCK_NB) == 0) return PL_OK;
-    if (errno != EWOULDBLOCK && errno != EINTR) return pl_fail_errno(errno, path, "lock the file");
+    if (errno == EINTR) continue;
+    if (errno != EWOULDBLOCK) return pl_fail_errno(errno, path, "lock the file");
     if (pl_monotonic_ms() >= deadline) return PL_BUSY;
     pl_sleep_ms(1);
   }

@@ -54,6 +54,7 @@ pl_status pl_file_open_directory(const char *directory, int *fd);
 pl_status pl_file_sync_names(int fd, const char *directory);
 pl_status pl_file_truncate(int fd, const char *path, uint64_t size);
 pl_status pl_file_rename(const char *from, const char *to);
+pl_status pl_file_link(const char *from, const char *to); /* where `to` is there it stays */
 pl_status pl_file_remove(const char *path); /* absent is fine */
 
 /* Reads a small file whole; *size is 0 and PL_NOT_READY is returned when there is none. */

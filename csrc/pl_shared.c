@@ -6,7 +6,6 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "pl_clock.h"
 #include "pl_fault.h"
@@ -25,8 +24,8 @@ static pl_status make(const char *path, const pl_shared_kind *kind, const uint8_
   if (snprintf(unfinished, sizeof unfinished, "%s.%llx.tmp", path,
                (unsigned long long)pl_random_u64()) >= (int)sizeof unfinished)
     return pl_fail(PL_ERR_CONFIG, path, "the path is too long; use a shorter one");
-  PL_TRY(pl_file_open(unfinished, O_RDWR | O_CREAT | O_EXCL, &fd));
-  pl_status status = pl_file_reserve(fd, unfinished, size, 0);
+  pl_status status = pl_file_open(unfinished, O_RDWR | O_CREAT | O_EXCL, &fd);
+  if (status == PL_OK) status = pl_file_reserve(fd, unfinished, size, 0);
   if (status == PL_OK) status = pl_file_ask(fd, unfinished, &info);
   if (status == PL_OK) status = pl_file_map(fd, unfinished, size, true, &data);
   if (status == PL_OK) {
@@ -40,12 +39,10 @@ static pl_status make(const char *path, const pl_shared_kind *kind, const uint8_
     PL_POINT("shared-filled");
     pl_file_unmap(data, size);
     /* A rename replaces the old; a link leaves it to whoever was first. */
-    if (old) status = pl_file_rename(unfinished, path);
-    else if (link(unfinished, path) != 0 && errno != EEXIST)
-      status = pl_fail_errno(errno, path, "make the file");
+    status = old ? pl_file_rename(unfinished, path) : pl_file_link(unfinished, path);
   }
   pl_file_close(fd);
-  if (!old || status != PL_OK) unlink(unfinished);
+  if (!old || status != PL_OK) (void)pl_file_remove(unfinished);
   return status;
 }
 
@@ -64,18 +61,24 @@ static pl_fit judge(const pl_page_identity *found, const pl_shared_kind *kind,
   return found->pid_namespace == wanted.pid_namespace ? FITS : IS_OTHER_NAMESPACE;
 }
 
+/* PL_NOT_READY: the name is gone, or another file's. */
+static pl_status check_name(const char *path, const pl_file_info *info) {
+  pl_file_info named;
+  pl_status status = pl_file_ask_name(path, &named);
+  if (status != PL_OK) return pl_error_last()->os_errno == ENOENT ? PL_NOT_READY : status;
+  return named.inode == info->inode && named.device == info->device ? PL_OK : PL_NOT_READY;
+}
+
 /* What is there, locked shared and mapped; PL_NOT_READY: made anew or gone meanwhile, try again. */
 static pl_status try_open(pl_shared *self, void *context) {
   const pl_shared_kind *kind = self->kind;
-  pl_file_info info, named;
+  pl_file_info info;
   PL_TRY(pl_file_open(self->path, O_RDWR, &self->fd));
   pl_status status = pl_file_lock(self->fd, self->path, false, 0);
   if (status == PL_OK) status = pl_file_ask(self->fd, self->path, &info);
   if (status == PL_OK)
     status = pl_file_map(self->fd, self->path, kind->bytes_max, true, &self->data);
-  if (status == PL_OK && (pl_file_ask_name(self->path, &named) != PL_OK ||
-                          named.inode != info.inode || named.device != info.device))
-    status = PL_NOT_READY;
+  if (status == PL_OK) status = check_name(self->path, &info);
   if (status == PL_OK) {
     pl_page_identity *found = (pl_page_identity *)(void *)self->data, nothing = {0};
     pl_fit fit = judge(info.size < kind->bytes ? &nothing : found, kind, &info);
@@ -89,14 +92,13 @@ static pl_status try_open(pl_shared *self, void *context) {
       if (status == PL_BUSY && fit == IS_OTHER_LAYOUT)
         status = pl_fail(PL_ERR_FORMAT, self->path, "%s is in use by another version of pylog; "
                          "close it there first", kind->noun);
-      else if (status == PL_BUSY) status = PL_NOT_READY;
       /* With the name still ours nobody made it anew before we had the lock. */
-      else if (status == PL_OK && pl_file_ask_name(self->path, &named) == PL_OK &&
-               named.inode == info.inode) {
+      if (status == PL_OK) status = check_name(self->path, &info);
+      if (status == PL_OK) {
         size_t old_size = info.size < kind->bytes_max ? (size_t)info.size : kind->bytes_max;
         status = make(self->path, kind, self->data, old_size, context);
         if (status == PL_OK) status = PL_NOT_READY;
-      } else if (status == PL_OK) status = PL_NOT_READY;
+      }
     }
   }
   pl_shared_close(self);
@@ -120,6 +122,24 @@ pl_status pl_shared_open(const char *path, const pl_shared_kind *kind, void *con
                      "continue or kill it, then open again", kind->noun, WAIT_MS);
     pl_sleep_ms(1);
   }
+}
+
+/* The lock that is asked for replaces the one that is held, and when it is not given that is gone
+ * as well (flock(2)): in between another may remove the file. */
+pl_status pl_shared_remove(pl_shared *self) {
+  pl_file_info info;
+  PL_TRY(pl_file_ask(self->fd, self->path, &info));
+  pl_status status = pl_file_lock(self->fd, self->path, true, 0);
+  if (status == PL_OK) status = check_name(self->path, &info);
+  if (status == PL_OK) status = pl_file_remove(self->path);
+  if (status == PL_OK) return PL_OK;
+  pl_status again = pl_file_lock(self->fd, self->path, false, WAIT_MS);
+  if (again == PL_OK) again = check_name(self->path, &info);
+  if (again == PL_BUSY)
+    return pl_fail(PL_ERR_TIMEOUT, self->path, "another process has been removing %s for %d ms; "
+                   "continue or kill it, then try again", self->kind->noun, WAIT_MS);
+  if (again < 0) return again;
+  return again == PL_NOT_READY ? PL_OK : status;
 }
 
 void pl_shared_let_go(pl_shared *self) {

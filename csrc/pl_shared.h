@@ -35,6 +35,9 @@ typedef struct pl_shared {
  * making it anew for 10 s. */
 pl_status pl_shared_open(const char *path, const pl_shared_kind *kind, void *context,
                          pl_shared *out);
+/* Removes the file, if nobody else has it open (PL_BUSY). PL_OK too when another did: either way it
+ * is of no more use. */
+pl_status pl_shared_remove(pl_shared *self);
 /* Others may remove the file or make it anew from then on; it stays mapped. Idempotent. */
 void pl_shared_let_go(pl_shared *self);
 void pl_shared_close(pl_shared *self);

@@ -14,13 +14,15 @@
 #include "pl_log.h"
 
 enum {
-  FIRST_DOCUMENT = 4096,
-  FIRST_BYTES = 4096 + 2 * FIRST_DOCUMENT + PL_TABLE_FIRST_SLOTS * sizeof(pl_table_slot),
+  PAGE = 4096,
+  HEADER = PAGE,
+  FIRST_DOCUMENT = PAGE,
+  FIRST_BYTES = HEADER + 2 * FIRST_DOCUMENT + PL_TABLE_FIRST_SLOTS * sizeof(pl_table_slot),
   BYTES_MAX = 128 << 20,
   SLOTS_MAX = PL_TABLE_FIRST_SLOTS * ((1 << PL_TABLE_EXTENTS) - 1),
 };
 
-_Static_assert(sizeof(pl_table_file) <= 4096, "the header outgrew its page");
+_Static_assert(sizeof(pl_table_file) <= HEADER, "the header outgrew its page");
 _Static_assert(sizeof(pl_table_slot) == 1024, "eight to a page and a half: mind the padding");
 _Static_assert(SLOTS_MAX * sizeof(pl_table_slot) < BYTES_MAX - (32 << 20), "no room for documents");
 
@@ -55,6 +57,7 @@ static bool is_whole(const pl_entry *entry) {
   return entry->sequence && entry->text_size <= PL_TABLE_TEXT_MAX && entry->crc == crc_of(entry);
 }
 
+/* Of one that is whole: of another the size may be any. */
 static void copy_entry(pl_entry *to, const pl_entry *from) {
   memcpy(to, from, offsetof(pl_entry, text) + from->text_size);
 }
@@ -102,9 +105,9 @@ static void fill(uint8_t *data, size_t size, const uint8_t *old, size_t old_size
   strncpy(file->name, context, PL_TABLE_NAME_MAX);
   atomic_store(&file->generation, 2);
   atomic_store(&file->next_owner, 1);
-  file->documents[0] = (pl_document){4096, FIRST_DOCUMENT, 0, 0};
-  file->documents[1] = (pl_document){4096 + FIRST_DOCUMENT, FIRST_DOCUMENT, 0, 0};
-  file->extents[0] = 4096 + 2 * FIRST_DOCUMENT;
+  file->documents[0] = (pl_document){HEADER, FIRST_DOCUMENT, 0, 0};
+  file->documents[1] = (pl_document){HEADER + FIRST_DOCUMENT, FIRST_DOCUMENT, 0, 0};
+  file->extents[0] = HEADER + 2 * FIRST_DOCUMENT;
   file->size = FIRST_BYTES;
   if (old) take_over(data, size, old, old_size);
 }
@@ -118,16 +121,38 @@ static const pl_shared_kind KIND = {
     .fill = fill,
 };
 
-/* Where the slots are said to lie, checked once: they never move. */
-static pl_status check_extents(const pl_table *self) {
-  const pl_table_file *file = self->file;
+/* A place behind the header, in the `size` bytes that are in use. */
+static bool is_inside(uint64_t position, uint64_t bytes, uint64_t size) {
+  return position >= HEADER && position <= size && size - position >= bytes;
+}
+
+static bool are_sound(const uint64_t *extents, uint32_t slot_count, uint64_t size) {
   uint64_t slots = 0;
-  for (int i = 0; i < PL_TABLE_EXTENTS && file->extents[i]; i++) {
-    uint64_t at = file->extents[i];
-    if (at % sizeof(pl_table_slot) || at > file->size || file->size - at < extent_bytes(i)) break;
-    slots += (uint64_t)PL_TABLE_FIRST_SLOTS << i;
+  bool is_behind_last = false;
+  for (int i = 0; i < PL_TABLE_EXTENTS; i++) {
+    uint64_t at = extents[i];
+    if (at && (is_behind_last || at % sizeof(pl_table_slot) ||
+               !is_inside(at, extent_bytes(i), size)))
+      return false;
+    is_behind_last |= !at;
+    if (at) slots += (uint64_t)PL_TABLE_FIRST_SLOTS << i;
   }
-  if (file->size <= BYTES_MAX && atomic_load(&file->slot_count) <= slots) return PL_OK;
+  return slot_count <= slots;
+}
+
+/* Where the slots are said to lie, checked once: they never move. Who grows the table meanwhile
+ * stores the file's size, ours, the place and the count in this order; they are read backwards. */
+static pl_status check_places(const pl_table *self) {
+  const pl_table_file *file = self->file;
+  uint64_t extents[PL_TABLE_EXTENTS], file_size;
+  uint32_t slot_count = atomic_load(&file->slot_count);
+  memcpy(extents, file->extents, sizeof extents);
+  atomic_thread_fence(memory_order_acquire);
+  uint64_t size = file->size;
+  PL_TRY(pl_file_size(self->shared.fd, self->shared.path, &file_size));
+  if (size >= FIRST_BYTES && size <= BYTES_MAX && size <= file_size &&
+      are_sound(extents, slot_count, size))
+    return PL_OK;
   return pl_fail_corrupt(self->shared.path, -1, -1, -1,
                          "the table is damaged; stop all that use it, and remove this file: the "
                          "offsets committed in it go with it");
@@ -142,7 +167,7 @@ pl_status pl_table_open(const char *path, const char *name, pl_table **out) {
   self->file = (pl_table_file *)(void *)self->shared.data;
   pl_forks_count();
   self->fork_generation = pl_forks;
-  if (status == PL_OK) status = check_extents(self);
+  if (status == PL_OK) status = check_places(self);
   if (status == PL_OK) *out = self;
   else pl_table_close(self);
   return status;
@@ -156,12 +181,16 @@ void pl_table_close(pl_table *self) {
 }
 
 pl_status pl_table_remove(pl_table *self) {
-  PL_TRY(pl_file_lock(self->shared.fd, self->shared.path, true, 0));
-  return pl_file_remove(self->shared.path);
+  return pl_shared_remove(&self->shared);
 }
 
+/* The kernel takes pages for clean that it could not write, and the next sync would say yes: all
+ * are made dirty again. */
 pl_status pl_table_sync(pl_table *self) {
-  return pl_file_sync(self->shared.fd, self->shared.path);
+  pl_status status = pl_file_sync(self->shared.fd, self->shared.path);
+  for (uint64_t at = 0; status != PL_OK && at < self->file->size; at += PAGE)
+    atomic_fetch_add((_Atomic uint32_t *)(void *)(self->shared.data + at), 0);
+  return status;
 }
 
 /* ---- locks ------------------------------------------------------------------------------- */
@@ -173,35 +202,44 @@ static pl_status lock(pl_slot *slot, int wait_ms) {
   return result == PL_LOCK_BUSY ? PL_BUSY : PL_OK;
 }
 
-/* `bytes` more at the end of the file; with its lock held. */
+/* `bytes` more at the end of the file; with its lock held. They are taken before anybody is told
+ * where they are: who dies in between leaves them to nobody, and not to two. */
 static pl_status grow(pl_table *self, size_t bytes, uint64_t *position) {
   if (self->file->size > BYTES_MAX || BYTES_MAX - self->file->size < bytes)
     return pl_fail(PL_ERR_LIMIT, self->shared.path,
                    "the table has no room for more; use fewer partitions in this group");
-  PL_TRY(pl_file_reserve(self->shared.fd, self->shared.path, self->file->size + bytes, 0));
-  *position = self->file->size;
+  uint64_t at = self->file->size;
+  PL_TRY(pl_file_reserve(self->shared.fd, self->shared.path, at + bytes, 0));
+  self->file->size = at + bytes;
   PL_POINT("table-grown");
-  self->file->size += bytes;
+  atomic_thread_fence(memory_order_release);
+  *position = at;
   return PL_OK;
 }
 
 /* ---- the document ------------------------------------------------------------------------ */
 
+static bool has_place(const pl_table *self, const pl_document *document) {
+  return is_inside(document->position, document->capacity, self->file->size);
+}
+
+static pl_status damaged(const pl_table *self, const pl_document *document) {
+  return pl_fail_corrupt(self->shared.path, (int64_t)document->position, -1, -1,
+                         "the members of the group are damaged; stop all of them, and remove "
+                         "this file: its committed offsets go with it");
+}
+
 pl_status pl_table_read(pl_table *self, void *out, size_t capacity, size_t *size,
                         uint64_t *generation) {
   uint64_t seen = atomic_load_explicit(&self->file->generation, memory_order_acquire);
   pl_document document = self->file->documents[seen & 1];
-  bool fits = document.position <= BYTES_MAX && document.size <= document.capacity &&
-              document.capacity <= BYTES_MAX - document.position &&
-              document.position + document.capacity <= self->file->size;
+  bool fits = document.size <= document.capacity && has_place(self, &document);
   if (fits && document.size <= capacity)
     memcpy(out, self->shared.data + document.position, document.size);
   atomic_thread_fence(memory_order_acquire);
   if (atomic_load(&self->file->generation) != seen) return PL_NOT_READY;
   if (!fits || (document.size <= capacity && pl_crc32c(out, document.size) != document.crc))
-    return pl_fail_corrupt(self->shared.path, (int64_t)document.position, -1, -1,
-                           "the members of the group are damaged; stop all of them, and remove "
-                           "this file: its committed offsets go with it");
+    return damaged(self, &document);
   *size = document.size;
   *generation = seen;
   return PL_OK;
@@ -209,6 +247,7 @@ pl_status pl_table_read(pl_table *self, void *out, size_t capacity, size_t *size
 
 static pl_status publish(pl_table *self, uint64_t generation, const void *bytes, size_t size) {
   pl_document *document = &self->file->documents[(generation + 1) & 1];
+  if (!has_place(self, document)) return damaged(self, document);
   if (size > document->capacity) {
     size_t capacity = FIRST_DOCUMENT;
     uint64_t position = 0;
@@ -329,11 +368,12 @@ pl_status pl_table_get(pl_table *self, int index, pl_entry *entry, pl_owner *own
   pl_table_slot *slot = pl_table_at(self, index);
   PL_TRY(lock(&slot->lock, wait_ms));
   const pl_entry *current = &slot->entries[atomic_load(&slot->current) & 1];
-  bool is_good = !current->sequence || is_whole(current);
+  bool is_good = is_whole(current), is_none = !current->sequence;
   if (is_good) copy_entry(entry, current);
+  else *entry = (pl_entry){0};
   *owner = (pl_owner){atomic_load(&slot->owner), slot->owner_nonce, slot->owner_process};
   pl_slot_release(&slot->lock);
-  if (is_good) return PL_OK;
+  if (is_good || is_none) return PL_OK;
   return pl_fail_corrupt(self->shared.path, (uint8_t *)slot - self->shared.data, -1, -1,
                          "a committed offset is damaged; commit another, or reset the group");
 }

@@ -5,6 +5,7 @@ import random
 import re
 import signal
 import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -341,6 +342,61 @@ def test_a_table_that_somebody_has_open_is_not_removed(place, table):
     other.close()
     assert table.remove()
     assert not (place / "group").exists()
+
+
+def test_a_table_that_could_not_be_removed_is_in_use_as_before(place, table):
+    """The lock that is asked for replaces the one that is held, and when it is refused both are
+    gone: the next who removed the table took it from under who had tried."""
+    other, third = (_native.Table(place / "group", "a group", table_processes(place))
+                    for _ in range(2))
+    assert not table.remove()
+    other.close()
+    assert not third.remove()
+    third.close()
+    assert table.commit(table.find("t"), 0, table.generation, 5)
+    assert (place / "group").exists()
+    assert table.remove()
+
+
+SYNC_REFUSED = """
+import sys
+from pathlib import Path
+from pylog import _native
+from pylog.broker import make_doorbells
+from pylog.errors import LogError
+
+place = Path(sys.argv[1])
+make_doorbells(place / "doorbells")
+table = _native.Table(place / "group", "g", _native.Processes(place / "p", place / "doorbells"))
+
+def dirty_kib():
+    of_table = Path("/proc/self/smaps").read_text().partition(f"{place}/group")[2]
+    return sum(int(line.split()[1]) for line in of_table.splitlines()[:30] if "_Dirty:" in line)
+
+index = table.find("t")
+table.sync()
+clean = dirty_kib()
+table.commit(index, 0, table.generation, 5)
+committed = dirty_kib()
+(place / "refuse").touch()
+try:
+    table.sync()
+except LogError as error:
+    print(clean, committed, dirty_kib())
+"""
+
+
+@pytest.mark.slow
+def test_a_sync_that_failed_is_done_again_and_not_believed(place):
+    environment = {**os.environ, "REFUSE_SYNC": str(place / "refuse"),
+                   "LD_PRELOAD": str(built("build/refuse_sync.so") / "refuse_sync.so")}
+    done = subprocess.run([sys.executable, "-c", SYNC_REFUSED, place], env=environment,
+                          capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    clean, committed, after = map(int, done.stdout.split())
+    if clean:
+        pytest.skip("this file system keeps its pages dirty")
+    assert after >= committed > 0
 
 
 # ---- after a reboot, after a copy ----------------------------------------------------------------

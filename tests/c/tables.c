@@ -24,9 +24,9 @@
 #include "pl_clock.h"
 #include "pl_fault.h"
 #include "pl_process.h"
-#include "pl_table.h"
+#include "tables.h"
 
-enum { NAMES = 40, DOCUMENT_MAX = 20000, HEARD_MS = 200 };
+enum { HEARD_MS = 200 };
 
 /* What the child had acknowledged, and had begun, for each slot; outlives it. */
 static struct witness {
@@ -41,19 +41,6 @@ static bool is_child;
 void pl_fault_point(const char *name) {
   if (is_child && armed && strcmp(name, armed) == 0 && atomic_fetch_sub(&countdown, 1) == 1)
     kill(getpid(), SIGKILL);
-}
-
-static size_t document_of(uint64_t generation, uint64_t *out) {
-  size_t words = (size_t)(generation * 0x9e3779b97f4a7c15u >> 40) % (DOCUMENT_MAX / 8) + 1;
-  for (size_t i = 0; i < words; i++) out[i] = generation;
-  return words * 8;
-}
-
-static void name_of(int i, char *out) { sprintf(out, "topic-%d", i); }
-
-static void fill_entry(pl_entry *entry, int64_t offset) {
-  *entry = (pl_entry){.offset = offset, .text_size = (uint16_t)(offset % PL_TABLE_TEXT_MAX)};
-  memset(entry->text, (int)(offset & 0x7f), entry->text_size);
 }
 
 static void publish(pl_table *table) {
@@ -82,6 +69,14 @@ static void commit(pl_table *table, int i) {
   if (random_below(2)) must(pl_table_own(table, index, me.id, &nobody, 0, 1000), "let go");
 }
 
+/* Until the document grows no more. */
+static void publish_large(pl_table *table) {
+  static uint8_t large[2 * DOCUMENT_MAX];
+  for (int i = 0; i < 2; i++)
+    must(pl_table_publish(table, atomic_load(&table->file->generation), large, sizeof large, 1000),
+         "publish a large one");
+}
+
 static _Noreturn void live(const char *dying_at, uint64_t seed) {
   pl_processes *processes;
   pl_table *table;
@@ -93,6 +88,12 @@ static _Noreturn void live(const char *dying_at, uint64_t seed) {
   must(pl_processes_open(processes_path, bells_path, &processes), "open the processes");
   must(pl_processes_join(processes), "join");
   must(pl_table_open(table_path, "a group", &table), "open the table");
+  if (strcmp(armed, "table-grown") == 0 && random_below(2)) { /* then it is the slots that grow */
+    armed = NULL;
+    publish_large(table);
+    publish(table);
+    armed = dying_at;
+  }
   for (;;) {
     publish(table);
     for (int i = 0; i < 8; i++) commit(table, (int)random_below(NAMES));
@@ -133,18 +134,14 @@ static void verify(void) {
     pl_owner nobody = {0};
     must(pl_table_own(table, index, owner.id, &nobody, 0, 1000), "take over");
   }
-  commit(table, 3);
+  /* What was grown by half grows on, and is whole. */
+  for (int i = 0; i < NAMES; i++) commit(table, i);
+  publish_large(table);
+  for (int i = 0; i < NAMES; i++) commit(table, i);
   publish(table);
   pl_table_close(table);
-}
-
-/* As after a reboot: the boot id of a file that nobody has open is another one. */
-static void reboot(const char *path) {
-  FILE *file = fopen(path, "r+b");
-  if (!file) return;
-  fseek(file, offsetof(pl_page_identity, boot_id), SEEK_SET);
-  fputc('x', file);
-  fclose(file);
+  must(pl_table_open(table_path, "a group", &table), "open what has grown");
+  pl_table_close(table);
 }
 
 static pl_processes *watch(void) {
