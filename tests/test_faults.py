@@ -1,8 +1,9 @@
 """Every call of the core that the operating system may refuse, refused; and what then is told.
 
-tests/c/faults.c runs one script of all that a log does, and lets the linker put a door before each
-call into libc (tests/c/calls.h): the n-th is refused, for every n and every errno that fits it. The
-table of a run is printed (pytest -s, or after a failure).
+tests/c/faults.c runs one script of all that a log does, table_faults.c one of all that processes
+share beside it, and the linker puts a door before each call into libc (tests/c/calls.h): the n-th
+is refused, for every n and every errno that fits it (sweep.h). The table of a run is printed
+(pytest -s, or after a failure).
 """
 
 import shutil
@@ -19,6 +20,8 @@ DURABILITIES = ["os", "interval", "fsync"]
 MODES = ["once", "for-good"]
 STRIDE = 8                  # in `make test` every eighth call, from one that the seed draws
 RUNS_LEAST = 1200
+TABLE_STRIDE = 3
+TABLE_RUNS_LEAST = 200
 OUTCOMES = ["absorbed", "refused", "poisoned"]
 
 # What the core may call without a door: it cannot fail, or has no way to tell.
@@ -37,7 +40,7 @@ BEHIND_NO_DOOR = {"syscall"}
 @pytest.fixture(scope="module")
 def drivers():
     """The folder of the built drivers."""
-    return built("build/faults")
+    return built("build/faults", "build/table_faults")
 
 
 @pytest.fixture
@@ -54,22 +57,27 @@ def memory(tmp_path):
 
 # ---- the sweep ----------------------------------------------------------------------------------
 
-def sweep(driver, path, durability, mode, first, stride):
-    done = subprocess.run(
-        [driver, path, str(DURABILITIES.index(durability)), mode, str(first), str(stride)],
-        capture_output=True, text=True, check=False)
-    assert done.returncode == 0, f"{durability}, {mode}, from call {first}: {done.stderr}"
+def sweep(driver, *words):
+    done = subprocess.run([driver, *map(str, words)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, f"{words}: {done.stderr}"
     lines = (line.rpartition(" ") for line in done.stdout.splitlines())
     return Counter({name: int(value) for name, _, value in lines})
 
 
 def sweep_all(drivers, memory, seed, stride):
     """Both modes on all durabilities; the sum of what was counted."""
-    jobs = [(durability, mode) for durability in DURABILITIES for mode in MODES]
+    jobs = [(memory / f"{name}-{mode}", number, mode)
+            for number, name in enumerate(DURABILITIES) for mode in MODES]
     with ThreadPoolExecutor(2) as pool:
         return sum(pool.map(lambda job: sweep(
-            drivers / "faults", memory / "-".join(job), *job, 1 + seed % stride, stride), jobs),
-            Counter())
+            drivers / "faults", *job, 1 + seed % stride, stride), jobs), Counter())
+
+
+def sweep_tables(drivers, memory, seed, stride):
+    with ThreadPoolExecutor(2) as pool:
+        return sum(pool.map(lambda mode: sweep(
+            drivers / "table_faults", memory / f"tables-{mode}", mode, 1 + seed % stride, stride),
+            MODES), Counter())
 
 
 def print_table(total):
@@ -78,7 +86,7 @@ def print_table(total):
     for call, answer in rows:
         counts = [total[f"run {call} {answer} {outcome}"] for outcome in OUTCOMES]
         print(f"{call:16}{answer:10}" + "".join(f"{count:>10,}" for count in counts))
-    print(f"{total['runs']:,} faults injected, in scripts of {total['calls'] // 6:,} calls")
+    print(f"{total['runs']:,} faults injected, of {total['calls']:,} calls")
 
 
 @pytest.mark.slow
@@ -87,6 +95,19 @@ def test_any_call_may_fail_and_loses_nothing(drivers, memory, seed):
     print_table(total)
 
     assert total["runs"] >= RUNS_LEAST
+
+
+@pytest.mark.slow
+def test_any_call_for_shared_tables_may_fail_and_loses_nothing(drivers, memory, seed):
+    total = sweep_tables(drivers, memory, seed, TABLE_STRIDE)
+    print_table(total)
+
+    assert total["runs"] >= TABLE_RUNS_LEAST
+
+
+@pytest.mark.soak
+def test_every_call_for_shared_tables_may_fail_and_loses_nothing(drivers, memory, seed):
+    print_table(sweep_tables(drivers, memory, seed, 1))
 
 
 @pytest.mark.soak

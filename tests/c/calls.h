@@ -65,6 +65,9 @@ extern struct balance {
 /* The driver's, told at the first refusal. */
 void note_refusal(void);
 
+/* Whether threads run; else a script calls what they would do, so that the calls have one order. */
+extern bool threads_run;
+
 /* What statfs is to call the file system; 0: the truth. */
 extern long filesystem_magic;
 

@@ -1,17 +1,14 @@
-/* Runs one script of all that a log does, again and again, and each time another call into the
- * operating system fails: the 1st, the 2nd, ... until the script ends before that one.
+/* One script of all that a log does, in which each call into the operating system fails in turn
+ * (sweep.h).
  *
  *     faults DIRECTORY DURABILITY MODE FIRST STRIDE
  *     faults DIRECTORY DURABILITY on MAGIC            opens it on a file system of that number
  *
- * MODE is once, or for-good (all later calls of that kind fail too, until the step has returned).
  * Of each run: the step that met the fault returned a status that fits it, or did its work all the
  * same; the log then holds all that was acknowledged, and nothing else; the step, done again,
  * works; so does the rest; a fresh open in this and in another process finds all of it; no
  * descriptor, mapping or block of memory is left. Only a failed flush may end it otherwise: then
  * every process is told so at each append, and all can be read.
- *
- * Prints "run CALL ERRNO OUTCOME COUNT" lines and figures.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -29,6 +26,7 @@
 #include "calls.h"
 #include "driver.h"
 #include "pl_fault.h"
+#include "sweep.h"
 
 enum {
   EXT4 = 0xEF53,
@@ -36,28 +34,13 @@ enum {
   MANY = 150,
   TRIES_MAX = 20,
   WAIT_MS = 100,
-  PATIENCE_S = 20,
-  FAILURES_MAX = 20,
 };
-
-typedef enum outcome { UNREACHED, NO_SUCH_ANSWER, ABSORBED, REFUSED, POISONED, OUTCOMES } outcome;
-
-static const char *const outcome_names[OUTCOMES] = {"", "", "absorbed", "refused", "poisoned"};
-
-/* What a run tells its parent. */
-typedef struct report {
-  outcome outcome;
-  int kind;
-  long calls;
-} report;
 
 static struct {
   const char *directory;
   pl_options options;
   uint32_t number; /* of the life, chosen so that one of its first records is large */
   uint64_t large;
-  report *report;
-  int failures;
 } run;
 
 static pl_log *the_log, *another;
@@ -265,12 +248,6 @@ static pl_status reboot(void) {
   return PL_OK;
 }
 
-typedef struct step {
-  const char *name;
-  pl_status (*act)(void);
-  bool is_faultless; /* what the world does, not we */
-} step;
-
 static const step script[] = {
     {"create", open_log, false},
     {"append one", append_one, false},
@@ -309,36 +286,8 @@ static const step script[] = {
     {"append without a page", append_one, false},
     {"close at last", close_log, false},
 };
-enum { STEPS = sizeof script / sizeof *script };
 
 /* ---- judgement -------------------------------------------------------------------------- */
-
-static bool is_sync(void) {
-  return refusal.kind == CALL_FDATASYNC || refusal.kind == CALL_FSYNC;
-}
-
-/* Does the status say what happened? */
-static bool fits(pl_status status, int answer) {
-  if (status == PL_ERR_DURABILITY) return is_sync();
-  switch (answer) {
-    case ENOSPC:
-    case EFBIG: return status == PL_ERR_DISK_FULL;
-    case EMFILE: return status == PL_ERR_LIMIT;
-    case ENOMEM: return status == PL_ERR_LIMIT || status == PL_ERR_NO_MEMORY;
-    case EAGAIN: return status == PL_ERR_LIMIT;
-    case EFAULT: return status == (refusal.for_write ? PL_ERR_DISK_FULL : PL_ERR_CORRUPT);
-    case EINTR:
-    case ANSWER_SHORT: return false;
-    default: return status == PL_ERR_IO;
-  }
-}
-
-static void must_fit(pl_status status) {
-  const pl_error *error = pl_error_last();
-  if (!fits(status, refusal.answer) || !*error->text || error->status != status)
-    die("status %d, errno %d, '%s' [%s] does not fit", (int)status, error->os_errno, error->text,
-        error->path);
-}
 
 static bool is_poisoned(const pl_log *log) {
   return log && atomic_load(&log->page->state) == PL_LOG_POISONED;
@@ -351,12 +300,6 @@ static void must_be_refused(pl_status status, const char *what) {
     die("%s a poisoned log: errno %d", what, pl_error_last()->os_errno);
 }
 
-static void must_balance(void) {
-  if (balance.descriptors || balance.mappings || balance.blocks)
-    die("left: %ld descriptors, %ld mappings, %ld blocks", balance.descriptors, balance.mappings,
-        balance.blocks);
-}
-
 /* All of it can be read, nothing added. */
 static void must_be_poisoned(pl_log *log) {
   verify_log(log, true);
@@ -367,17 +310,6 @@ static void must_be_poisoned(pl_log *log) {
     must_be_refused(pl_wait_durable(log, end - 1, 1000), "waiting for");
   }
   verify_log(log, true);
-}
-
-static void in_child(void (*act)(void)) {
-  int status;
-  pid_t pid = fork();
-  if (pid == 0) {
-    act();
-    fflush(NULL);
-    _exit(0);
-  }
-  if (waitpid(pid, &status, 0) != pid || status != 0) die("another process: status %x", status);
 }
 
 static void share_poisoned(void) {
@@ -404,95 +336,26 @@ static void be_poisoned(void) {
   must(close_log(), "closing after a reboot");
 }
 
-static void judge(const step *s, pl_status status) {
-  if (status > 0) die("status %d is not an answer", (int)status);
-  if (status < 0) must_fit(status);
-  if (status == PL_OK && refusal.answer) run.report->outcome = ABSORBED;
+static void judge(pl_status status) {
   if (status == PL_ERR_DURABILITY && !the_log) must(open_log(), "opening what closed poisoned");
   if (the_log) verify_log(the_log, true);
   if (is_poisoned(the_log)) {
     if (!is_sync()) die("a fault that is none of a flush has poisoned the log");
-    run.report->outcome = POISONED;
+    the_report->outcome = POISONED;
     be_poisoned();
     must_balance();
     _exit(0);
   }
-  if (status < 0) must(s->act(), "the same again, without the fault");
-}
-
-void note_refusal(void) {
-  run.report->kind = refusal.kind;
-  run.report->outcome = refusal.answer ? REFUSED : NO_SUCH_ANSWER;
-  snprintf(the_context + strlen(the_context), sizeof the_context - strlen(the_context),
-           " meets %s: %s", call_names[refusal.kind],
-           refusal.answer > 0 ? strerrorname_np(refusal.answer) : "short");
-}
-
-static void play(void) {
-  for (int i = 0; i < STEPS; i++) {
-    const step *s = &script[i];
-    bool was_met = refusal.kind >= 0;
-    snprintf(the_context, sizeof the_context, "durability %d, call %ld %s%s%s, step '%s'",
-             (int)run.options.durability, refusal.at, refusal.for_good ? "for good" : "once",
-             was_met ? " was " : "", was_met ? call_names[refusal.kind] : "", s->name);
-    refusal.is_armed = !s->is_faultless;
-    pl_status status = s->act();
-    refusal.is_armed = false;
-    refusal.is_lifted = refusal.kind >= 0;
-    if (was_met || refusal.kind < 0) {
-      must(status, s->name);
-      continue;
-    }
-    judge(s, status);
-  }
-}
-
-static void fall(int number) {
-  static const char *const names[] = {[SIGSEGV] = "SIGSEGV", [SIGBUS] = "SIGBUS",
-                                      [SIGALRM] = "hangs", [SIGABRT] = "SIGABRT"};
-  die("%s", names[number]);
-}
-
-/* One run, in a process of its own. */
-static _Noreturn void play_alone(const struct refusal *wanted) {
-  const int signals[] = {SIGSEGV, SIGBUS, SIGALRM, SIGABRT};
-  for (size_t i = 0; i < sizeof signals / sizeof *signals; i++) signal(signals[i], fall);
-  alarm(PATIENCE_S);
-  refusal = *wanted;
-  memset(&balance, 0, sizeof balance);
-  play();
-  run.report->calls = refusal.calls;
-  must_balance();
-  _exit(0);
 }
 
 /* What another process finds when all have closed. */
 static void verify_afresh(void) {
   pl_log *log = NULL;
-  bool is_whole = run.report->outcome != POISONED ||
+  bool is_whole = the_report->outcome != POISONED ||
                   run.options.durability == PL_DURABILITY_FSYNC;
   must(open_as(true, &log), "opening it in another process");
   if (is_whole) verify_log(log, true);
   must(close_it(&log), "closing it in another process");
-}
-
-static outcome play_with(const struct refusal *wanted) {
-  int status;
-  remove_tree(run.directory); /* of a run that failed */
-  mkdir(run.directory, 0700);
-  memset(witness(), 0, sizeof *witness());
-  memset(run.report, 0, sizeof *run.report);
-  pid_t pid = fork();
-  if (pid == 0) play_alone(wanted);
-  if (waitpid(pid, &status, 0) != pid) die("waitpid: %s", strerror(errno));
-  snprintf(the_context, sizeof the_context, "durability %d, call %ld %s was %s",
-           (int)run.options.durability, wanted->at, wanted->for_good ? "for good" : "once",
-           call_names[run.report->kind]);
-  if (status == 0) in_child(verify_afresh);
-  else run.failures++;
-  remove_tree(run.directory);
-  if (run.failures == FAILURES_MAX) die("too many have failed");
-  return run.report->outcome;
 }
 
 /* A life of which one of the records 8 to 15 is larger than an append encodes in place. */
@@ -503,19 +366,6 @@ static void choose_life(void) {
   die("no life has a large record early");
 }
 
-static long counts[CALLS][ANSWERS_MAX][OUTCOMES];
-
-static void print_counts(long calls, long runs) {
-  for (int kind = 0; kind < CALLS; kind++)
-    for (int i = 0; i < ANSWERS_MAX && call_answers[kind][i]; i++)
-      for (int o = ABSORBED; o < OUTCOMES; o++)
-        if (counts[kind][i][o])
-          printf("run %s %s %s %ld\n", call_names[kind],
-                 call_answers[kind][i] > 0 ? strerrorname_np(call_answers[kind][i]) : "short",
-                 outcome_names[o], counts[kind][i][o]);
-  printf("calls %ld\nruns %ld\n", calls, runs);
-}
-
 /* Opens the log on a file system of that magic number, and prints what is said about it. */
 static int open_on(const char *magic) {
   filesystem_magic = strtol(magic, NULL, 16);
@@ -523,6 +373,8 @@ static int open_on(const char *magic) {
   printf("%s: %s\n", status == PL_ERR_FILESYSTEM ? "UNSUPPORTED" : "?", pl_error_last()->text);
   return 0;
 }
+
+static void begin(void) { memset(witness(), 0, sizeof *witness()); }
 
 int main(int argc, char **argv) {
   bool is_open_on = argc == 5 && strcmp(argv[3], "on") == 0;
@@ -532,23 +384,11 @@ int main(int argc, char **argv) {
   run.options.durability = atoi(argv[2]);
   if (is_open_on) return open_on(argv[4]);
   run.options.segment_bytes = SEGMENT_BYTES;
-  struct refusal wanted = {.kind = -1, .for_good = strcmp(argv[3], "for-good") == 0};
   stage_new(NULL, 0);
   choose_life();
   atomic_store(&the_stage->lives, run.number + 1);
-  run.report = mmap(NULL, sizeof *run.report, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS,
-                    -1, 0);
   filesystem_magic = EXT4; /* memory is taken for a disk: a sync costs nothing there */
-  long runs = 0, stride = atol(argv[5]);
-  for (wanted.at = atol(argv[4]);; wanted.at += stride)
-    for (wanted.choice = 0; wanted.choice < ANSWERS_MAX; wanted.choice++) {
-      outcome o = play_with(&wanted);
-      if (o == UNREACHED) {
-        print_counts(run.report->calls, runs);
-        return run.failures != 0;
-      }
-      if (o == NO_SUCH_ANSWER) break;
-      counts[run.report->kind][wanted.choice][o]++;
-      runs++;
-    }
+  const sweep all = {run.directory, script, sizeof script / sizeof *script, begin, judge,
+                     verify_afresh};
+  return sweep_all(&all, argv + 3);
 }
