@@ -13,6 +13,7 @@ from the page cache, in Kafka's own bytes.
 """
 
 from pylog._native import Chunk, Cursor, Record, SendFuture
+from pylog.admin import Admin
 from pylog.aio_consumer import AsyncConsumer
 from pylog.aio_producer import AsyncProducer
 from pylog.broker import Broker
@@ -34,6 +35,7 @@ from pylog.topic import (
 __version__ = "0.1.0"
 
 __all__ = [
+    "Admin",
     "AsyncConsumer",
     "AsyncProducer",
     "Broker",

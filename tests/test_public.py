@@ -10,10 +10,10 @@ import pytest
 import pylog
 
 NAMES = {
-    "AsyncConsumer", "AsyncProducer", "Broker", "Chunk", "Consumer", "ConsumerGroupMetadata",
-    "Cursor", "Finding", "Log", "OffsetAndMetadata", "OffsetAndTimestamp", "Producer", "Record",
-    "RecordMetadata", "Recovered", "Report", "SendFuture", "TopicPartition", "TypedRecord",
-    "check",
+    "Admin", "AsyncConsumer", "AsyncProducer", "Broker", "Chunk", "Consumer",
+    "ConsumerGroupMetadata", "Cursor", "Finding", "Log", "OffsetAndMetadata",
+    "OffsetAndTimestamp", "Producer", "Record", "RecordMetadata", "Recovered", "Report",
+    "SendFuture", "TopicPartition", "TypedRecord", "check",
     *pylog.errors.__all__,
 }
 CLASSES = sorted(
