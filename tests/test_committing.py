@@ -8,6 +8,7 @@ from orders import ORDERS, fill, orders_broker, values
 
 import pylog
 from pylog import OffsetAndMetadata
+from pylog.broker import Broker
 from pylog.consumer import Consumer
 
 
@@ -151,6 +152,39 @@ def test_impossible_commits_are_refused_whole(broker, offsets, error):
             consumer.commit({ORDERS[1]: 0} | offsets)
 
     assert committed(broker, 1) is None
+
+
+class CountingTable:
+    """A group's table, and how often it was synced."""
+
+    def __init__(self, table):
+        self.table = table
+        self.syncs = 0
+
+    def sync(self):
+        self.syncs += 1
+        self.table.sync()
+
+    def __getattr__(self, name):
+        return getattr(self.table, name)
+
+
+@pytest.mark.parametrize("durability", ["os", "fsync"])
+@pytest.mark.parametrize("commit", [
+    lambda consumer: consumer.commit(),
+    lambda consumer: consumer.commit({ORDERS[0]: 1}),
+    lambda consumer: consumer.commit_async(),
+    lambda consumer: list(consumer) or consumer.close(),
+])
+def test_commits_of_an_fsync_broker_are_synced(tmp_path, durability, commit):
+    with Broker(tmp_path / "data", durability) as broker:
+        broker.append("orders", b"0")
+        consumer = grouped(broker)
+        consumer.poll()
+        table = consumer._group.table = CountingTable(consumer._group.table)
+        commit(consumer)
+
+        assert (table.syncs > 0) == (durability == "fsync")
 
 
 class Listener:

@@ -290,6 +290,23 @@ def test_a_process_stopped_for_longer_than_its_session_is_fenced(broker, other):
     owns_in_the_end(worker, 3)
 
 
+def test_a_handler_that_is_slow_keeps_its_partitions(broker):
+    def work(own, say):
+        own.worker = Worker(own, session_timeout_ms=200)
+        say(own.worker.owned)    # and handles a record for longer than its session
+    pid, lines = in_background(broker, work)
+    assert lines.readline() == "[0, 1, 2, 3, 4, 5]\n"
+    worker = Worker(broker)
+    deadline = time.monotonic() + 0.7
+    while time.monotonic() < deadline:
+        worker.sync()
+        assert worker.owned == []
+        time.sleep(0.02)
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+    lines.close()
+
+
 def test_who_was_fenced_cannot_commit_and_comes_back_as_another(broker):
     worker = Worker(broker)
     worker.commit(0, 5)
@@ -528,6 +545,23 @@ def test_a_claim_is_free_when_its_holder_is_killed(broker):
     killed = time.monotonic()
     assert claim.acquire(5)
     assert time.monotonic() - killed < TAKEOVER_S
+    os.waitpid(pid, 0)
+    lines.close()
+
+
+def test_a_stopped_process_keeps_its_claim(broker):
+    def hold(own, say):
+        own.held = own.claim("job")
+        own.held.acquire()
+        say("held")
+    pid, lines = in_background(broker, hold)
+    assert lines.readline() == "held\n"
+    os.kill(pid, signal.SIGSTOP)
+    claim = broker.claim("job")
+    assert not claim.acquire(0.3)
+    assert claim.holder() == pid
+    os.kill(pid, signal.SIGKILL)
+    assert claim.acquire(5)
     os.waitpid(pid, 0)
     lines.close()
 
