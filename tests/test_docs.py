@@ -33,18 +33,23 @@ def blocks(text, language):
 def run_as_session(name, capsys):
     """Runs the examples of a document one after the other, each with what those before have made.
 
-    What one prints is in a ```text block below it; one that begins with `# name.py` is a file.
+    What one prints is in a ```text block below it. One that begins with `# name.py` is a file, one
+    in sh is typed into a shell.
     """
     text = (ROOT / name).read_text(encoding="utf-8")
     names = {}
-    example = r"^```python\n(.*?)^```\n(?:\n```text\n(.*?)^```\n)?"
+    example = r"^```(python|sh)\n(.*?)^```\n(?:\n```text\n(.*?)^```\n)?"
     for found in re.finditer(example, text, re.DOTALL | re.MULTILINE):
-        source, expected = found.groups(default="")
+        language, source, expected = found.groups(default="")
         if file := re.match(r"# (\w+\.py)\n", source):
             Path(file[1]).write_text(source, encoding="utf-8")
             continue
-        line = text[:found.start(1)].count("\n")
-        exec(compile("\n" * line + source, name, "exec"), names)
+        line = text[:found.start(2)].count("\n")
+        if language == "sh":
+            print(subprocess.run(["bash", "-ec", source], stdout=subprocess.PIPE, text=True,
+                                 timeout=60, check=True).stdout, end="")
+        else:
+            exec(compile("\n" * line + source, name, "exec"), names)
         assert capsys.readouterr().out == expected, f"{name}, line {line + 1}"
 
 
@@ -75,6 +80,7 @@ def test_readme_examples_run(tmp_path, monkeypatch, capsys):
 def test_document_runs_and_prints_what_it_says(name, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PYTHONPATH", str(ROOT))    # for the scripts that it starts
+    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}:{os.environ['PATH']}")
 
     run_as_session(name, capsys)
 
