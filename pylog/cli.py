@@ -65,16 +65,22 @@ Tab completes commands, topics and groups after
 
 # Commands with a file of their own: imported when they are called, and not by `pylog append`.
 LAZY = {
+    "backup": "pylog.cli_topics:backup",
     "bench": "pylog.benchmark.command:bench",
     "cat": "pylog.cli_records:cat",
+    "claim": "pylog.cli_topics:claim",
     "consume": "pylog.cli_records:consume",
+    "doctor": "pylog.cli_topics:doctor",
+    "du": "pylog.cli_topics:du",
     "export": "pylog.cli_export:export",
     "graph": "pylog.live:graph",
     "group": "pylog.cli_groups:group",
     "import": "pylog.cli_export:import_",
     "produce": "pylog.cli_records:produce",
+    "restore": "pylog.cli_topics:restore",
     "stress": "pylog.stress.command:stress",
     "top": "pylog.live:top",
+    "topic": "pylog.cli_topics:topic",
 }
 
 

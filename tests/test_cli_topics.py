@@ -1,0 +1,151 @@
+"""The command line: `pylog topic`, `du`, `claim`, `backup`, `restore`, `doctor`."""
+
+import json
+import re
+
+import pytest
+from shell import run
+
+from pylog.broker import Broker
+from pylog.exits import Exit
+
+
+@pytest.fixture
+def data(log_path, monkeypatch):
+    monkeypatch.setenv("PYLOG_DATA", str(log_path))
+    with Broker(log_path) as broker:
+        broker.create_topic("orders", 3, {"retention.ms": 3_600_000})
+        for n in range(30):
+            broker.append("orders", b"%d" % n, partition=n % 3)
+    return log_path
+
+
+def done(*arguments):
+    result = run(*arguments)
+    assert result.exit_code == Exit.FINE, result.output
+    return result
+
+
+def topics(data):
+    with Broker(data) as broker:
+        return broker.topics()
+
+
+def test_topic_is_made_with_the_broker_around_it(log_path):
+    result = done("topic", "create", "a", "b", "-d", log_path, "-p", "2", "-c", "retention.ms=5")
+
+    assert result.stdout == ""
+    assert [(e.partitions, e.configs) for e in topics(log_path).values()] == [
+        (2, {"retention.ms": "5"})] * 2
+
+
+def test_topics_are_listed_for_people_and_programs(data):
+    assert re.search(r"^orders +3 +30 +[\d,]+$", done("topic", "ls").stdout, re.MULTILINE)
+    found = json.loads(done("topic", "ls", "--json").stdout)
+    assert (found["topic"], found["partitions"], found["records"]) == ("orders", 3, 30)
+
+
+def test_description_marks_what_was_set(data):
+    text = done("topic", "describe", "orders").stdout
+    assert re.search(r"^ +1 +0 +10 ", text, re.MULTILINE)
+    assert re.search(r"^retention\.ms +3600000 +\* ", text, re.MULTILINE)
+    assert re.search(r"^segment\.bytes +1073741824 +size", text, re.MULTILINE)
+
+    found = json.loads(done("topic", "describe", "orders", "--json").stdout)
+    assert found["configs"] == {"retention.ms": "3600000"}
+
+
+def test_configs_are_altered_and_set_back(data):
+    done("topic", "alter", "orders", "-c", "segment.bytes=65536", "-c", "retention.ms=")
+
+    assert topics(data)["orders"].configs == {"segment.bytes": "65536"}
+
+
+def test_partitions_are_added(data):
+    done("topic", "add-partitions", "orders", "5")
+
+    assert topics(data)["orders"].partitions == 5
+
+
+def test_topic_is_deleted_when_it_was_said_twice(data):
+    result = run("topic", "delete", "orders")
+    assert result.exit_code == Exit.USAGE
+    assert "--yes to delete orders with 30 records" in result.stderr
+    assert "orders" in topics(data)
+
+    done("topic", "delete", "orders", "--yes")
+    assert topics(data) == {}
+
+
+@pytest.mark.parametrize(("arguments", "code", "text"), [
+    (("topic", "describe", "oders"), Exit.FAILED, "mean 'orders'"),
+    (("topic", "delete", "oders", "-y"), Exit.FAILED, "mean 'orders'"),
+    (("topic", "alter", "oders", "-c", "segment.ms=5"), Exit.FAILED, "mean 'orders'"),
+    (("topic", "add-partitions", "oders", "5"), Exit.FAILED, "mean 'orders'"),
+    (("topic", "add-partitions", "orders", "3"), Exit.FAILED, "4 or more"),
+    (("topic", "add-partitions", "orders", "many"), Exit.USAGE, "many"),
+    (("topic", "create", "orders"), Exit.FAILED, "already"),
+    (("topic", "create", "a b"), Exit.FAILED, "has ' '"),
+    (("topic", "create", "x", "-p", "0"), Exit.FAILED, "1 to"),
+    (("topic", "create", "x", "-c", "retention"), Exit.USAGE, "NAME=VALUE"),
+    (("topic", "create", "x", "-c", "retention.msec=5"), Exit.FAILED, "retention.ms"),
+    (("topic", "alter", "orders"), Exit.USAGE, "-c NAME=VALUE"),
+    (("topic", "alter", "orders", "-c", "cleanup.policy=compact"), Exit.FAILED, "not built"),
+    (("topic", "ls", "-d", "nowhere"), Exit.FAILED, "no broker at nowhere"),
+    (("du", "-d", "nowhere"), Exit.FAILED, "no broker at nowhere"),
+    (("doctor", "-d", "nowhere"), Exit.FAILED, "no broker at nowhere"),
+    (("backup", "x", "-d", "nowhere"), Exit.FAILED, "no broker at nowhere"),
+    (("restore", "nowhere", "-d", "there"), Exit.USAGE, "does not exist"),
+])
+def test_what_cannot_be_is_told_in_a_line_and_changes_nothing(data, arguments, code, text):
+    before = topics(data)
+
+    result = run(*arguments)
+
+    assert (result.exit_code, text in result.stderr) == (code, True), result.stderr
+    assert "Traceback" not in result.output
+    assert topics(data) == before
+
+
+def test_room_is_told_by_directory(data):
+    rows = [json.loads(line) for line in done("du", "--json").stdout.splitlines()]
+
+    sizes = {row["path"]: row["size_bytes"] for row in rows}
+    assert sizes["orders-0"] > 0
+    assert list(sizes.values()) == sorted(sizes.values(), reverse=True)
+    assert "metadata.db" in done("du").stdout
+
+
+def test_claims_are_listed_with_their_holders(data):
+    assert "nobody" in done("claim", "ls").stderr
+    with Broker(data) as broker, broker.claim("nightly"):
+        assert re.search(r"^nightly +\d+$", done("claim", "ls").stdout, re.MULTILINE)
+
+
+def test_copy_is_made_and_put_back(data, tmp_path):
+    done("backup", tmp_path / "copy")
+    done("restore", tmp_path / "copy", "-d", tmp_path / "new")
+
+    assert json.loads(done("topic", "ls", "--json", "-d", tmp_path / "new").stdout)["records"] == 30
+    again = run("restore", tmp_path / "copy", "-d", tmp_path / "new")
+    assert (again.exit_code, "there already" in again.stderr) == (Exit.FAILED, True)
+
+
+def test_doctor_finds_damage(data):
+    assert "3 partitions proved" in done("doctor").stdout
+
+    path = next((data / "orders-1").glob("*.log"))
+    content = bytearray(path.read_bytes())
+    content[80] ^= 1
+    path.write_bytes(content)
+    result = run("doctor")
+
+    assert result.exit_code == Exit.DAMAGE
+    assert "BAD   orders-1" in result.stdout
+
+
+@pytest.mark.parametrize("words", [
+    "topic", "topic create", "topic ls", "topic describe", "topic alter", "topic delete",
+    "topic add-partitions", "du", "claim ls", "backup", "restore", "doctor"])
+def test_help_shows_an_example(words):
+    assert f"pylog {words}" in done(*words.split(), "--help").stdout.partition("xample")[2]
