@@ -120,7 +120,8 @@ def import_(files: tuple[str, ...], data_dir: Path, topic: str | None) -> None:
     """Append the records of FILEs, or of stdin, to the topics and partitions that they bear.
 
     JSON lines, or Parquet if the name ends in .parquet. Topics that are not there are made, with as
-    many partitions as it takes. Keys, headers and timestamps are kept; offsets are given anew.
+    many partitions as it takes, and with retention.ms=-1, for what is imported may be old: a topic
+    that is there applies its own. Keys, headers and timestamps are kept; offsets are given anew.
     """
     if topic is not None:
         check_name(topic)
@@ -201,7 +202,7 @@ class HomeIntake(Intake):
         """The number; makes the topic, or as many partitions as one needs that was made here."""
         entry = self.broker.topics().get(topic)
         if entry is None:
-            self.broker.create_topic(topic, number + 1)
+            self.broker.create_topic(topic, number + 1, {"retention.ms": -1})
             self.made.add(topic)
         elif number >= entry.partitions and topic in self.made:
             self.broker.metadata.add_partitions(topic, number + 1)

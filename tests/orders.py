@@ -9,7 +9,7 @@ ORDERS = [TopicPartition("orders", number) for number in range(3)]
 
 def orders_broker(path):
     broker = Broker(path, auto_create_topics=False)
-    broker.create_topic("orders", 3)
+    broker.create_topic("orders", 3, {"retention.ms": -1})    # NOON was long ago
     return broker
 
 

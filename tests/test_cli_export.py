@@ -58,6 +58,8 @@ def test_what_was_exported_comes_back_whole(data, tmp_path, name):
                                          tmp_path / name).stderr
 
     assert everything(tmp_path / "there", "orders") == everything(data, "orders")
+    with pylog.Broker(tmp_path / "there") as broker:    # retention would have them go at once
+        assert broker.topics()["orders"].configs == {"retention.ms": "-1"}
 
 
 def test_export_to_stdout_is_what_consume_writes(data):
