@@ -318,7 +318,9 @@ class Subscriber(Positions):
     def _turn(self) -> int:
         """Between two records, now and then. Returns after how many ms at the latest it is due."""
         if self._subscription is None and not self._partitions():
-            raise IllegalStateError("there is nothing to read: subscribe() or assign() first")
+            raise IllegalStateError(
+                "there is nothing to read: subscribe() or assign() first, or name topics behind "
+                f"the broker, which is {str(self._broker.path)!r}")
         now = time.monotonic()
         due = [LOOK_SECONDS]
         if self._group is not None:
