@@ -1,12 +1,23 @@
 """All questions and probes, in the order of the table. Probes that write gigabytes come last."""
 
-from bench import appending, durable, fetching, opening, processes, producing, takeover
+from bench import (
+    appending,
+    consuming,
+    durable,
+    fetching,
+    opening,
+    processes,
+    producing,
+    takeover,
+)
 
 QUESTIONS = (
     *appending.QUESTIONS,
     *producing.QUESTIONS,
     *fetching.QUESTIONS,
+    *consuming.QUESTIONS,
     *processes.QUESTIONS,
     *durable.QUESTIONS,
 )
-PROBES = (*processes.PROBES, *takeover.PROBES, *appending.PROBES, *opening.PROBES)
+PROBES = (*processes.PROBES, *consuming.PROBES, *takeover.PROBES, *appending.PROBES,
+          *opening.PROBES)

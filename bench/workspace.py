@@ -40,6 +40,7 @@ class Sizes:
     pings: int = 3_000
     sleeps: int = 300                   # a blocking wait each
     syncs: int = 100
+    idle_seconds: float = 30
     large_log: int = 2_000_000_000      # bytes
     small_log: int = 200_000_000
     cold_bytes: int = 100_000_000
@@ -54,8 +55,8 @@ FULL = Sizes()
 SMOKE = Sizes(
     round_records=500, cached_records=1_000, memory_records=2_000, large_records=200,
     million=2_000, stored_records=500, gets=50, exchanged=1_000, queued=200, pings=50, sleeps=3,
-    syncs=3, large_log=2_000_000, small_log=200_000, cold_bytes=200_000, warm_bytes=1 << 20,
-    takeovers=3, large_takeovers=1, resident_bytes=1 << 20, joins=1,
+    syncs=3, idle_seconds=0.5, large_log=2_000_000, small_log=200_000, cold_bytes=200_000,
+    warm_bytes=1 << 20, takeovers=3, large_takeovers=1, resident_bytes=1 << 20, joins=1,
 )
 
 

@@ -192,27 +192,41 @@ cdef class Fetcher(Lanes):
         """Appends what the lane has at hand; returns how many. Those before a record that cannot be
         deserialized are returned first, so its error waits in `failure`."""
         cdef Cursor cursor = lane.cursor
+        cdef Mapping mapping
         cdef pl_record *record
+        cdef pl_record *end
         cdef int64_t left = most
         if lane.held < 0:
             lane.held = cursor.place()
             self.held.append(lane)
-        while left > 0:
+        while left > 0 and self.failure is None:
             if cursor.at == cursor.filled and not (cursor.in_chunk and cursor.decode()):
                 break
-            while left > 0 and cursor.at < cursor.filled:
-                record = &cursor.block[cursor.at]
-                cursor.at += 1
+            if self.convert is not None:
+                left -= self.take_converted(cursor, out, left)
+                continue
+            mapping = cursor.mapping
+            record = &cursor.block[cursor.at]
+            end = record + min(left, cursor.filled - cursor.at)
+            left -= end - record
+            cursor.at += end - record
+            while record != end:
                 pl_reader_ahead(&cursor.reader, record.body, record.body_size)
-                if self.convert is None:
-                    out.append(new_record(cursor.mapping, record))
-                else:
-                    try:
-                        out.append(self.converted(cursor, record))
-                    except errors.DeserializationError as error:
-                        self.failure = error
-                        return most - left
-                left -= 1
+                out.append(new_record(mapping, record))
+                record += 1
+        return most - left
+
+    cdef int64_t take_converted(self, Cursor cursor, list out, int64_t most) except -1:
+        """The same of a block, with a deserializer."""
+        cdef int64_t left = most
+        while left > 0 and cursor.at < cursor.filled:
+            cursor.at += 1
+            try:
+                out.append(self.converted(cursor, &cursor.block[cursor.at - 1]))
+            except errors.DeserializationError as error:
+                self.failure = error
+                break
+            left -= 1
         return most - left
 
     def _chunk(self, int64_t most, timeout):
