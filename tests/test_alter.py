@@ -200,6 +200,8 @@ n = 0
 while True:
     log.append(b"%s %d" % (sys.argv[2].encode(), n) + bytes(n % 300), timestamp=n)
     n += 1
+    if n == 1:
+        print("begun", flush=True)
     if n % 50 == 0:
         log.append_many([b"%s %d" % (sys.argv[2].encode(), m) for m in range(n, n + 40)])
         n += 40
@@ -214,7 +216,9 @@ def test_writers_go_on_while_options_change_and_are_killed(log_path, seed):
         try:
             for round_number in range(12):
                 writers.append(subprocess.Popen(
-                    [sys.executable, "-c", WRITER, log_path, str(round_number)]))
+                    [sys.executable, "-c", WRITER, log_path, str(round_number)],
+                    stdout=subprocess.PIPE))
+                assert writers[-1].stdout.readline() == b"begun\n"
                 for _ in range(10):
                     log.alter(segment_bytes=rng.choice([8192, 20_000, 1 << 20]),
                               max_message_bytes=rng.choice([2000, 1 << 20]),
@@ -234,5 +238,5 @@ def test_writers_go_on_while_options_change_and_are_killed(log_path, seed):
             writer, number = map(int, record.value.rstrip(b"\0").split())
             assert number == following.get(writer, 0)
             following[writer] = number + 1
-        assert len(following) > 8
+        assert len(following) == 12
         assert log.check().ok
