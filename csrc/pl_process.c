@@ -14,6 +14,7 @@
 #include "pl_clock.h"
 #include "pl_fault.h"
 #include "pl_log.h"
+#include "pl_sentry.h"
 #include "pl_thread.h"
 
 enum { LOOK_MS = 50, REST_MS = 1000 };
@@ -216,6 +217,7 @@ void pl_processes_leave(pl_processes *self) {
 
 void pl_processes_close(pl_processes *self) {
   pl_processes_leave(self);
+  pl_sentry_forget(self->bells);
   pl_file_unmap((uint8_t *)self->bells, sizeof(pl_bells));
   pl_shared_close(&self->shared);
   free(self);

@@ -117,6 +117,15 @@ void pl_post_withdraw(pl_post *post) {
   pthread_mutex_unlock(&sentry.lock);
 }
 
+void pl_sentry_forget(pl_bells *bells) {
+  pthread_mutex_lock(&sentry.lock);
+  if (bells && sentry.asleep_on == bells) {
+    sentry.asleep_on = NULL;
+    pl_bells_ring_own(bells);
+  }
+  pthread_mutex_unlock(&sentry.lock);
+}
+
 void pl_post_ring(pl_post *post) {
   pthread_mutex_lock(&sentry.lock);
   if (post->is_set) {

@@ -25,6 +25,7 @@ from pylog.errors import (
 from pylog.topic import OffsetAndMetadata, TopicPartition
 
 FILE_NAME_MAX = 240
+_UNFINISHED = re.compile(r"\.[0-9a-f]+\.tmp$")    # of a file that is being made
 
 
 @dataclass
@@ -130,7 +131,7 @@ def group_ids(data_dir: Path) -> list[str]:
     if not directory.is_dir():
         return []
     return sorted(unquote(entry.name) for entry in directory.iterdir()
-                  if not entry.name.endswith(".tmp"))
+                  if not _UNFINISHED.search(entry.name))
 
 
 class Group:
