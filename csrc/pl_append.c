@@ -159,6 +159,8 @@ static pl_status enter_slowly(pl_log *log, bool owner_died) {
   }
   pl_status status = PL_OK;
   uint32_t state = atomic_load(&page->state);
+  uint32_t dirty = atomic_load(&page->is_dirty), edition = atomic_load(&page->edition);
+  if (edition != log->edition || (dirty && dirty != edition)) pl_take_options(log);
   if (state == PL_LOG_BROKEN) {
     status = repair(log);
     PL_POINT("repair-before-live");
@@ -309,9 +311,11 @@ static pl_status wrong_end(const pl_log *log, int64_t expected) {
 static inline pl_status enter_with_room(pl_log *log, uint64_t bytes, int64_t offsets,
                                         int64_t if_end, int wait_ms) {
   for (;;) {
+    uint32_t edition = log->edition;
     pl_status status = enter(log, wait_ms);
     if (status == PL_OK) {
-      status = __builtin_expect(atomic_load_explicit(&log->is_closed, memory_order_relaxed), 0)
+      status = __builtin_expect(edition != log->edition, 0) ? PL_BUSY /* other limits: come again */
+               : __builtin_expect(atomic_load_explicit(&log->is_closed, memory_order_relaxed), 0)
                    ? pl_log_check(log)
                : if_end >= 0 && if_end != end_of(log->page) ? wrong_end(log, if_end)
                                                             : room(log, bytes, offsets);
@@ -320,9 +324,8 @@ static inline pl_status enter_with_room(pl_log *log, uint64_t bytes, int64_t off
     }
     if (status != PL_NOT_READY || wait_ms == 0) return status;
     if (atomic_load(&log->is_closed)) return pl_log_check(log); /* and stays as it was left */
-    uint32_t edition = log->edition;
     PL_TRY(pl_prepare(log, bytes, offsets)); /* PL_BUSY too: the caller looks at signals */
-    if (edition && edition != log->edition) return PL_BUSY; /* and at the limits, which changed */
+    if (edition && edition != log->edition) return PL_BUSY;
   }
 }
 
@@ -549,13 +552,12 @@ pl_status pl_roll(pl_log *log, int wait_ms) {
 }
 
 /* What is open was begun under the old options. Readers of the last segment look for it again. */
-pl_status pl_turn_edition(pl_log *log, int wait_ms) {
+pl_status pl_turn_edition(pl_log *log, const pl_options *options, int wait_ms) {
   pl_page *page = log->page;
-  pl_status status;
-  while ((status = pl_writer_enter(log, wait_ms)) == PL_NOT_READY) PL_TRY(pl_prepare(log, 0, 0));
-  PL_TRY(status);
+  PL_TRY(pl_writer_enter(log, wait_ms));
   seal_open_batch(log);
   uint32_t edition = atomic_load(&page->edition) + 1;
+  page->options = *options;
   atomic_store(&page->edition, edition);
   atomic_store(&page->is_dirty, edition);
   atomic_fetch_add_explicit(&page->rolls, 1, memory_order_release);

@@ -74,22 +74,15 @@ static void close_list(pl_listed *list, int64_t count) {
   free(list);
 }
 
-/* Segments may grow beyond what is mapped of them when the options were altered. */
-static pl_status map_as_altered(pl_log *log, uint32_t edition) {
-  pl_meta *meta = malloc(sizeof *meta);
-  if (!meta) return pl_fail(PL_ERR_NO_MEMORY, log->directory, "out of memory for log.meta");
-  pl_status status = pl_meta_load(log->directory, meta);
-  uint64_t segment_bytes = (uint64_t)meta->options.segment_bytes;
-  free(meta);
-  if (status == PL_OK) status = pl_log_check_place(log);
-  PL_TRY(status);
-  for (int64_t i = 0; segment_bytes != log->map_bytes && i < log->list_count; i++) {
+/* The last segment may have grown beyond what is mapped of it when the options were altered, also
+ * if they are by now as they were before. */
+static void map_as_altered(pl_log *log, uint32_t edition) {
+  for (int64_t i = 0; i < log->list_count; i++) {
     pl_segment_release(log->list[i].segment);
     log->list[i].segment = NULL;
   }
-  log->map_bytes = segment_bytes;
+  log->map_bytes = (uint64_t)log->page->options.segment_bytes;
   log->list_edition = edition;
-  return PL_OK;
 }
 
 /* Lists the directory again, keeping the mappings that are still named. With list_lock held. */
@@ -97,7 +90,7 @@ static pl_status refresh(pl_log *log) {
   uint64_t rolls = atomic_load(&log->page->rolls);
   uint64_t sequence = atomic_load(&log->page->list_sequence);
   uint32_t edition = atomic_load(&log->page->edition);
-  if (edition != log->list_edition) PL_TRY(map_as_altered(log, edition));
+  if (edition != log->list_edition) map_as_altered(log, edition);
   if (log->list && rolls == log->list_rolls && sequence == log->list_sequence) return PL_OK;
   int64_t *bases, count;
   PL_TRY(pl_list_segments(log->directory, &bases, &count));
@@ -193,7 +186,7 @@ pl_status pl_log_map_segment(pl_log *log, int64_t base, uint64_t map_bytes, bool
 
 static pl_status open_listed(pl_log *log, pl_listed *listed) {
   if (log->active && log->active->base_offset == listed->base_offset &&
-      log->active->mapped >= log->map_bytes) {
+      log->edition == log->list_edition) { /* else it may be mapped for another size */
     listed->segment = log->active;
     pl_segment_acquire(log->active);
     return PL_OK;

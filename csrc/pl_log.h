@@ -146,7 +146,7 @@ pl_status pl_alter(pl_log *log, const pl_options *wanted, int wait_ms);
 pl_status pl_roll(pl_log *log, int wait_ms);
 /* Takes over what another process has altered. Nothing to do: a load. */
 pl_status pl_learn_options(pl_log *log);
-pl_status pl_learn_options_locked(pl_log *log); /* with prepare_lock held */
+void pl_take_options(pl_log *log); /* the same with append_lock held */
 void pl_log_set_options(pl_log *log, const pl_options *options);
 static inline bool pl_log_knows_options(const pl_log *log) {
   return atomic_load_explicit(&log->page->edition, memory_order_relaxed) == log->edition;
@@ -192,8 +192,8 @@ pl_status pl_append_batch(pl_log *log, const uint8_t *batch, uint64_t size, int6
 pl_status pl_seal(pl_log *log, int wait_ms, int64_t *end_offset, int64_t *active_base);
 enum { PL_HOLD_BYTES = 65536 };
 
-/* Seals, and has all writers and readers look at log.meta for the options. */
-pl_status pl_turn_edition(pl_log *log, int wait_ms);
+/* Seals, and has all writers and readers go by these options. PL_NOT_READY: prepare, come again. */
+pl_status pl_turn_edition(pl_log *log, const pl_options *options, int wait_ms);
 
 /* Takes the append lock, repairing after a death. On PL_OK the caller must pl_writer_leave(). */
 pl_status pl_writer_enter(pl_log *log, int wait_ms);

@@ -18,12 +18,13 @@
 #include "pl_batch.h"
 #include "pl_error.h"
 #include "pl_lock.h"
+#include "pl_meta.h"
 
 #define PL_PAGE_MAGIC 0x6c6f672d70796c31u /* "1lyp-gol" */
 #define PL_PAGE_BYTES 8192u
 #define PL_BELLS 64
 
-enum { PL_PAGE_LAYOUT = 4 };
+enum { PL_PAGE_LAYOUT = 5 };
 
 typedef enum pl_log_state {
   PL_LOG_LIVE = 0,
@@ -50,7 +51,7 @@ typedef struct pl_page {
   alignas(128) _Atomic uint32_t state; /* pl_log_state */
   _Atomic int32_t poison_errno;
   _Atomic uint32_t is_dirty;      /* log.meta no longer says clean_end: 0, or the edition */
-  _Atomic uint32_t edition;       /* of the options in log.meta: who knows another reads them */
+  _Atomic uint32_t edition;       /* of `options`: who knows another takes them over */
   _Atomic int32_t leader_epoch;
   _Atomic int64_t log_start;
   _Atomic int64_t reserved_end;   /* no offset from here on is used before log.meta says so */
@@ -59,6 +60,7 @@ typedef struct pl_page {
   _Atomic uint64_t list_sequence; /* odd while segments are being removed */
   _Atomic int64_t retired_base;   /* segments below are trimmed and indexed */
   _Atomic uint64_t prepared;      /* inode of the file the next roll will rename, 0: none */
+  pl_options options;             /* those of log.meta; changed with append_lock held */
 
   /* The writer's line: guarded by `append_lock`. */
   alignas(128) pl_slot append_lock;

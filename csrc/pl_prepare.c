@@ -108,6 +108,7 @@ static pl_status map_active(pl_log *log) {
   pl_page *page = log->page;
   int64_t base = atomic_load(&page->active_base);
   pthread_mutex_lock(&log->list_lock);
+  uint32_t edition = log->edition;
   bool is_current = log->active && log->active->base_offset == base;
   pthread_mutex_unlock(&log->list_lock);
   if (is_current) return PL_OK;
@@ -130,7 +131,8 @@ static pl_status map_active(pl_log *log) {
     return PL_OK;
   }
   pl_segment *old = segment, *stale = NULL;
-  if (atomic_load(&page->active_base) == base) {
+  /* Of another edition it may have been mapped too short. */
+  if (atomic_load(&page->active_base) == base && log->edition == edition) {
     pthread_mutex_lock(&log->list_lock);
     pl_segment *prepared = log->prepared;
     if (prepared && prepared->inode == segment->inode) { /* warm already: take that */
@@ -226,6 +228,7 @@ static pl_status prepare_next(pl_log *log) {
   uint64_t inode = atomic_load(&page->prepared);
   pthread_mutex_lock(&log->list_lock);
   bool is_mapped = inode && log->prepared && log->prepared->inode == inode;
+  uint32_t edition = log->edition;
   pthread_mutex_unlock(&log->list_lock);
   if (is_mapped) return PL_OK;
   PL_TRY(pl_file_path(log->directory, PL_PREPARED_NAME, path));
@@ -254,8 +257,11 @@ static pl_status prepare_next(pl_log *log) {
     return is_still_next ? status : PL_OK;
   }
   pthread_mutex_lock(&log->list_lock);
-  pl_segment *old = log->prepared;
-  log->prepared = segment;
+  pl_segment *old = segment;
+  if (log->edition == edition) {
+    old = log->prepared;
+    log->prepared = segment;
+  }
   pthread_mutex_unlock(&log->list_lock);
   pl_segment_release(old);
   return PL_OK;
@@ -263,7 +269,7 @@ static pl_status prepare_next(pl_log *log) {
 
 static pl_status prepare_locked(pl_log *log, uint64_t need_bytes, int64_t need_offsets) {
   PL_TRY(make_dirty(log));
-  PL_TRY(pl_learn_options_locked(log));
+  PL_TRY(pl_learn_options(log));
   PL_TRY(reserve_offsets(log, need_offsets, false));
   PL_TRY(map_active(log));
   pl_segment *segment = acquire_active(log);

@@ -149,14 +149,14 @@ cdef class Appender(Handle):
         self.enter()
         try:
             while True:
+                if self.log.options.append_time:    # perhaps only now
+                    time = pl_clock_ms()
                 with nogil:
                     status = pl_append(self.log, time, key, value, headers, expected, SLICE_MS,
                                        offset)
                 if status == PL_OK:
                     return 0
                 self.after_slice(status, deadline)
-                if self.log.options.append_time:    # perhaps only now
-                    time = pl_clock_ms()
         except errors.PylogError as error:
             tell_how_far(error, 0)
             raise
