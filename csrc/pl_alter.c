@@ -19,7 +19,9 @@ void pl_take_options(pl_log *log) {
   pthread_mutex_lock(&log->list_lock);
   pl_segment *active = log->active, *prepared = log->prepared;
   log->active = log->prepared = NULL;
-  pl_log_set_options(log, &page->options);
+  pl_options options = log->options; /* what log.meta said, should the page be damaged */
+  pl_page_get_options(page, &options);
+  pl_log_set_options(log, &options);
   log->edition = edition;
   pthread_mutex_unlock(&log->list_lock);
   if (atomic_load(&page->is_dirty)) atomic_store(&page->is_dirty, edition);

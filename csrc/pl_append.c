@@ -557,7 +557,7 @@ pl_status pl_turn_edition(pl_log *log, const pl_options *options, int wait_ms) {
   PL_TRY(pl_writer_enter(log, wait_ms));
   seal_open_batch(log);
   uint32_t edition = atomic_load(&page->edition) + 1;
-  page->options = *options;
+  pl_page_put_options(page, options);
   atomic_store(&page->edition, edition);
   atomic_store(&page->is_dirty, edition);
   atomic_fetch_add_explicit(&page->rolls, 1, memory_order_release);

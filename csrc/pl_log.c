@@ -81,7 +81,9 @@ static void map_as_altered(pl_log *log, uint32_t edition) {
     pl_segment_release(log->list[i].segment);
     log->list[i].segment = NULL;
   }
-  log->map_bytes = (uint64_t)log->page->options.segment_bytes;
+  pl_options options = log->options; /* what log.meta said, should the page be damaged */
+  pl_page_get_options(log->page, &options);
+  log->map_bytes = (uint64_t)options.segment_bytes;
   log->list_edition = edition;
 }
 

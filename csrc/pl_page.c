@@ -6,6 +6,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "pl_crc32c.h"
 #include "pl_file.h"
 
 void pl_page_identify(pl_page_identity *identity, uint64_t incarnation) {
@@ -22,6 +23,18 @@ void pl_page_init(pl_page *page, uint64_t incarnation) {
   atomic_store(&page->edition, 1);
   pl_lock_init(&page->flush_lock);
   pl_lock_init(&page->maintenance_lock);
+}
+
+void pl_page_put_options(pl_page *page, const pl_options *options) {
+  page->options = *options;
+  page->options_check = pl_crc32c(options, sizeof *options);
+}
+
+bool pl_page_get_options(const pl_page *page, pl_options *out) {
+  pl_options found = page->options;
+  if (pl_crc32c(&found, sizeof found) != page->options_check) return false;
+  *out = found;
+  return true;
 }
 
 uint64_t pl_floor_check(int64_t floor, uint64_t incarnation) {

@@ -24,7 +24,7 @@
 #define PL_PAGE_BYTES 8192u
 #define PL_BELLS 64
 
-enum { PL_PAGE_LAYOUT = 5 };
+enum { PL_PAGE_LAYOUT = 6 };
 
 typedef enum pl_log_state {
   PL_LOG_LIVE = 0,
@@ -61,6 +61,7 @@ typedef struct pl_page {
   _Atomic int64_t retired_base;   /* segments below are trimmed and indexed */
   _Atomic uint64_t prepared;      /* inode of the file the next roll will rename, 0: none */
   pl_options options;             /* those of log.meta; changed with append_lock held */
+  uint32_t options_check;         /* of `options`: they say how far to map */
 
   /* The writer's line: guarded by `append_lock`. */
   alignas(128) pl_slot append_lock;
@@ -91,6 +92,10 @@ _Static_assert(sizeof(pl_page) <= PL_PAGE_BYTES, "the page outgrew its file");
 /* Fills a zeroed page. The file's device and inode are the caller's to set. */
 void pl_page_init(pl_page *page, uint64_t incarnation);
 void pl_page_identify(pl_page_identity *identity, uint64_t incarnation);
+
+void pl_page_put_options(pl_page *page, const pl_options *options);
+/* False: a bit of them has flipped, or they are being changed; *out is what it was. */
+bool pl_page_get_options(const pl_page *page, pl_options *out);
 
 /* Check value of the durable floor: ties it to this log. */
 uint64_t pl_floor_check(int64_t floor, uint64_t incarnation);

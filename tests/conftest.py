@@ -9,6 +9,7 @@ import logging
 import os
 import random
 import shutil
+import signal
 import zlib
 from pathlib import Path
 
@@ -31,6 +32,9 @@ def pytest_addoption(parser):
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure(config):
+    # A shell's background job ignores Ctrl-C, and so would the children that tests interrupt.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     if config.option.seed is None:
         # Workers of pytest-xdist inherit the environment, and must draw what the others draw.
         drawn = os.environ.setdefault("PYLOG_TEST_SEED",
