@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable
 
 from bench import yardsticks
+from bench.appending import append_bound
 from bench.harness import Case, Figure, Probe, Question, Target, format_time, is_steady
 from bench.processes import FILLER, SLEEP_SECONDS, STAMP, baton_run, other_process
 from bench.workspace import CHUNK_BYTES, Workspace, read_values
@@ -265,7 +266,38 @@ def measure_end_to_end(workspace: Workspace, rounds: int) -> list[Figure]:
         detail=f"{format_time(min(ours))} against {format_time(min(bare))}")]
 
 
+# ---- committing ---------------------------------------------------------------------------------
+
+def commit_each(workspace: Workspace) -> Case:
+    """Each record is taken and committed: the step to the next one is in the figure."""
+    broker, count = workspace.closing(Broker(workspace.path("broker"))), \
+        workspace.sizes.round_records
+    broker.create_topic(TOPIC, 1)
+    log = broker.log(TOPIC)
+    log.append_many(workspace.values(count))
+    consumer = Consumer(broker, TOPIC, group_id="bench", enable_auto_commit=False,
+                        consumer_timeout_ms=0)
+    count_records(consumer)    # it has its partition now
+
+    def run() -> None:
+        commit = consumer.commit
+        for _ in consumer:
+            commit()
+
+    def check() -> None:
+        (partition,) = consumer.assignment()
+        if consumer.committed(partition) != count:
+            raise AssertionError(f"{consumer.committed(partition)} is committed, of {count}")
+
+    return Case(run, count, reset=consumer.seek_to_beginning, check=check)
+
+
 QUESTIONS = (
+    Question(
+        "commit", "take a record and commit it, one partition",
+        {"Log.append": append_bound, "commit": commit_each},
+        (Target("next record, then commit(), one partition", "commit", "Log.append", 5, 2),),
+    ),
     Question(
         "consume_loop", "read all of a topic of three partitions, record by record",
         {"log.read": read_loop, "consumer": consumer_loop, "no group": plain_loop,

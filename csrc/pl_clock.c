@@ -49,3 +49,15 @@ void pl_sleep_ms(int ms) {
   struct timespec pause = {ms / 1000, (long)(ms % 1000) * NS_A_MS};
   nanosleep(&pause, NULL);
 }
+
+struct timespec pl_deadline(int wait_ms) {
+  struct timespec until;
+  clock_gettime(CLOCK_MONOTONIC, &until);
+  until.tv_sec += wait_ms / 1000;
+  until.tv_nsec += (long)(wait_ms % 1000) * 1000000;
+  if (until.tv_nsec >= 1000000000) {
+    until.tv_sec++;
+    until.tv_nsec -= 1000000000;
+  }
+  return until;
+}

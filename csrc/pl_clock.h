@@ -3,6 +3,7 @@
 #define PL_CLOCK_H
 
 #include <stdint.h>
+#include <time.h>
 
 #if defined(__x86_64__)
 #include <x86intrin.h>
@@ -34,5 +35,6 @@ static inline int64_t pl_clock_ms(void) {
 int64_t pl_monotonic_ms(void);  /* coarse: up to one kernel tick late; survives clock changes */
 uint64_t pl_monotonic_ns(void); /* precise */
 void pl_sleep_ms(int ms);
+struct timespec pl_deadline(int wait_ms); /* so far from now, for the calls that want a moment */
 
 #endif

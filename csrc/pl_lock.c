@@ -8,6 +8,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "pl_clock.h"
 #include "pl_file.h"
 
 enum { SPINS = 200, SPINS_WITHOUT_SLEEP = 20 };
@@ -56,14 +57,7 @@ pl_lock_result pl_lock_wait(pthread_mutex_t *lock, int wait_ms) {
     pause_briefly();
   }
   if (wait_ms == 0) return PL_LOCK_BUSY;
-  struct timespec deadline;
-  clock_gettime(CLOCK_MONOTONIC, &deadline);
-  deadline.tv_sec += wait_ms / 1000;
-  deadline.tv_nsec += (long)(wait_ms % 1000) * 1000000;
-  if (deadline.tv_nsec >= 1000000000) {
-    deadline.tv_sec++;
-    deadline.tv_nsec -= 1000000000;
-  }
+  struct timespec deadline = pl_deadline(wait_ms);
   return result_of(pthread_mutex_clocklock(lock, CLOCK_MONOTONIC, &deadline));
 }
 

@@ -139,14 +139,7 @@ static void sleep_watching(pl_processes *self, uint32_t joins, int wait_ms) {
       if (!seen) return;
       words[count++] = (struct futex_waitv){seen, (uintptr_t)word, FUTEX_32, 0};
     }
-    struct timespec until;
-    clock_gettime(CLOCK_MONOTONIC, &until);
-    until.tv_sec += wait_ms / 1000;
-    until.tv_nsec += (long)(wait_ms % 1000) * 1000000;
-    if (until.tv_nsec >= 1000000000) {
-      until.tv_sec++;
-      until.tv_nsec -= 1000000000;
-    }
+    struct timespec until = pl_deadline(wait_ms);
     long woken = syscall(SYS_futex_waitv, words, count, 0, &until, CLOCK_MONOTONIC);
     if (woken >= 0 || (errno != ENOSYS && errno != EPERM && errno != EINVAL)) return;
     has_waitv = false;

@@ -137,7 +137,8 @@ class Consumer(Subscriber):
         the record to be read next. Durable as the broker is. Raises IllegalStateError without a
         group, OffsetOutOfRangeError beyond the end of a log.
         """
-        self._commit(offsets)
+        if offsets is not None or not self._commit_now():
+            self._commit(offsets)
 
     # ---- lifetime
 

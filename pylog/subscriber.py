@@ -99,7 +99,7 @@ class Subscriber(Positions):
                     client_id, group_instance_id,
                     None if session_timeout_ms is None
                     else at_least("session_timeout_ms", session_timeout_ms, 10))
-                self._use_group(self._group.table)
+                self._use_group(self._group.table, self._group.group.writes_through)
                 self._be_member(0, self._group.seen)
             elif group_instance_id is not None:
                 raise ConfigurationError("group_instance_id needs a group: pass group_id too",

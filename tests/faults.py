@@ -28,11 +28,12 @@ class Snapshot:
 def snapshot(log):
     """Notes the files of a live log, the control page first: it promises what the others hold.
 
-    The housekeeper may be at work: a file may go meanwhile.
+    The housekeeper may be at work: a file may go meanwhile, and a flush come in between, of which
+    log.meta tells. So what is durable is asked last.
     """
     files = {"control": (log.path / "control").read_bytes()}
-    floor = log.durable_offset
-    return Snapshot(files_of(log.path) | files, floor)
+    files = files_of(log.path) | files
+    return Snapshot(files, log.durable_offset)
 
 
 def files_of(path):

@@ -34,6 +34,7 @@ PROMISED = [
     ("consume(500), over confluent-kafka", 5, 15),
     ("idle consumer of 50 partitions", 0.1, None),
     ("from send to a waiting consumer", 1.5, 1.2),
+    ("next record, then commit(), one partition", 5, 2),
     ("columns, 100 B records", 0.5, 0.7),
     ("columns, 1 KB records", 0.8, 0.9),
     ("batch views with CRC", 0.9, 1.0),

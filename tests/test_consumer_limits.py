@@ -217,7 +217,11 @@ def test_forked_child_is_told_to_make_its_own(broker, consumer):
 
 def test_closed_broker_ends_the_wait(broker):
     with Consumer(broker, "orders") as consumer:
-        threading.Timer(0.05, broker.close).start()
+        def close():
+            with pytest.raises(pylog.ConcurrentModificationError):    # of the consumer, which waits
+                broker.close()
+
+        threading.Timer(0.05, close).start()
 
         with pytest.raises(pylog.ClosedError):
             next(consumer)

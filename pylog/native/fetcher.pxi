@@ -337,6 +337,12 @@ cdef class Fetcher(Lanes):
             self.enter()    # says so
         return 0
 
+    def _commit_now(self):
+        """Commits positions, in hand or not, if nothing is in the way: else False, and `_commit`
+        sees to it. Cost: 50 ns, and 5 for each partition that has not moved."""
+        self.check_usable()
+        return self.table is not None and not self.syncs_commits and self.commit_lanes(True) is None
+
     def _check_usable(self):
         """Raises ClosedError, IllegalStateError, and ConcurrentModificationError if another thread
         is inside; a callback of this one may go on."""
