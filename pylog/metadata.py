@@ -134,8 +134,8 @@ class Metadata:
             topic.check_name(name), uuid.uuid4(), topic.check_partitions(partitions, name),
             time.time_ns() // 1_000_000, topic.check_configs(configs),
         )
-        self.finish_deletions(name)
         with self._changing() as change:
+            is_removed = self._finish(change, name + DELETED)
             if present := change.find(name):
                 raise TopicAlreadyExistsError(
                     f"there is a topic {name!r} already, with {present.partitions} partition(s); "
@@ -144,6 +144,8 @@ class Metadata:
                 )
             topic.check_no_collision(name, change.names())
             change.swap(None, entry)
+        if is_removed:
+            remove_set_aside(self.path)
         return entry
 
     def delete_topic(self, name: str) -> TopicEntry:
@@ -173,12 +175,19 @@ class Metadata:
             names = [name + DELETED] if name + DELETED in names else []
         for deleted in names:
             with self._changing() as change:
-                if entry := change.find(deleted):
-                    set_aside(self.path, deleted.removesuffix(DELETED), entry.partitions,
-                              entry.topic_id, self._timeout_ms)
-                    change.swap(entry, None)
+                self._finish(change, deleted)
         if names or name is None:
             remove_set_aside(self.path)
+
+    def _finish(self, change: "_Change", deleted: str) -> bool:
+        """Takes the logs away from their names, if that was not done: then others may have them."""
+        entry = change.find(deleted)
+        if entry is None:
+            return False
+        set_aside(self.path, deleted.removesuffix(DELETED), entry.partitions, entry.topic_id,
+                  self._timeout_ms)
+        change.swap(entry, None)
+        return True
 
     @contextlib.contextmanager
     def keeping(self, entry: TopicEntry) -> Iterator[None]:

@@ -260,6 +260,32 @@ def test_deletion_that_was_killed_is_finished_by_the_next(log_path, step, finish
         assert [list(survivor.log("orders", n).read()) for n in range(3)] == [[], [], []]
 
 
+def test_topic_deleted_while_its_next_maker_waits_for_the_store(log_path, monkeypatch):
+    """The one that deletes has let go of the store, and not taken the logs from their names yet."""
+    with Broker(log_path) as broker:
+        broker.append("orders", b"old")
+        lock = metadata_module.file_lock
+
+        def delete():
+            with pytest.MonkeyPatch.context() as patch:
+                other = Broker(log_path)
+                die_at("before", patch)
+                other.delete_topic("orders")
+
+        def after_deletion(*given):
+            monkeypatch.setattr(metadata_module, "file_lock", lock)
+            killed(delete)
+            return lock(*given)
+
+        monkeypatch.setattr(metadata_module, "file_lock", after_deletion)
+        broker.create_topic("orders")
+        assert list(broker.read("orders")) == []
+        broker.append("orders", b"new")
+        with Broker(log_path) as late:    # who opens finishes what is left
+            assert [record.value for record in late.read("orders")] == [b"new"]
+            late.delete_topic("orders")
+
+
 def test_rebuilt_store_forgets_what_is_set_aside(log_path):
     with Broker(log_path) as broker:
         entry = broker.create_topic("orders", 1)
