@@ -215,7 +215,7 @@ def play(directory, rng, rounds, capsys, **options):
         said = chaos.said()
     finally:
         chaos.close()
-    took = [seconds * 1000 for _, seconds in judgement.takeovers()]
+    took = [one.seconds * 1000 for one in judgement.takeovers()]
     handled = sum(entry.kind == "work" for entry in judgement.entries)
     with capsys.disabled():
         print(f"\n{rounds} rounds, {chaos.done}, {sum(judgement.ends.values())} records handled "

@@ -50,13 +50,22 @@ def test_what_a_killed_or_stopped_member_had_may_be_taken(tmp_path, outage, expe
 def test_a_takeover_lasts_until_the_last_partition_is_taken(tmp_path):
     text = changed((DROP, "")) + "501 own 10 1 4 1 -1\n502 own 40 2 5 1 -1\n"
     judgement = judged(tmp_path, text, Outage(A, 25), ends={0: 5, 1: 0})
-    assert [seconds for _, seconds in judgement.takeovers()] == [15e-9]
+    assert [one.seconds for one in judgement.takeovers()] == [15e-9]
     assert names(judgement) == []
+
+
+@pytest.mark.parametrize(("other", "expected"), [
+    (Outage(B, 10, 24), True), (Outage(B, 41), True), (Outage(B, 10), True),
+    (Outage(B, 10, 26), False), (Outage(B, 30, 35), False), (Outage(B, 30), False),
+])
+def test_a_takeover_is_alone_where_nobody_else_was_hit_in_its_time(tmp_path, other, expected):
+    judgement = judged(tmp_path, "501 own 10 1 4 0 -1\n502 own 40 2 5 0 -1", Outage(A, 25), other)
+    assert [one.is_alone for one in judgement.takeovers() if one.outage.process == A] == [expected]
 
 
 def test_a_takeover_that_never_ends_is_endless(tmp_path):
     judgement = judged(tmp_path, "501 own 10 1 4 0 -1", Outage(A, 25), ends={})
-    assert [seconds for _, seconds in judgement.takeovers()] == [float("inf")]
+    assert [one.seconds for one in judgement.takeovers()] == [float("inf")]
 
 
 def test_a_partition_that_was_let_go_for_nothing_is_found(tmp_path):

@@ -101,6 +101,7 @@ def test_group_whose_members_die_and_are_fenced_handles_every_record(log_path):
     assert counts["faults"]["kill"] > 0
     assert counts["checked"] >= counts["acknowledged"] > 100    # some were handled again
     assert report["bounds"]["takeover_ms"]["p50"] > 0
+    assert report["bounds"]["lone_takeover_ms"]["count"] <= report["bounds"]["takeover_ms"]["count"]
 
 
 @pytest.mark.soak

@@ -53,12 +53,14 @@ class Ensemble(Stage):
         judgement = judgement_of(self.layout, self.outages())
         for finding in judgement.findings():
             note_finding(self.notes, self.layout, finding)
+        takeovers = [one for one in judgement.takeovers() if one.seconds != float("inf")]
         handled = sum(entry.kind == "work" for entry in judgement.entries)
         figures = {
             "balance": {"sent": self.board.checked, "acknowledged": self.board.checked},
             "checker": {"records": handled},
-            "takeover_ms": quantiles([1000 * took for _, took in judgement.takeovers()
-                                      if took != float("inf")]),
+            "takeover_ms": quantiles([1000 * one.seconds for one in takeovers]),
+            "lone_takeover_ms": quantiles([1000 * one.seconds for one in takeovers
+                                           if one.is_alone]),
         }
         self.layout.figures.write_text(json.dumps(figures), encoding="utf-8")
         return Examination({"records": 0})
@@ -79,9 +81,9 @@ def judgement_of(layout: Layout, outages: list[Outage]) -> Judgement:
 
 
 def quantiles(values: list[float]) -> dict[str, float]:
-    """p50, p99 and the greatest; empty where there is none."""
+    """How many, p50, p99 and the greatest; empty where there is none."""
     values = sorted(values)
     if not values:
         return {}
-    return {"p50": round(values[len(values) // 2], 1),
+    return {"count": len(values), "p50": round(values[len(values) // 2], 1),
             "p99": round(values[int(0.99 * len(values))], 1), "max": round(values[-1], 1)}

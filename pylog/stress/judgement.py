@@ -33,6 +33,15 @@ class Outage(NamedTuple):
     until: int | None = None
 
 
+class Takeover(NamedTuple):
+    """seconds: from the SIGKILL until others had all that it had; inf: never. is_alone: nothing else
+    was killed or stopped meanwhile, who might have been the one to take it."""
+
+    outage: Outage
+    seconds: float
+    is_alone: bool
+
+
 class Finding(NamedTuple):
     """One anomaly, by its name in the catalogue. at: ns, of the entry that shows it."""
 
@@ -252,8 +261,8 @@ class Judgement:
             start = end
             yield held
 
-    def takeovers(self) -> Iterator[tuple[Outage, float]]:
-        """Of each process that was killed: seconds until others had all that it had; inf: never."""
+    def takeovers(self) -> Iterator[Takeover]:
+        """Of each process that was killed while it had partitions."""
         kills = sorted((outage for outages in self.outages.values() for outage in outages
                         if outage.until is None), key=lambda one: one.start)
         owns = self._owns()
@@ -263,8 +272,15 @@ class Judgement:
                 place = bisect.bisect(owns[partition], outage.start, key=lambda one: one.at)
                 taken += owns[partition][place:place + 1] or [None]
             if taken:
-                yield outage, max(float("inf") if own is None else (own.at - outage.start) / SECOND
-                                  for own in taken)
+                end = max(float("inf") if own is None else own.at for own in taken)
+                yield Takeover(outage, (end - outage.start) / SECOND,
+                               not self._others_were_hit(outage, end))
+
+    def _others_were_hit(self, outage: Outage, end: float) -> bool:
+        return any(other is not outage and other.start < end
+                   and (other.until is None and other.start > outage.start
+                        or other.until is not None and other.until > outage.start)
+                   for outages in self.outages.values() for other in outages)
 
     def bounced(self, start: int, end: int) -> Iterator[Finding]:
         """Partitions that a member let go and had again, in a time in which nothing asked for it:

@@ -43,6 +43,7 @@ def judge(stage: Stage, examination: Examination | None) -> dict[str, Any]:
         "anomalies": rows,
         "bounds": {"behind_ms": figures.get("behind_ms"),
                    "takeover_ms": figures.get("takeover_ms"),
+                   "lone_takeover_ms": figures.get("lone_takeover_ms"),
                    "checker_memory_bytes": figures.get("checker", {}).get("memory_bytes")},
         "cpu_seconds": cpu_of(stage, figures),
         "coverage": {"kill_points": stage.points},
@@ -201,7 +202,9 @@ def text_of(report: dict[str, Any]) -> str:
         f"{behind(report['bounds']['behind_ms'])}",
     ]
     if took := report["bounds"]["takeover_ms"]:
-        lines.append(f"  what a killed member had, others had after {behind(took)}")
+        lines.append(f"  what a killed member had, others had after {outcome(took)}; where nobody "
+                     "else was killed or stopped meanwhile, after "
+                     f"{outcome(report['bounds']['lone_takeover_ms'])}")
     if points := report["coverage"]["kill_points"]:
         missed = [point for point, kills in points.items() if not kills]
         lines.append(f"  C writers died at {len(points) - len(missed)} of {len(points)} points, "
@@ -232,6 +235,15 @@ def share(part: float | None) -> str:
 
 def behind(times: dict[str, float] | None) -> str:
     return "?" if not times else ", ".join(f"{at} {ms:g} ms" for at, ms in times.items())
+
+
+def outcome(times: dict[str, float]) -> str:
+    """
+        >>> outcome({"count": 12, "p50": 3.5})
+        'p50 3.5 ms (12 times)'
+    """
+    rest = {at: ms for at, ms in times.items() if at != "count"}
+    return f"{behind(rest)} ({times.get('count', 0)} times)"
 
 
 def describe(seen: dict[str, Any]) -> str:
