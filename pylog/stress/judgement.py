@@ -34,7 +34,7 @@ class Outage(NamedTuple):
 
 
 class Takeover(NamedTuple):
-    """seconds: from the SIGKILL until others had all that it had; inf: never. is_alone: nothing else
+    """seconds: from the SIGKILL until others had all that it had; inf: never. is_alone: nobody else
     was killed or stopped meanwhile, who might have been the one to take it."""
 
     outage: Outage
@@ -277,10 +277,9 @@ class Judgement:
                                not self._others_were_hit(outage, end))
 
     def _others_were_hit(self, outage: Outage, end: float) -> bool:
-        return any(other is not outage and other.start < end
-                   and (other.until is None and other.start > outage.start
-                        or other.until is not None and other.until > outage.start)
-                   for outages in self.outages.values() for other in outages)
+        """Killed between, or stopped at some time between."""
+        return any(other.start < end and (other.until or other.start) > outage.start
+                   for outages in self.outages.values() for other in outages if other is not outage)
 
     def bounced(self, start: int, end: int) -> Iterator[Finding]:
         """Partitions that a member let go and had again, in a time in which nothing asked for it:
