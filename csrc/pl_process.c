@@ -206,6 +206,7 @@ void pl_processes_leave(pl_processes *self) {
     self->slot = -1;
     atomic_store(&self->state, APART);
   }
+  pl_shared_let_go(&self->shared);
 }
 
 void pl_processes_close(pl_processes *self) {

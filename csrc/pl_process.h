@@ -52,8 +52,8 @@ typedef struct pl_processes {
 
 /* Opens `path`, whose doorbells are in the file `bells_path`. */
 pl_status pl_processes_open(const char *path, const char *bells_path, pl_processes **out);
-/* What is ours is free for others from then on; idempotent. The file stays mapped: others of this
- * process may be looking at it. */
+/* What is ours is free for others from then on, and the file is nothing of ours to them; it stays
+ * mapped, for others of this process may be looking at it. Idempotent; no more joins. */
 void pl_processes_leave(pl_processes *self);
 /* Leaves, and frees. */
 void pl_processes_close(pl_processes *self);

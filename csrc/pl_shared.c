@@ -11,7 +11,7 @@
 #include "pl_fault.h"
 #include "pl_log.h"
 
-enum { WAIT_MS = 10000 };
+enum { WAIT_MS = 10000, OTHERS_MS = 300 };
 
 /* Under another name first: who is killed in here leaves no half file. */
 static pl_status make(const char *path, const pl_shared_kind *kind, const uint8_t *old,
@@ -38,6 +38,9 @@ static pl_status make(const char *path, const pl_shared_kind *kind, const uint8_
     kind->fill(data, size, old, old_size, context);
     PL_POINT("shared-filled");
     pl_file_unmap(data, size);
+    if (old) status = pl_file_sync(fd, unfinished); /* what it takes over may be on disk only there */
+  }
+  if (status == PL_OK) {
     /* A rename replaces the old; a link leaves it to whoever was first. */
     status = old ? pl_file_rename(unfinished, path) : pl_file_link(unfinished, path);
   }
@@ -69,8 +72,19 @@ static pl_status check_name(const char *path, const pl_file_info *info) {
   return named.inode == info->inode && named.device == info->device ? PL_OK : PL_NOT_READY;
 }
 
-/* What is there, locked shared and mapped; PL_NOT_READY: made anew or gone meanwhile, try again. */
-static pl_status try_open(pl_shared *self, void *context) {
+/* Only who has it alone may make it anew: then its processes are gone, whatever they were. With the
+ * name still ours nobody did before we had the lock. */
+static pl_status replace(pl_shared *self, const pl_file_info *info, void *context) {
+  size_t max = self->kind->bytes_max, old_size = info->size < max ? (size_t)info->size : max;
+  PL_TRY(pl_file_lock(self->fd, self->path, true, 0));
+  PL_TRY(check_name(self->path, info));
+  PL_TRY(make(self->path, self->kind, self->data, old_size, context));
+  return PL_NOT_READY;
+}
+
+/* What is there, locked shared and mapped; PL_NOT_READY: made anew or gone meanwhile, or it did not
+ * fit and somebody has it open. Try again. */
+static pl_status try_open(pl_shared *self, void *context, pl_fit *fit) {
   const pl_shared_kind *kind = self->kind;
   pl_file_info info;
   PL_TRY(pl_file_open(self->path, O_RDWR, &self->fd));
@@ -81,45 +95,43 @@ static pl_status try_open(pl_shared *self, void *context) {
   if (status == PL_OK) status = check_name(self->path, &info);
   if (status == PL_OK) {
     pl_page_identity *found = (pl_page_identity *)(void *)self->data, nothing = {0};
-    pl_fit fit = judge(info.size < kind->bytes ? &nothing : found, kind, &info);
-    if (fit == FITS) return PL_OK;
-    if (fit == IS_OTHER_NAMESPACE)
-      status = pl_fail(PL_ERR_ENVIRONMENT, self->path,
-                       "%s is in use in another PID namespace, and whether its processes live "
-                       "cannot be told from here; run all of them in one container", kind->noun);
-    else {
-      status = pl_file_lock(self->fd, self->path, true, 0);
-      if (status == PL_BUSY && fit == IS_OTHER_LAYOUT)
-        status = pl_fail(PL_ERR_FORMAT, self->path, "%s is in use by another version of pylog; "
-                         "close it there first", kind->noun);
-      /* With the name still ours nobody made it anew before we had the lock. */
-      if (status == PL_OK) status = check_name(self->path, &info);
-      if (status == PL_OK) {
-        size_t old_size = info.size < kind->bytes_max ? (size_t)info.size : kind->bytes_max;
-        status = make(self->path, kind, self->data, old_size, context);
-        if (status == PL_OK) status = PL_NOT_READY;
-      }
-    }
+    *fit = judge(info.size < kind->bytes ? &nothing : found, kind, &info);
+    if (*fit == FITS) return PL_OK;
+    status = replace(self, &info, context);
   }
   pl_shared_close(self);
   return status == PL_BUSY ? PL_NOT_READY : status;
 }
 
+static pl_status in_use(const pl_shared *self, pl_fit fit) {
+  if (fit == IS_OTHER_LAYOUT)
+    return pl_fail(PL_ERR_FORMAT, self->path, "%s is in use by another version of pylog; close it "
+                   "there first", self->kind->noun);
+  if (fit == IS_OTHER_NAMESPACE)
+    return pl_fail(PL_ERR_ENVIRONMENT, self->path,
+                   "%s is in use in another PID namespace, and whether its processes live cannot "
+                   "be told from here; run all of them in one container", self->kind->noun);
+  return pl_fail(PL_ERR_TIMEOUT, self->path, "another process has been making %s anew for %d ms; "
+                 "continue or kill it, then open again", self->kind->noun, WAIT_MS);
+}
+
 pl_status pl_shared_open(const char *path, const pl_shared_kind *kind, void *context,
                          pl_shared *out) {
-  int64_t deadline = pl_monotonic_ms() + WAIT_MS;
+  int64_t start = pl_monotonic_ms();
   pl_forks_count();
   *out = (pl_shared){.fd = -1, .kind = kind, .fork_generation = pl_forks};
   if (snprintf(out->path, sizeof out->path, "%s", path) >= (int)sizeof out->path)
     return pl_fail(PL_ERR_CONFIG, path, "the path is too long; use a shorter one");
   PL_TRY(pl_host_learn());
   for (;;) {
+    pl_fit fit = IS_OLD;
     if (!pl_file_exists(path)) PL_TRY(make(path, kind, NULL, 0, context));
-    pl_status status = try_open(out, context);
+    pl_status status = try_open(out, context, &fit);
     if (status == PL_OK || (status < 0 && pl_file_exists(path))) return status;
-    if (pl_monotonic_ms() >= deadline)
-      return pl_fail(PL_ERR_TIMEOUT, path, "another process has been making %s anew for %d ms; "
-                     "continue or kill it, then open again", kind->noun, WAIT_MS);
+    /* Others who open it too, to make it anew, have it for some milliseconds; its users stay. */
+    bool is_of_others = fit == IS_OTHER_LAYOUT || fit == IS_OTHER_NAMESPACE;
+    if (pl_monotonic_ms() - start >= (is_of_others ? OTHERS_MS : WAIT_MS))
+      return in_use(out, fit);
     pl_sleep_ms(1);
   }
 }

@@ -32,7 +32,7 @@ typedef struct pl_shared {
 
 /* PL_ERR_FORMAT: of another layout, and in use. PL_ERR_ENVIRONMENT: in use in another PID
  * namespace, where the kernel's robust locks do not reach. PL_ERR_TIMEOUT: another process has been
- * making it anew for 10 s. */
+ * making it anew for 10 s. What nobody has open is made anew, whoever it was of. */
 pl_status pl_shared_open(const char *path, const pl_shared_kind *kind, void *context,
                          pl_shared *out);
 /* Removes the file, if nobody else has it open (PL_BUSY). PL_OK too when another did: either way it

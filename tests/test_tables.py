@@ -1,5 +1,6 @@
 """Processes and tables: who lives, who owns what, what is committed; with kills at every point."""
 
+import fcntl
 import os
 import random
 import re
@@ -21,11 +22,13 @@ from pylog.errors import (
     ConfigurationError,
     CorruptRecordError,
     IllegalStateError,
+    UnsupportedEnvironmentError,
     UnsupportedFormatError,
 )
 
 SOURCES = Path(__file__).parent.parent / "csrc"
 HEARD_S = 0.2
+VERSION, BOOT, NAMESPACE = 8, 16, 56    # where they are in a file
 
 
 @pytest.fixture
@@ -38,6 +41,10 @@ def take_part(place):
     processes = _native.Processes(place / "processes", place / "doorbells")
     processes.join()
     return processes
+
+
+def table_processes(place):
+    return _native.Processes(place / "processes", place / "doorbells")
 
 
 @pytest.fixture
@@ -57,6 +64,14 @@ def eventually(condition, seconds=HEARD_S):
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.0005)
+
+
+def change_byte(path, at):
+    with open(path, "r+b") as file:
+        file.seek(at)
+        byte = file.read(1)[0]
+        file.seek(at)
+        file.write(bytes([byte ^ 0xff]))
 
 
 # ---- processes -----------------------------------------------------------------------------------
@@ -167,15 +182,55 @@ def test_a_file_of_another_kind_is_made_anew(place, content):
 
 
 def test_a_table_of_another_version_that_is_in_use_is_left_alone(place, table):
-    with open(place / "group", "r+b") as file:
-        file.seek(8)
-        file.write(b"\x63\0\0\0")
+    change_byte(place / "group", VERSION)
     with pytest.raises(UnsupportedFormatError, match="another version"):
         _native.Table(place / "group", "a group", table_processes(place))
 
 
-def table_processes(place):
-    return _native.Processes(place / "processes", place / "doorbells")
+def test_a_table_of_another_pid_namespace_that_is_in_use_is_left_alone(place, table):
+    change_byte(place / "group", NAMESPACE)
+    with pytest.raises(UnsupportedEnvironmentError, match="PID namespace"):
+        _native.Table(place / "group", "a group", table_processes(place))
+    assert table.commit(table.find("t"), 0, table.generation, 5)
+
+
+@pytest.mark.parametrize("at", [VERSION, NAMESPACE])
+def test_what_others_have_left_is_made_anew(place, at):
+    """A container or a version that is gone: nobody has it open, so none of its processes lives."""
+    take_part(place).close()
+    change_byte(place / "processes", at)
+    processes = take_part(place)
+    assert processes.is_alive(*processes.me)
+    processes.close()
+
+
+def test_who_has_left_is_in_nobodys_way(place):
+    left = take_part(place)
+    left.close()
+    change_byte(place / "processes", VERSION)
+    take_part(place).close()
+    assert left is not None    # and has it mapped
+
+
+def test_what_was_committed_in_another_pid_namespace_is_there_in_the_next(place, table):
+    commit_numbers(table, 3)
+    table.close()
+    change_byte(place / "group", NAMESPACE)
+    table = _native.Table(place / "group", "a group", table_processes(place))
+    assert [table.get(table.find("topic", n))[0] for n in range(3)] == [1000, 1001, 1002]
+
+
+@pytest.mark.parametrize("at", [VERSION, NAMESPACE])
+def test_of_many_who_find_what_others_have_left_none_is_refused(place, at):
+    """Each has it open for a moment, which is no use of it."""
+    table_processes(place).close()
+    change_byte(place / "processes", at)
+    with open(place / "processes") as another:
+        fcntl.flock(another, fcntl.LOCK_SH)
+        closing = threading.Timer(0.05, another.close)
+        closing.start()
+        table_processes(place).close()
+        closing.join()
 
 
 # ---- the document --------------------------------------------------------------------------------
@@ -358,6 +413,14 @@ def test_a_table_that_could_not_be_removed_is_in_use_as_before(place, table):
     assert table.remove()
 
 
+def run_refusing_sync(code, place, while_there):
+    """fdatasync fails in there while the file `while_there` exists."""
+    environment = {**os.environ, "REFUSE_SYNC": str(while_there),
+                   "LD_PRELOAD": str(built("build/refuse_sync.so") / "refuse_sync.so")}
+    return subprocess.run([sys.executable, "-c", code, place], env=environment,
+                          capture_output=True, text=True, check=False)
+
+
 SYNC_REFUSED = """
 import sys
 from pathlib import Path
@@ -388,10 +451,7 @@ except LogError as error:
 
 @pytest.mark.slow
 def test_a_sync_that_failed_is_done_again_and_not_believed(place):
-    environment = {**os.environ, "REFUSE_SYNC": str(place / "refuse"),
-                   "LD_PRELOAD": str(built("build/refuse_sync.so") / "refuse_sync.so")}
-    done = subprocess.run([sys.executable, "-c", SYNC_REFUSED, place], env=environment,
-                          capture_output=True, text=True, check=False)
+    done = run_refusing_sync(SYNC_REFUSED, place, place / "refuse")
     assert done.returncode == 0, done.stderr
     clean, committed, after = map(int, done.stdout.split())
     if clean:
@@ -402,9 +462,7 @@ def test_a_sync_that_failed_is_done_again_and_not_believed(place):
 # ---- after a reboot, after a copy ----------------------------------------------------------------
 
 def reboot(path):
-    content = bytearray(path.read_bytes())
-    content[16] ^= 0xff    # the boot id
-    path.write_bytes(content)
+    change_byte(path, BOOT)
 
 
 def commit_numbers(table, count):
@@ -431,6 +489,34 @@ def test_after_a_reboot_the_commits_are_there_and_the_members_are_not(place, tab
         index = table.find("topic", number, make=False)
         assert table.get(index)[:4] == (number + 1000, f"n{number}", 5, 6)
         assert table.owner(index)[0] == 0
+
+
+MADE_ANEW = """
+import sys
+from pathlib import Path
+from pylog import _native
+from pylog.errors import LogError
+
+place = Path(sys.argv[1])
+processes = _native.Processes(place / "processes", place / "doorbells")
+try:
+    _native.Table(place / "group", "a group", processes)
+except LogError as error:
+    print(error)
+"""
+
+
+@pytest.mark.slow
+def test_a_table_is_replaced_only_by_one_that_is_on_disk(place, table):
+    """The old one may be the only one that a power cut leaves."""
+    commit_numbers(table, 3)
+    table.close()
+    reboot(place / "group")
+    before, names = (place / "group").read_bytes(), sorted(os.listdir(place))
+    done = run_refusing_sync(MADE_ANEW, place, place / "processes")
+    assert "flush" in done.stdout, done.stderr
+    assert (place / "group").read_bytes() == before
+    assert sorted(os.listdir(place)) == names
 
 
 def test_a_copy_takes_the_commits_along(place, table):
