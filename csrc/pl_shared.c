@@ -155,14 +155,15 @@ pl_status pl_shared_remove(pl_shared *self) {
 }
 
 void pl_shared_let_go(pl_shared *self) {
-  /* The mapping keeps the open file, and with it the flock, which a forked child shares. */
+  /* The mapping keeps the open file, and with it the flock, which a forked child shares. The
+   * descriptor stays: another thread may be about to use it, and its number would be reused. */
   if (self->fd >= 0 && self->fork_generation == pl_forks) pl_file_unlock(self->fd);
-  if (self->fd >= 0) pl_file_close(self->fd);
-  self->fd = -1;
 }
 
 void pl_shared_close(pl_shared *self) {
   if (self->data) pl_file_unmap(self->data, self->kind->bytes_max);
   pl_shared_let_go(self);
+  pl_file_close(self->fd);
   self->data = NULL;
+  self->fd = -1;
 }

@@ -1,5 +1,6 @@
 """Processes and tables: who lives, who owns what, what is committed; with kills at every point."""
 
+import contextlib
 import fcntl
 import os
 import random
@@ -390,6 +391,72 @@ def test_a_closed_table_says_so(table):
         with pytest.raises(ClosedError):
             action()
 
+
+# ---- locks of those who are stopped --------------------------------------------------------------
+
+@contextlib.contextmanager
+def lock_held_by_another(place, at):
+    """As a process holds it that is stopped inside."""
+    with subprocess.Popen(["sleep", "60"]) as another, open(place / "group", "r+b", 0) as file:
+        try:
+            os.pwrite(file.fileno(), another.pid.to_bytes(4, "little"), at)
+            yield
+        finally:
+            os.pwrite(file.fileno(), bytes(4), at)
+            another.kill()
+
+
+HEADER, SLOT, _ = _native.table_layout()
+OF_FIRST_SLOT = 3 * 4096 + SLOT["lock"]
+
+
+@pytest.mark.parametrize(("at", "call"), [
+    (HEADER["lock"], lambda table: table.find("new")),
+    (HEADER["lock"], lambda table: table.publish(table.generation, b"x")),
+    (OF_FIRST_SLOT, lambda table: table.get(0)),
+    (OF_FIRST_SLOT, lambda table: table.owner(0)),
+    (OF_FIRST_SLOT, lambda table: table.own(0, 0, 7)),
+    (OF_FIRST_SLOT, lambda table: table.forget(0)),
+    (OF_FIRST_SLOT, lambda table: table.commit(0, 0, table.generation, 5)),
+], ids=["find", "publish", "get", "owner", "own", "forget", "commit"])
+def test_who_waits_for_a_lock_keeps_no_other_thread_waiting(place, table, at, call):
+    table.find("t")
+    done = []
+    waiting = threading.Thread(target=lambda: done.append(call(table)))
+    with lock_held_by_another(place, at):
+        started = time.monotonic()
+        waiting.start()
+        for _ in range(20):
+            time.sleep(0.001)
+        assert time.monotonic() - started < 2
+        assert not done
+    waiting.join()
+    assert len(done) == 1
+
+
+def test_who_is_inside_when_the_table_is_closed_uses_no_descriptor_of_another(place, table):
+    """The file has to grow; its descriptor had been closed, and the number may be another's."""
+    done = []
+
+    def publish():
+        try:
+            done.append(table.publish(table.generation, bytes(100_000)))
+        except ClosedError:    # not within one slice of the wait
+            done.append(None)
+
+    publishing = threading.Thread(target=publish)
+    with lock_held_by_another(place, HEADER["lock"]):
+        publishing.start()
+        time.sleep(0.01)
+        table.close()
+        file = open(place / "file", "w+b")
+    publishing.join()
+    assert done in ([True], [None])
+    assert os.fstat(file.fileno()).st_size == 0
+    file.close()
+
+
+# ---- removing, syncing ---------------------------------------------------------------------------
 
 def test_a_table_that_somebody_has_open_is_not_removed(place, table):
     other = _native.Table(place / "group", "a group", table_processes(place))

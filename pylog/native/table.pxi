@@ -48,7 +48,12 @@ cdef class Processes:
 
     def __cinit__(self, path, doorbells):
         cdef bytes name = os.fsencode(path), bells = os.fsencode(doorbells)
-        check(pl_processes_open(name, bells, &self.c))
+        cdef const char *name_bytes = name
+        cdef const char *bells_bytes = bells
+        cdef pl_status status
+        with nogil:
+            status = pl_processes_open(name_bytes, bells_bytes, &self.c)
+        check(status)
 
     def __dealloc__(self):
         if self.c != NULL:
@@ -273,10 +278,13 @@ cdef class Table:
         cdef pl_status status
         cdef int64_t deadline = pl_monotonic_ms() + LOCK_TIMEOUT_MS
         cdef bytes encoded = name.encode()
+        cdef const char *data = encoded
+        cdef size_t size = len(encoded)
         cdef int index = -1
         self.check_open()
         while True:
-            status = pl_table_find(self.c, encoded, len(encoded), number, make, SLICE_MS, &index)
+            with nogil:
+                status = pl_table_find(self.c, data, size, number, make, SLICE_MS, &index)
             if status == PL_OK:
                 return None if index < 0 else index
             self.after_slice(status, deadline)
@@ -312,7 +320,8 @@ cdef class Table:
         if now:
             owner.process, owner.nonce = self.processes.c.slot, self.processes.c.nonce
         while True:
-            status = pl_table_own(self.c, index, was, &owner, generation, SLICE_MS)
+            with nogil:
+                status = pl_table_own(self.c, index, was, &owner, generation, SLICE_MS)
             if status == PL_OK:
                 self.processes.ring()
             if status == PL_OK or status == PL_END:
@@ -331,7 +340,8 @@ cdef class Table:
         cdef int64_t deadline = pl_monotonic_ms() + LOCK_TIMEOUT_MS
         self.check_index(index)
         while True:
-            status = pl_table_get(self.c, index, entry, owner, SLICE_MS)
+            with nogil:
+                status = pl_table_get(self.c, index, entry, owner, SLICE_MS)
             if status == PL_OK:
                 return 0
             self.after_slice(status, deadline)
@@ -369,15 +379,16 @@ cdef class Table:
 
     cdef pl_status commit_entry(self, int index, uint64_t owner, uint64_t generation,
                                 pl_entry *entry) except? -100:
-        cdef int64_t deadline = 0
-        cdef pl_status status
-        while True:
-            status = pl_table_commit(self.c, index, owner, generation, entry, 1)
-            if status != PL_BUSY:
-                return status
-            if deadline == 0:
-                deadline = pl_monotonic_ms() + LOCK_TIMEOUT_MS
-            self.after_slice(status, deadline)
+        cdef pl_status status = pl_table_commit(self.c, index, owner, generation, entry, 0)
+        cdef int64_t deadline
+        if status == PL_BUSY:
+            deadline = pl_monotonic_ms() + LOCK_TIMEOUT_MS
+            while status == PL_BUSY:
+                with nogil:
+                    status = pl_table_commit(self.c, index, owner, generation, entry, SLICE_MS)
+                if status == PL_BUSY:
+                    self.after_slice(status, deadline)
+        return status
 
     def wait(self, uint64_t changes, uint64_t deaths, timeout=None):
         """Waits until `changes` or the processes' `deaths` is another; False after `timeout` s.
@@ -412,7 +423,8 @@ cdef class Table:
         cdef int64_t deadline = pl_monotonic_ms() + LOCK_TIMEOUT_MS
         self.check_index(index)
         while True:
-            status = pl_table_forget(self.c, index, SLICE_MS)
+            with nogil:
+                status = pl_table_forget(self.c, index, SLICE_MS)
             if status == PL_OK or status == PL_END:
                 return status == PL_OK
             self.after_slice(status, deadline)
