@@ -445,15 +445,15 @@ def test_who_is_inside_when_the_table_is_closed_uses_no_descriptor_of_another(pl
             done.append(None)
 
     publishing = threading.Thread(target=publish)
-    with lock_held_by_another(place, HEADER["lock"]):
-        publishing.start()
-        time.sleep(0.01)
-        table.close()
-        file = open(place / "file", "w+b")
-    publishing.join()
+    with contextlib.ExitStack() as opened:
+        with lock_held_by_another(place, HEADER["lock"]):
+            publishing.start()
+            time.sleep(0.01)
+            table.close()
+            opened.enter_context(open(place / "file", "w+b"))
+        publishing.join()
     assert done in ([True], [None])
-    assert os.fstat(file.fileno()).st_size == 0
-    file.close()
+    assert (place / "file").stat().st_size == 0
 
 
 # ---- removing, syncing ---------------------------------------------------------------------------
