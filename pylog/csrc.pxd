@@ -144,6 +144,7 @@ cdef extern from "pl_page.h" nogil:
         pl_slot append_lock
         pthread_mutex_t flush_lock
         pthread_mutex_t maintenance_lock
+    bint pl_page_get_options(const pl_page *page, pl_options *out)
     int pl_lock_owner(const pthread_mutex_t *lock)
     int pl_slot_owner(const pl_slot *slot)
 

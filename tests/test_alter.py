@@ -140,6 +140,17 @@ def test_larger_batches_of_the_past_are_read_and_proved(log_path):
         assert log.check().ok
 
 
+def test_larger_batches_are_read_by_those_who_were_there_before(log_path):
+    """What a batch may become when it is decompressed follows from the limit of a message."""
+    with pylog.Log(log_path, max_message_bytes=1000) as log, pylog.Log(log_path, mode="r") as old:
+        alter_elsewhere(log_path, max_message_bytes=1 << 20)
+        with pylog.Log(log_path, compression="lz4") as writer:
+            writer.append_many([bytes(1000)] * 9000, atomic=True)
+        for each in (log, old):
+            assert each.get(8999).value == bytes(1000)
+            assert sum(1 for _ in each.read()) == 9000
+
+
 @pytest.mark.parametrize(("options", "error"), [
     ({"segment_bytes": 4095}, ValueError),
     ({"segment_bytes": (1 << 30) + 1}, ValueError),

@@ -130,7 +130,7 @@ cdef class Cursor:
     cdef int unpack(self, const pl_chunk *chunk, Mapping mapping, pl_slice *payload) except -1:
         """Decompresses; who fails stands before the batch, as with any other damage."""
         try:
-            return decompressed(chunk, mapping, self.log.decompressed_max, payload)
+            return decompressed(chunk, mapping, self.log.decompressed_max(), payload)
         except errors.PylogError as error:
             pl_cursor_seek(&self.c, chunk.from_offset)
             if isinstance(error, errors.CorruptRecordError) and not self.skips_corrupt:

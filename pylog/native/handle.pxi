@@ -72,7 +72,6 @@ cdef class Handle:
     cdef int64_t users
     cdef readonly int64_t lock_timeout_ms
     cdef int codec
-    cdef int64_t decompressed_max
     cdef pl_cursor getter
     cdef bint is_getting
     cdef object topic, partition    # of which it is a part; None: a log alone
@@ -125,8 +124,6 @@ cdef class Handle:
         self.log = log
         self.can_append = writable
         self.waits_for_disk = log.options.durability == PL_DURABILITY_FSYNC
-        self.decompressed_max = max(log.options.max_message_bytes * 64, DECOMPRESSED_LEAST)
-        self.decompressed_max = min(self.decompressed_max, DECOMPRESSED_MAX)
         self.lock_timeout_ms = lock_timeout_ms
         self.codec = codec
         pl_cursor_init(&self.getter, log, 0)
@@ -136,6 +133,13 @@ cdef class Handle:
             pl_cursor_release(&self.getter)
             pl_log_close(self.log)
             pl_log_free(self.log)
+
+    cdef int64_t decompressed_max(self) noexcept:
+        """What a batch may become, as the options are now: a reader never takes them over."""
+        cdef pl_options options = self.log.options
+        if not self.log.is_private and not pl_page_get_options(self.log.page, &options):
+            return DECOMPRESSED_MAX    # they are being altered
+        return min(max(options.max_message_bytes * 64, DECOMPRESSED_LEAST), DECOMPRESSED_MAX)
 
     cdef int check_open(self) except -1:
         if self.log == NULL or self.is_closing or self.log.is_closed:

@@ -157,7 +157,7 @@ cdef class Log(Appender):
         mapping.topic = self.topic
         mapping.partition = self.partition
         if chunk.codec:
-            decompressed(&chunk, mapping, self.decompressed_max, &payload)
+            decompressed(&chunk, mapping, self.decompressed_max(), &payload)
             pl_reader_init_payload(&reader, &chunk, payload)
         else:
             pl_reader_init(&reader, &chunk)
