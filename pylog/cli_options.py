@@ -196,10 +196,15 @@ def progress(what: str = "bytes") -> Iterator[Callable[[int, int], None] | None]
             click.echo(err=True)
 
 
+def printable(text: str) -> str:
+    """Without what would move the cursor: a group and a client may have any name."""
+    return "".join(one if one.isprintable() else repr(one)[1:-1] for one in text)
+
+
 def aligned(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     """Lines of a table for people; columns of numbers stand to the right."""
-    texts = [head, *([f"{cell:,}" if isinstance(cell, int) else "-" if cell is None else str(cell)
-                      for cell in row] for row in rows)]
+    texts = [head, *([f"{cell:,}" if isinstance(cell, int) else "-" if cell is None else
+                      printable(str(cell)) for cell in row] for row in rows)]
     widths = [max(map(len, column)) for column in zip(*texts, strict=True)]
     is_right = [any(isinstance(row[place], int) for row in rows) for place in range(len(head))]
     return "\n".join(

@@ -81,14 +81,18 @@ class GroupAdmin:
                    for topic, count in roster.counts.items() for number in range(count)}
         found = {}
         for one in sorted(wanted & self._partitions()):
-            log = self._log(one)
+            try:
+                log = self._log(one)
+                start, end = log.start_offset, log.readable_offset
+            except UnknownTopicOrPartitionError:
+                continue    # deleted meanwhile
             committed = there.committed(one, log.incarnation)
             owner = owners.get(one)
             member = str(owner) if owner in roster.members else ""
             if committed is None and not member and one.topic not in roster.counts:
                 continue    # forgotten
-            end = log.readable_offset
-            start = log.start_offset if committed is None else committed.offset
+            if committed is not None:
+                start = committed.offset
             found[one] = GroupOffset(
                 committed and committed.offset, committed.metadata if committed else "",
                 max(0, end - start), end, committed and committed.time_ms, member)

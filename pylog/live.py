@@ -29,6 +29,7 @@ from pylog.cli_options import (
     data_dir,
     need_topic,
     open_broker,
+    printable,
 )
 from pylog.group import group_ids
 from pylog.observation import Observation, observe
@@ -170,7 +171,7 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]], rows_max: int) -> 
         shown.add_column(name, no_wrap=True, overflow="ellipsis", ratio=1 if place == 0 else None,
                          justify="left" if place == 0 or name in ("STATE", "CLIENT") else "right")
     for row in rows[:rows_max]:
-        shown.add_row(*row)
+        shown.add_row(*[Text(printable(cell)) for cell in row])    # a name is no markup
     if len(rows) > rows_max:
         shown.add_row(f"and {len(rows) - rows_max} more")
     return shown

@@ -61,6 +61,25 @@ def places(data, group="billing"):
 
 # ---- looking
 
+def test_a_topic_that_is_deleted_during_the_look_is_left_out(data):
+    with pylog.Broker(data) as broker:
+        admin = GroupAdmin(broker)
+        assert len(admin.list_group_offsets("billing")) == 3    # its logs are open
+        there = admin._partitions()
+        admin._partitions = lambda: there
+        with pylog.Broker(data) as other:
+            other.delete_topic("orders")
+
+        assert admin.list_group_offsets("billing") == {}
+
+
+def test_a_group_of_any_name_keeps_to_its_line(data):
+    done("consume", "orders", "-e", "-n", "1", "-g", "a\x1b[2J\nb")
+
+    _, line, _ = done("group", "ls").stdout.splitlines()
+    assert line.startswith(r"a\x1b[2J\nb ")
+
+
 def test_groups_are_listed_with_their_lag(data):
     about, = objects("group", "describe", "billing")
     assert objects("group", "ls") == [{

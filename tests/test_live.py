@@ -18,7 +18,7 @@ from shell import COMMAND, hear_interrupts, run, start
 import pylog
 from pylog.exits import Exit
 from pylog.live import plot, size_text, top_view
-from pylog.observation import GroupView, Observation, TopicView, observe
+from pylog.observation import GroupView, MemberView, Observation, TopicView, observe
 
 QUICK = ["-i", "0.05"]
 
@@ -124,6 +124,19 @@ def test_top_fits_its_screen(data, height):
     assert len(lines) <= max(height, 18)
     assert max(map(len, lines)) <= 60
     assert "and " in "\n".join(lines)
+
+
+def test_a_name_is_shown_as_it_is(data):
+    from rich.console import Console
+
+    now = Observation(1.0, members=[MemberView(1, "[red]g", "[/x] :smile: \x1b[2J", 1, True)])
+    console = Console(width=80, record=True, file=io.StringIO())
+
+    console.print(top_view(data, now, 80, 24))
+
+    text = console.export_text()
+    assert "[red]g " in text
+    assert r"[/x] :smile: \x1b[2J" in text
 
 
 def test_graph_plots_a_rate_or_a_lag(data):
