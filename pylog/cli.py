@@ -24,6 +24,7 @@ from pylog.cli_options import (
     Place,
     as_json,
     directory,
+    is_broker,
     key_separator,
     parser_of,
     progress,
@@ -276,6 +277,10 @@ def need_log(directory: Path) -> None:
     if not directory.exists():
         raise click.ClickException(
             f"there is no log at {directory}; `pylog append {directory}` makes one")
+    if is_broker(directory):
+        raise click.ClickException(
+            f"{directory} is a broker, no log; `pylog topic ls -d {directory}` shows its topics, "
+            f"`pylog consume -d {directory} TOPIC` reads one; each TOPIC-N in it is a log")
 
 
 # ---- stat ---------------------------------------------------------------------------------------

@@ -22,7 +22,7 @@ from pylog.exits import Exit
 from pylog.group import group_ids
 from pylog.log import Start
 from pylog.metadata_file import TopicEntry
-from pylog.topic import closest
+from pylog.topic import check_name, closest
 
 PROGRESS_AFTER_SECONDS = 1
 UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
@@ -84,10 +84,11 @@ key_separator = click.option(
     "-K", "--key-separator", metavar="TEXT", callback=to_separator,
     help="Lines are key, TEXT, value; \\t is a tab. Going in, a line without TEXT is refused; "
     "coming out, a null key leaves the value alone.")
-data_dir = click.option(
-    "-d", "--data", "data_dir", metavar="DIR", type=Place(path_type=Path), envvar="PYLOG_DATA",
-    is_eager=True, default="data", show_default=True, show_envvar=True,
+data_option = partial(    # eager: Tab completes the topics of the directory that was named
+    click.option, "--data", "data_dir", metavar="DIR", type=Place(path_type=Path),
+    envvar="PYLOG_DATA", is_eager=True, default="data", show_default=True, show_envvar=True,
     help="The broker's directory.")
+data_dir = data_option("-d")
 
 
 def complete_topic(ctx: click.Context, param: click.Parameter, start: str) -> list[str]:
@@ -120,9 +121,11 @@ def open_broker(data_dir: Path, make: bool = False) -> Broker:
 
 
 def need_topic(broker: Broker, name: str) -> TopicEntry:
-    """A topic that there is. Raises ClickException with what to do."""
+    """A topic that there is. Raises ClickException with what to do, InvalidTopicError where there
+    can be none of this name."""
     topics = broker.topics()
     if name not in topics:
+        check_name(name)
         raise click.ClickException(
             f"there is no topic {name!r}{closest(name, topics)}; `pylog produce {name}` makes it, "
             "`pylog topic ls` shows those that there are")

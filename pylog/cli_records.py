@@ -20,6 +20,7 @@ from pylog.cli_options import (
     complete_group,
     complete_topic,
     data_dir,
+    data_option,
     key_separator,
     need_topic,
     open_broker,
@@ -226,9 +227,7 @@ def consume(
 
 @click.command(epilog=CAT_EXAMPLES)
 @click.option("-t", "--topic", required=True, shell_complete=complete_topic)
-@click.option("-b", "-d", "--data", "data_dir", metavar="DIR", type=click.Path(path_type=Path),
-              envvar="PYLOG_DATA", default="data", show_default=True, show_envvar=True,
-              help="The broker's directory.")
+@data_option("-b", "-d")
 @click.option("-p", "--partition", type=click.IntRange(min=0), help="Only this one.")
 @click.option("-o", "--offset", "start", metavar="PLACE", callback=to_place,
               help="beginning, end, an offset, -N or s@MS.  [default: beginning]")
@@ -348,12 +347,12 @@ class Reading:
         if self.wish.group is not None and self.wish.until_end:
             self._join()
         while self.left and not self._has_arrived():
-            found = consumer.poll(0, min(self.left, RECORDS_A_ROUND))
+            found = consumer.poll(0, self._round())
             if not found:
                 self.out.flush()
                 if self.wish.until_end:
                     return
-                found = consumer.poll(None, min(self.left, RECORDS_A_ROUND))
+                found = consumer.poll(None, self._round())
             self._take(found)
         self.out.flush()
 
@@ -361,7 +360,12 @@ class Reading:
         """Others may have to let go of partitions first."""
         deadline = time.monotonic() + JOIN_SECONDS
         while self.left and not self.consumer.assignment() and time.monotonic() < deadline:
-            self._take(self.consumer.poll(50, min(self.left, RECORDS_A_ROUND)))
+            self._take(self.consumer.poll(50, self._round()))
+
+    def _round(self) -> int:
+        """How many to ask for. Of those that are to match it takes any number to have one, and
+        _matching goes back to where enough did."""
+        return RECORDS_A_ROUND if self.wish.expression else min(self.left, RECORDS_A_ROUND)
 
     def _has_arrived(self) -> bool:
         """Whether nothing is left before the stops; turns away from partitions that are there."""
@@ -394,7 +398,7 @@ class Reading:
         """Goes back to behind the last that is wanted, if no more are."""
         search = self.wish.expression.search if self.wish.expression else None
         matching = [one for one in records if search and search(one.value or b"")]
-        if len(matching) >= self.left:
+        if records and len(matching) >= self.left:
             matching = matching[:self.left]
             last = matching[-1].offset if matching else records[0].offset - 1
             self.consumer.seek(partition, last + 1)

@@ -290,6 +290,14 @@ def test_reading_commands_fail_where_there_is_no_log_and_make_none(tmp_path, com
     assert sorted(tmp_path.rglob("*")) == before
 
 
+@pytest.mark.parametrize("command", [one for one in READERS if one != "stat"])
+def test_reading_commands_tell_what_to_do_with_a_broker(broker, command):
+    result = run(command, broker.path)
+
+    assert (result.exit_code, result.stdout) == (Exit.FAILED, "")
+    assert f"is a broker, no log; `pylog topic ls -d {broker.path}`" in result.stderr
+
+
 @pytest.mark.parametrize("command", READERS)
 def test_reading_commands_change_no_file(small, command):
     before = {path.name: (path.read_bytes(), path.stat().st_mtime_ns) for path in small.iterdir()}

@@ -227,6 +227,30 @@ def test_grep_takes_what_matches_and_counts_that(orders):
     assert len(out("consume", "orders", "--grep", ":3", "-n", "2")) == 2
 
 
+def test_grep_asks_for_more_than_it_is_to_find(orders, monkeypatch):
+    asked = []
+    poll = pylog.Consumer.poll
+    monkeypatch.setattr(pylog.Consumer, "poll", lambda self, *given: (
+        asked.append(given), poll(self, *given))[1])
+
+    assert out("consume", "orders", "-e", "--grep", "^2:3", "-n", "1") == [b"2:3"]
+    assert len(asked) <= 3
+
+
+def test_grep_has_enough_before_a_partition_with_nothing_to_examine(orders, monkeypatch):
+    """What was there of it at the start was deleted, what came in since is behind its stop."""
+    poll = pylog.Consumer.poll
+
+    def late(self, *given):
+        with pylog.Broker(orders) as broker:
+            broker.append("orders", b"late", partition=1)
+            broker.log("orders", 1).delete_before(4)
+        return poll(self, *given)
+
+    monkeypatch.setattr(pylog.Consumer, "poll", late)
+    assert out("consume", "orders", "-e", "--grep", "^0:3", "-n", "1") == [b"0:3"]
+
+
 def test_consume_of_two_topics_tells_them_apart(orders):
     out("produce", "refunds", given=b"back\n")
 
@@ -274,6 +298,11 @@ def test_reading_makes_no_broker_and_no_topic(data, tmp_path):
     fails(Exit.FAILED, "no topic 'zzz'", "consume", "orders", "zzz", "-e")
     with pylog.Broker(data) as broker:
         assert list(broker.topics()) == ["orders"]
+
+
+def test_consume_of_a_name_that_no_topic_can_have_fails(orders):
+    fails(Exit.FAILED, "has ' ' in it", "consume", "a b", "-e")
+    fails(Exit.FAILED, "is empty", "consume", "", "-e")
 
 
 @pytest.mark.parametrize(("arguments", "words"), [
@@ -331,7 +360,7 @@ def test_cat_has_the_habits_of_kcat(orders):
 
 @pytest.mark.parametrize("arguments", [
     [], ["-t"], ["orders"], ["-t", "orders", "-o", "stored"], ["-t", "orders", "-c", "x"],
-    ["-t", "orders", "-f", "%"], ["-t", "orders", "-J", "-f", "%s"],
+    ["-t", "orders", "-f", "%"], ["-t", "orders", "-J", "-f", "%s"], ["-t", "orders", "-b", ""],
 ], ids=str)
 def test_wrong_usage_of_cat_exits_with_2(orders, arguments):
     fails(Exit.USAGE, "Error: ", "cat", *arguments)
