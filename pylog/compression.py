@@ -66,8 +66,10 @@ def decompress(codec: int, payload: Any, limit: int) -> bytes | None:
 
 def _decompress_lz4(payload: Any, limit: int) -> bytes | None:
     decompressor = lz4.frame.LZ4FrameDecompressor()
+    # No frame becomes 255 times as large. A limit is memory that the library takes beforehand.
+    most = -1 if 255 * len(payload) <= limit else limit
     try:
-        records: bytes = decompressor.decompress(payload, max_length=limit)
+        records: bytes = decompressor.decompress(payload, max_length=most)
     except (RuntimeError, ValueError):
         return None
     return records if decompressor.eof else None

@@ -4,9 +4,11 @@ import gzip
 import resource
 import shutil
 import zlib
+from pathlib import Path
 
 import lz4.frame
 import pytest
+from children import in_child
 from handmade import Bad, Plain, make_batch, make_record, plain, read_batch
 
 import pylog
@@ -371,6 +373,23 @@ def test_bomb_is_an_error_and_takes_no_memory(patched, codec, pack):
 
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 16 << 10    # KiB
     assert [record.offset for record in log.read(on_corruption="skip")] == list(range(40, 80))
+
+
+def test_frame_takes_no_memory_but_for_what_it_becomes():
+    """The limit of a batch is 64 MiB by default: to take it first cost more than the rest."""
+    def unpack():
+        used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+        resource.setrlimit(resource.RLIMIT_AS, (used + (8 << 20),) * 2)
+        return compression.decompress(LZ4, FRAME, 64 << 20)
+
+    assert in_child(unpack) == RECORDS
+
+
+@pytest.mark.parametrize("size", [0, 1, 254, 65_535, 65_536, 1 << 20, 16 << 20])
+def test_no_frame_becomes_over_255_times_as_large(size):
+    frame = lz4_frame(bytes(size))
+    assert size <= 255 * len(frame)
+    assert compression.decompress(LZ4, frame, max(size, 255 * len(frame))) == bytes(size)
 
 
 def test_flipped_bits_of_a_stream_give_what_it_then_says_or_an_error(rng):
