@@ -104,6 +104,59 @@ def test_partition_that_is_not_there_is_named():
             ask("orders")
 
 
+def take_by_next(fetcher):
+    return next(fetcher)
+
+
+def take_by_poll(fetcher):
+    return fetcher._poll(10, 0.1)
+
+
+@pytest.mark.parametrize("take", [take_by_next, take_by_poll])
+@pytest.mark.parametrize(("moves", "place"), [
+    (lambda fetcher: None, 3),
+    (lambda fetcher: fetcher._seek("orders", 70), 70),
+    (lambda fetcher: fetcher._seek("orders", 3), 3),
+])
+def test_who_fails_stands_at_the_record_or_where_it_has_sought_itself(broker, take, moves, place):
+    def convert(record):
+        if record.offset < 3:
+            return record
+        moves(fetcher)
+        raise ZeroDivisionError
+
+    broker.log("orders").append_many([b"value"] * 100)
+    fetcher = Turning()
+    fetcher._configure(convert, 0, False)
+    fetcher._add("orders", broker.log("orders"), 3)
+
+    with pytest.raises(ZeroDivisionError):
+        take(fetcher)
+
+    assert fetcher._place("orders") == place
+    fetcher._configure(None, 0, False)
+    assert next(fetcher).offset == place
+
+
+def test_record_that_fails_after_the_next_was_taken_does_not_come_twice(broker):
+    def convert(record):
+        if record.offset == 3:
+            taken.append(next(fetcher).offset)
+            raise ZeroDivisionError
+        return record
+
+    broker.log("orders").append_many([b"value"] * 100)
+    taken, fetcher = [], Turning()
+    fetcher._configure(convert, 0, False)
+    fetcher._add("orders", broker.log("orders"), 3)
+
+    with pytest.raises(ZeroDivisionError):
+        next(fetcher)
+
+    assert taken == [4]
+    assert next(fetcher).offset == 5
+
+
 def test_turn_that_raises_is_asked_again(broker):
     class Raising(Turning):
         def _turn(self):

@@ -117,10 +117,12 @@ cdef class Fetcher(Lanes):
         return self.take_next() if self.advance_now() else None
 
     cdef object converted(self, Cursor cursor, pl_record *record):
+        cdef int64_t offset = record.offset
         try:
             return self.convert(new_record(cursor.mapping, record))
         except BaseException:
-            cursor.at -= 1    # it comes again, unless somebody seeks
+            if cursor.at > 0 and cursor.block[cursor.at - 1].offset == offset:
+                cursor.at -= 1    # it comes again; what was called may have moved on, or sought
             self.has_iterated = False
             self.leave_current()
             raise
