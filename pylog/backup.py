@@ -18,7 +18,7 @@ from pathlib import Path
 from pylog import _native
 from pylog.broker import Broker
 from pylog.check import check
-from pylog.errors import CorruptRecordError, LogError
+from pylog.errors import CorruptRecordError, LogError, PylogError, PylogTimeoutError
 from pylog.log import Log
 from pylog.metadata_file import STORE_NAME
 from pylog.names import is_segment, segment_name
@@ -72,6 +72,8 @@ def _whole(path: Path) -> Iterator[Path]:
         yield unfinished
         os.sync()
         os.rename(unfinished, path)
+    except PylogError:      # some are OSErrors, too
+        raise
     except OSError as error:
         raise LogError(f"cannot copy to {path}: {error.strerror}; nothing is there now",
                        path=str(path), errno=error.errno) from error
@@ -91,30 +93,43 @@ def _copy_log(log: Log, target: Path) -> int:
     for _ in range(TRIES):
         target.mkdir(mode=0o700)
         with contextlib.suppress(FileNotFoundError):    # a segment was deleted meanwhile
-            end = _try_to_copy_log(log, target)
-            _prove(target)
-            return end
+            end = _roll(log)
+            if _try_to_copy_log(log, end, target):
+                _prove(target)
+                return end
         shutil.rmtree(target)
     raise LogError(f"the segments of {log.path} are deleted faster than they can be copied; "
                    "raise its retention, and try again", path=str(log.path))
 
 
-def _try_to_copy_log(log: Log, target: Path) -> int:
-    log.roll()      # so that all that was there at the beginning is in files that do not change
+def _roll(log: Log) -> int:
+    """Returns an offset before which all is in files that change no more."""
+    log.roll()
+    end = int(log.stats()["active_base"])
     for _ in range(PATIENCE_MS):
         if log._retire():
-            break
+            return end
         time.sleep(0.001)
-    meta = (log.path / "log.meta").read_text()
-    bases = sorted(int(name[:20]) for name in os.listdir(log.path) if is_segment(name))
-    for base in bases[:-1]:
-        for name in (segment_name(base), f"{base:020}.index", f"{base:020}.timeindex"):
-            _link_or_copy(log.path / name, target / name)
-    end = bases[-1]
+    raise PylogTimeoutError(
+        f"another process has been tidying up {log.path} for {PATIENCE_MS // 1000} s, stopped "
+        "perhaps; try again", path=str(log.path), timeout_ms=PATIENCE_MS)
+
+
+def _try_to_copy_log(log: Log, end: int, target: Path) -> bool:
+    """False: all of it was deleted meanwhile, and more."""
+    # What others roll while we list may be in the list or not, but none of it is before `end`.
+    bases = [int(name[:20]) for name in os.listdir(log.path) if is_segment(name)]
+    for base in bases:
+        if base < end:
+            for name in (segment_name(base), f"{base:020}.index", f"{base:020}.timeindex"):
+                _link_or_copy(log.path / name, target / name)
     with open(target / segment_name(end), "wb", opener=_private):
         pass        # what came in since the roll is not in the copy
+    # Read when the files are safe: where the log begins is told before they are removed.
+    meta = (log.path / "log.meta").read_text()
     _write(target / "log.meta", _with_clean_end(meta, end))
-    return end
+    there = _native.load_meta(os.fsencode(target))
+    return there is not None and there["log_start"] <= end
 
 
 def _with_clean_end(meta: str, end: int) -> str:

@@ -182,6 +182,67 @@ def test_copy_of_a_broker_that_is_written_is_a_beginning_of_it(admin, broker, tm
         assert copy.log("one").check().ok
 
 
+def test_copy_ends_before_what_others_roll_while_it_lists(admin, broker, tmp_path, monkeypatch):
+    fill(broker, 30)
+    log, listdir = broker.log("one"), os.listdir
+    log.append(b"first")
+
+    def listing(path):
+        """Has some of the files that are made meanwhile, and others not, as a directory's has."""
+        names = listdir(path)
+        if path == log.path:
+            for _ in range(2):
+                log.append(b"more")
+                log.roll()
+            names.append(max(name for name in listdir(path) if name.endswith(".log")))
+        return names
+
+    monkeypatch.setattr(backup_module.os, "listdir", listing)
+    ends = admin.backup(tmp_path / "copy")
+    monkeypatch.undo()
+
+    assert ends["one", 0] == 1
+    with Broker(tmp_path / "copy") as copy:
+        assert [record.value for record in copy.read("one")] == [b"first"]
+
+
+@pytest.mark.parametrize("is_listed", [True, False])
+def test_copy_of_what_is_deleted_meanwhile_begins_where_that_does(admin, broker, tmp_path,
+                                                                  monkeypatch, is_listed):
+    log, listdir, left = broker.log("one"), os.listdir, [3]
+    log.append_many([b"x"] * 10)
+    log.roll()
+
+    def listing(path):
+        names = listdir(path)
+        if path == log.path and left[0]:
+            left[0] -= 1
+            log.append_many([b"y"] * 10)
+            log.delete_before(log.end_offset - 5)
+        return names if is_listed else listdir(path)
+
+    monkeypatch.setattr(backup_module.os, "listdir", listing)
+    ends = admin.backup(tmp_path / "copy")
+    monkeypatch.undo()
+
+    assert not left[0]
+    with Broker(tmp_path / "copy") as copy:
+        assert copy.log("one").end_offset == ends["one", 0] == log.end_offset
+        assert [r.offset for r in copy.read("one")] == list(range(log.end_offset - 5,
+                                                                  log.end_offset))
+
+
+def test_copy_waits_no_longer_than_it_has_patience(admin, broker, tmp_path, monkeypatch):
+    fill(broker, 30)
+    monkeypatch.setattr(backup_module, "PATIENCE_MS", 3)
+    monkeypatch.setattr(pylog.Log, "_retire", lambda self: False)
+
+    with pytest.raises(pylog.PylogTimeoutError, match="another process has been tidying"):
+        admin.backup(tmp_path / "copy")
+
+    assert not list(tmp_path.glob("copy*"))
+
+
 def test_committed_offsets_are_in_the_copy(admin, broker, tmp_path):
     fill(broker, 30)
     with pylog.Consumer(broker, "orders", group_id="billing", consumer_timeout_ms=200) as consumer:
