@@ -97,7 +97,7 @@ class AsyncProducer:
         """As Producer.send_many. Where nothing has to be waited for, the list is appended in the
         loop: 30 ns a record."""
         producer = self._producer
-        target, values, keys = producer._prepared_lists(topic, values, keys, headers)
+        target, values, keys, headers = producer._prepared_lists(topic, values, keys, headers)
         if not producer.has_to_wait(target):
             return producer._send_lists(target, values, keys, headers, timestamps_ms, partition)
         found: list[BatchMetadata] = []

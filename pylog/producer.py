@@ -6,7 +6,7 @@ the topics, lists, how it ends. Batches that linger are accumulator.py's.
 
 import os
 from collections.abc import Iterable
-from itertools import repeat
+from itertools import chain, repeat
 from typing import Any, Literal, Self
 
 from pylog import _native
@@ -142,18 +142,20 @@ class Producer(_native.Sender):
 
         Cost: as Log.append_many; 15 ns a record more where keys choose. Raises as `send`.
         """
-        target, values, keys = self._prepared_lists(topic, values, keys, headers)
+        target, values, keys, headers = self._prepared_lists(topic, values, keys, headers)
         self._accumulator.drain()
         return self._send_lists(target, values, keys, headers, timestamps_ms, partition)
 
     def _prepared_lists(
         self, topic: str, values: Iterable[Any], keys: Iterable[Any] | None, headers: Any
-    ) -> tuple[_native.Target, list[Any], list[Any] | None]:
+    ) -> tuple[_native.Target, list[Any], list[Any] | None, Any]:
         target = self._target(topic)
+        if headers is not None and not hasattr(headers, "__len__"):
+            headers = list(headers)    # each serializer goes through them, and so does the log
         values = self._serialized(self._value_serializer, topic, values, headers)
         if keys is not None:
             keys = self._serialized(self._key_serializer, topic, keys, headers)
-        return target, values, keys
+        return target, values, keys, headers
 
     def _send_lists(
         self, target: _native.Target, values: list[Any], keys: list[Any] | None, headers: Any,
@@ -192,7 +194,7 @@ class Producer(_native.Sender):
             raise TypeError(f"expected a list of values or keys, not {type(column).__name__}")
         if serialize is None:
             return column if isinstance(column, list) else list(column)
-        each = repeat(None) if headers is None else headers
+        each = chain(headers or (), repeat(None))    # too few are the log's to refuse
         return [serialize(topic, heads, one) for one, heads in zip(column, each, strict=False)]
 
     # ---- what can be asked

@@ -92,3 +92,21 @@ def test_bad_list_is_refused_whole(broker, arguments, error, has_keys):
             producer.send_many("orders", **arguments)
 
     assert values(broker) == []
+
+
+@pytest.mark.parametrize("has_keys", [False, True])
+def test_serialized_list_with_too_few_headers_is_refused_whole(broker, has_keys):
+    with Producer(broker, value_serializer="json", key_serializer="str") as producer:
+        keys = ["k"] * 3 if has_keys else None
+        with pytest.raises(pylog.ConfigurationError, match="3 values and 1 headers"):
+            producer.send_many("orders", [1, 2, 3], keys, [[("h", b"x")]])
+
+    assert values(broker) == []
+
+
+def test_headers_may_be_an_iterator_beside_serializers(broker):
+    with Producer(broker, value_serializer="json", key_serializer="str") as producer:
+        producer.send_many("one", [1, 2], ["k", "l"], ([("h", b"%d" % n)] for n in range(2)))
+
+    assert [(r.key, r.value, r.headers) for r in records(broker, "one")] == [
+        (b"k", b"1", (("h", b"0"),)), (b"l", b"2", (("h", b"1"),))]
