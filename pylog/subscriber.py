@@ -196,8 +196,10 @@ class Subscriber(Positions):
         """Reads those that it does not read yet."""
         known = set(self._partitions())
         new = [partition for partition in partitions if partition not in known]
-        for partition in new:
-            self._add(partition, self._broker.log(*partition), self._first_offset(partition, start))
+        places = [(partition, self._broker.log(*partition), self._first_offset(partition, start))
+                  for partition in new]    # what raises, raises before any is read
+        for place in places:
+            self._add(*place)
         if self._subscription is not None:
             self._subscription.tell("assigned", new)
 
@@ -339,6 +341,8 @@ class Subscriber(Positions):
     def _keep_up(self, group: Membership) -> None:
         try:
             group.sync(self)
+            if missed := group.owned.difference(self._partitions()):    # the taking in had raised
+                self._assigned(sorted(missed))
         finally:
             self._be_member(group.number, group.seen)
 

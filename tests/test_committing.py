@@ -226,6 +226,27 @@ def test_partitions_that_are_taken_away_are_committed_and_read_no_more(broker):
     assert listener.told[-1][0] == "revoked"
 
 
+def test_a_partition_that_could_not_be_opened_when_it_was_assigned_is_read_later(
+        broker, monkeypatch):
+    fill(broker, 1)
+    opened, failures = broker.log, [pylog.PylogTimeoutError("a stopped process is inside")]
+
+    def log(topic, partition=0):
+        if partition == 1 and failures:
+            raise failures.pop()
+        return opened(topic, partition)
+
+    monkeypatch.setattr(broker, "log", log)
+    listener = Listener()
+    with Consumer(broker, group_id="g", consumer_timeout_ms=100) as consumer:
+        consumer.subscribe(["orders"], listener=listener)
+        with pytest.raises(pylog.PylogTimeoutError):
+            consumer.poll()
+
+        assert sorted(r.value for r in consumer) == [b"0:0", b"1:0", b"2:0"]
+        assert listener.told == [("assigned", [0, 1, 2])]
+
+
 def test_a_second_member_goes_on_where_the_first_has_let_go(broker):
     of_one_partition(broker, 10)
     first = grouped(broker)
