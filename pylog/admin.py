@@ -3,6 +3,7 @@
 Names and shapes are those of kafka-python's KafkaAdminClient where it has them.
 """
 
+import contextlib
 import os
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal, Self
@@ -10,7 +11,7 @@ from typing import Any, Literal, Self
 from pylog import backup
 from pylog.broker import Broker
 from pylog.check import Report
-from pylog.errors import ConfigurationError
+from pylog.errors import ConfigurationError, UnknownTopicOrPartitionError
 from pylog.group_admin import GroupAdmin
 from pylog.topic import TOPIC_CONFIGS, TopicPartition, config_value
 
@@ -70,8 +71,13 @@ class Admin(GroupAdmin):
     def describe_topics(self, topics: Iterable[str] | None = None) -> dict[str, dict[str, Any]]:
         """What topics are, all by default: topic_id, created_ms, configs that were set, and for
         each partition its offsets and bytes. Cost: opens each partition."""
-        chosen = self.list_topics() if topics is None else _names(topics)
-        return {name: self._describe(name) for name in chosen}
+        if topics is not None:
+            return {name: self._describe(name) for name in _names(topics)}
+        found = {}
+        for name in self.list_topics():
+            with contextlib.suppress(UnknownTopicOrPartitionError):    # deleted meanwhile
+                found[name] = self._describe(name)
+        return found
 
     def _describe(self, name: str) -> dict[str, Any]:
         entry = self._entry(name)

@@ -9,7 +9,6 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Iterator
 from contextlib import closing
 from functools import partial
 from pathlib import Path
@@ -18,22 +17,22 @@ from typing import Any
 import click
 
 import pylog
-from pylog import _native, envelope
+from pylog import envelope
 from pylog.cli_options import (
     Damage,
     Place,
     as_json,
     directory,
-    is_broker,
     key_separator,
+    need_log,
     parser_of,
     progress,
     split_header,
     to_place,
 )
-from pylog.dump import dump_items, instant, line_of
+from pylog.dump import dump_items, line_of
 from pylog.envelope import BadLine, Headers
-from pylog.errors import CorruptRecordError, PylogError, RecordNotFoundError
+from pylog.errors import CorruptRecordError, PylogError
 from pylog.exits import Exit
 from pylog.log import DURABILITIES, Start
 from pylog.names import is_log_file
@@ -79,6 +78,7 @@ LAZY = {
     "import": "pylog.cli_export:import_",
     "produce": "pylog.cli_records:produce",
     "restore": "pylog.cli_topics:restore",
+    "stat": "pylog.cli_stat:stat",
     "stress": "pylog.stress.command:stress",
     "top": "pylog.live:top",
     "topic": "pylog.cli_topics:topic",
@@ -270,137 +270,6 @@ def lines_of(rows: Rows, separator: bytes | None, as_json: bool) -> bytes:
     if isinstance(rows, list):
         return envelope.plain_lines([record.value for record in rows])
     return envelope.plain_lines(rows.values())
-
-
-def need_log(directory: Path) -> None:
-    """A better hint than the library's, which speaks of modes."""
-    if not directory.exists():
-        raise click.ClickException(
-            f"there is no log at {directory}; `pylog append {directory}` makes one")
-    if is_broker(directory):
-        raise click.ClickException(
-            f"{directory} is a broker, no log; `pylog topic ls -d {directory}` shows its topics, "
-            f"`pylog consume -d {directory} TOPIC` reads one; each TOPIC-N in it is a log")
-
-
-# ---- stat ---------------------------------------------------------------------------------------
-
-
-@commands.command()
-@directory
-@as_json
-def stat(directory: Path, as_json: bool) -> None:
-    """Say how long, large, old and durable a log is."""
-    need_log(directory)
-    with pylog.Log(directory, mode="r") as log:
-        figures = figures_of(log)
-    if as_json:
-        click.echo(json.dumps(figures))
-        return
-    for name, text in summary(figures):
-        click.echo(f"{name:<11} {text}")
-
-
-def figures_of(log: pylog.Log) -> dict[str, Any]:
-    """`Log.stats`, and the time of the first and the last record."""
-    figures = log.stats()
-    options = figures.pop("options")
-    start, end = figures["start_offset"], figures["readable_offset"]
-    try:
-        gaps = gaps_of(log, start, end)
-    except PylogError:
-        gaps = None    # damage hides them
-    first, last = start, end - 1
-    if gaps and gaps[0][0] == start:
-        first = gaps[0][1]
-    if gaps and gaps[-1][1] == end:    # nothing was appended since
-        last = gaps[-1][0] - 1
-    return {
-        **figures,
-        "gaps": gaps,
-        "segments": sum(1 for _ in log.path.glob("[0-9]" * 20 + ".log")),
-        "first_timestamp": timestamp_at(log, first) if first <= last else None,
-        "last_timestamp": timestamp_at(log, last) if first <= last else None,
-        "options": options,
-    }
-
-
-def gaps_of(log: pylog.Log, start: int, end: int) -> list[tuple[int, int]] | None:
-    """The ranges of offsets between `start` and `end` that recoveries skipped.
-
-    Cost: for each recovery a look-up, and about 30 more where it left a gap.
-    """
-    meta = _native.load_meta(os.fsencode(log.path))
-    if meta is None:
-        return None
-    gaps, floor = [], start
-    for _, base in meta["epochs"]:
-        if start < base <= end and (missing := first_missing(log, floor, base)) < base:
-            gaps.append((missing, base))
-        floor = max(floor, base)
-    return gaps
-
-
-def first_missing(log: pylog.Log, low: int, base: int) -> int:
-    """The first from `low` on that bears no record; all from there to `base` are missing."""
-    high = base
-    while low < high:
-        middle = high - 1 if high == base else (low + high) // 2    # mostly nothing is missing
-        if is_there(log, middle):
-            low = middle + 1
-        else:
-            high = middle
-    return low
-
-
-def is_there(log: pylog.Log, offset: int) -> bool:
-    try:
-        log.get(offset)
-    except RecordNotFoundError:
-        return False
-    return True
-
-
-def timestamp_at(log: pylog.Log, offset: int) -> int | None:
-    """None where there is no record, or no whole one."""
-    try:
-        chunk = log.fetch(offset, 1, 1)
-        return chunk[0].timestamp if len(chunk) else None
-    except PylogError:
-        return None
-
-
-def summary(figures: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    """(Name, text) of each line of `pylog stat`."""
-    options, start, end = figures["options"], figures["start_offset"], figures["end_offset"]
-    yield "path", figures["path"]
-    yield "offsets", f"[{start}, {end})"
-    yield from (("skipped", f"[{first}, {after}) by a recovery, which uses no offset twice")
-                for first, after in figures["gaps"] or ())
-    yield "records", records_text(figures)
-    if figures["first_timestamp"] is not None:
-        yield "first", instant(figures["first_timestamp"])
-    if figures["last_timestamp"] is not None:
-        yield "last", instant(figures["last_timestamp"])
-    yield "size", (f"{figures['size_bytes']:,} bytes in {figures['segments']} "
-                   f"segment{'s' * (figures['segments'] != 1)}, preallocated ones included")
-    yield "durability", f"{options['durability']}; on disk for certain: below offset " \
-                        f"{figures['durable_offset']}"
-    yield "options", ", ".join(f"{name} {options[name]}" for name in (
-        "segment_bytes", "max_message_bytes", "index_interval_bytes", "flush_interval_ms",
-        "timestamp_type"))
-    yield "epoch", str(figures["leader_epoch"])
-    if figures["is_poisoned"]:
-        yield "POISONED", "a flush to disk failed; the log takes no appends until it is reopened"
-
-
-def records_text(figures: dict[str, Any]) -> str:
-    """How many there are, where no damage at the ends hides it."""
-    start, end, gaps = figures["start_offset"], figures["end_offset"], figures["gaps"]
-    count = end - start - sum(after - first for first, after in gaps or ())
-    if gaps is None or (count and None in (figures["first_timestamp"], figures["last_timestamp"])):
-        return "unknown: something is damaged, see `pylog check`"
-    return f"{count:,}, going by their offsets"
 
 
 # ---- check --------------------------------------------------------------------------------------

@@ -52,9 +52,9 @@ Examples:
               help="Stop before this place.  [default: the end at the call]")
 def export(topics: tuple[str, ...], data_dir: Path, output: Path | None, start: Start,
            stop: Start | None) -> None:
-    """Write all records of topics, partition after partition, with all that they bear.
+    """Write topics as JSON lines or Parquet, with all that records bear.
 
-    JSON lines are those of `pylog consume --json`.
+    Partition after partition. JSON lines are those of `pylog consume --json`.
     """
     with open_broker(data_dir) as broker:
         ranges = [one for topic in dict.fromkeys(topics)
@@ -117,11 +117,12 @@ def writer(output: Path | None) -> Iterator[Callable[[list[Record]], object]]:
 @data_dir
 @click.option("--topic", help="For all records, whatever topic they bear.")
 def import_(files: tuple[str, ...], data_dir: Path, topic: str | None) -> None:
-    """Append the records of FILEs, or of stdin, to the topics and partitions that they bear.
+    """Append what was exported to where it is from.
 
-    JSON lines, or Parquet if the name ends in .parquet. Topics that are not there are made, with as
-    many partitions as it takes, and with retention.ms=-1, for what is imported may be old: a topic
-    that is there applies its own. Keys, headers and timestamps are kept; offsets are given anew.
+    The records of FILEs, or of stdin, go to the topics and partitions that they bear: JSON lines,
+    or Parquet if the name ends in .parquet. Topics that are not there are made, with as many
+    partitions as it takes, and with retention.ms=-1, for what is imported may be old: a topic that
+    is there applies its own. Keys, headers and timestamps are kept; offsets are given anew.
     """
     if topic is not None:
         check_name(topic)

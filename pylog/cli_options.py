@@ -137,6 +137,17 @@ def is_broker(data_dir: Path) -> bool:
     return (data_dir / "metadata.db").exists() or any(data_dir.glob("*-[0-9]*/log.meta"))
 
 
+def need_log(directory: Path) -> None:
+    """A better hint than the library's, which speaks of modes."""
+    if not directory.exists():
+        raise click.ClickException(
+            f"there is no log at {directory}; `pylog append {directory}` makes one")
+    if is_broker(directory):
+        raise click.ClickException(
+            f"{directory} is a broker, no log; `pylog topic ls -d {directory}` shows its topics, "
+            f"`pylog consume -d {directory} TOPIC` reads one; each TOPIC-N in it is a log")
+
+
 def split_header(ctx: click.Context, param: click.Parameter, value: tuple[str, ...]) -> Headers:
     """The callback of --header."""
     pairs = [text.partition("=") for text in value]

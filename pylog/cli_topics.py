@@ -108,9 +108,7 @@ def ls(data_dir: Path, as_json: bool) -> None:
         for one in found:
             click.echo(json.dumps(one))
     elif found:
-        click.echo(aligned(("TOPIC", "PARTITIONS", "RECORDS", "BYTES"), [
-            (one["topic"], one["partitions"], one["records"], one["size_bytes"])
-            for one in found]))
+        click.echo(topics_table(found))
     else:
         click.echo("there are no topics; `pylog topic create TOPIC` makes one", err=True)
 
@@ -121,6 +119,11 @@ def totals(described: dict[str, Any]) -> dict[str, Any]:
         "topic": described["topic"], "partitions": len(partitions),
         "records": sum(one["end_offset"] - one["start_offset"] for one in partitions),
         "size_bytes": sum(one["size_bytes"] for one in partitions)}
+
+
+def topics_table(found: list[dict[str, Any]]) -> str:
+    return aligned(("TOPIC", "PARTITIONS", "RECORDS", "BYTES"), [
+        (one["topic"], one["partitions"], one["records"], one["size_bytes"]) for one in found])
 
 
 @topic.command(epilog=DESCRIBE_EXAMPLE)
@@ -248,10 +251,10 @@ def list_claims(data_dir: Path, as_json: bool) -> None:
 @click.argument("target", metavar="TARGET", type=Place(path_type=Path))
 @data_dir
 def backup(target: Path, data_dir: Path) -> None:
-    """Copy a broker to TARGET while it is used; proved before it is there.
+    """Copy a broker to TARGET while it is used.
 
-    Files that no longer change are hard links on the same file system: a copy for another disk goes
-    to that disk.
+    The copy is proved before it is there. Files that no longer change are hard links on the same
+    file system: a copy for another disk goes to that disk.
     """
     with administration(data_dir) as (_, admin):
         ends = admin.backup(target)

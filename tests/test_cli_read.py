@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -11,6 +12,7 @@ from planted import HEADER, batches, flip, segments
 from shell import READERS, lines, run
 
 import pylog
+from pylog import Admin
 from pylog.exits import Exit
 
 
@@ -214,6 +216,54 @@ def test_stat_of_a_log_that_a_recovery_left_empty(log_path, has_appended):
 
     assert f"records     {int(has_appended)}, " in text
     assert ("last " in text) == has_appended
+
+
+def test_stat_of_a_broker_tells_its_topics(broker):
+    for n in range(30):
+        broker.append("orders", b"%d" % n, partition=n % 3)
+    pylog.Consumer(broker, group_id="billing").close()
+
+    text = run("stat", broker.path).stdout
+    assert f"path        {broker.path}\n" in text
+    assert "topics      2, with 4 partitions\n" in text
+    assert "groups      1\n" in text
+    assert "records     30, " in text
+    assert re.search(r"^orders +3 +30 +[\d,]+$", text, re.MULTILINE)
+    assert re.search(r"^one +1 +0 +[\d,]+$", text, re.MULTILINE)
+
+    found = json.loads(run("stat", broker.path, "--json").stdout)
+    sizes = {name: sum(broker.log(name, number).size_bytes for number in range(count))
+             for name, count in (("orders", 3), ("one", 1))}
+    assert {one["topic"]: one["size_bytes"] for one in found["topics"]} == sizes
+    assert (found["partitions"], found["records"], found["groups"]) == (4, 30, 1)
+    assert found["size_bytes"] == sum(sizes.values())
+
+
+def test_stat_looks_where_the_other_commands_of_a_broker_do(broker, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)    # where the broker is called data
+    assert "topics      2" in run("stat").stdout
+    monkeypatch.setenv("PYLOG_DATA", "elsewhere")
+
+    result = run("stat")
+
+    assert (result.exit_code, os.listdir(tmp_path)) == (Exit.FAILED, ["data"])
+    assert "nothing at elsewhere; `pylog produce -d elsewhere TOPIC` makes" in result.stderr
+
+
+def test_stat_of_a_broker_without_topics(log_path):
+    pylog.Broker(log_path).close()
+
+    assert run("stat", log_path).stdout.splitlines()[1:] == [
+        "topics      0, with 0 partitions", "groups      0",
+        "records     0, going by their offsets", "size        0 bytes, preallocated ones included"]
+
+
+def test_stat_leaves_out_a_topic_that_is_deleted_meanwhile(broker, monkeypatch):
+    monkeypatch.setattr(Admin, "list_topics", lambda self: ["gone", "one", "orders"])
+
+    found = json.loads(run("stat", broker.path, "--json").stdout)
+
+    assert [one["topic"] for one in found["topics"]] == ["one", "orders"]
 
 
 def test_check_of_a_whole_log_is_fine(small):
