@@ -53,6 +53,7 @@ Examples:
   pylog consume orders --from @-1h --grep 'apples|pears'
   pylog consume orders -g billing -n 100 --json
   pylog consume orders refunds -e -f '%t-%p %o %k %s\\n'
+  pylog consume --regex 'shop\\.' '.*-audit$'
 """
 
 CAT_EXAMPLES = """\b
@@ -171,11 +172,26 @@ def to_expression(ctx: click.Context, param: click.Parameter, value: str | None,
                                  param) from None
 
 
+def any_of(patterns: tuple[str, ...]) -> re.Pattern[str]:
+    """What matches what one of them matches. Raises UsageError."""
+    whole = patterns[0] if len(patterns) == 1 else "|".join(f"(?:{one})" for one in patterns)
+    for pattern in (*patterns, whole):    # each may be right, and flags at fault within the whole
+        try:
+            compiled = re.compile(pattern)
+        except re.error as error:
+            raise click.UsageError(f"{pattern!r} is no regular expression: {error}") from None
+    return compiled
+
+
 @dataclass(slots=True)
 class Wish:
-    """What is to be read of which topics, and how it is to look."""
+    """What is to be read of which topics, and how it is to look.
+
+    names: what the topics are those of that there are; more may come.
+    """
 
     topics: tuple[str, ...]
+    names: re.Pattern[str] | None = None
     partition: int | None = None
     group: str | None = None
     start: Start | None = None
@@ -192,6 +208,8 @@ class Wish:
 @click.argument("topics", metavar="TOPIC...", nargs=-1, required=True,
                 shell_complete=complete_topic)
 @data_dir
+@click.option("--regex", is_flag=True, help="TOPIC is a regular expression for the beginning of "
+              "names; topics that come later are read, too.")
 @click.option("-g", "--group", shell_complete=complete_group,
               help="Go on where this group is, share with its members, commit.")
 @click.option("-o", "--from", "start", metavar="PLACE", callback=to_place,
@@ -213,8 +231,9 @@ class Wish:
 @click.option("--skip-corrupt", "skips_corrupt", is_flag=True,
               help="Step over damaged batches, and exit with 4 if there were any.")
 def consume(
-    topics: tuple[str, ...], data_dir: Path, pattern: Callable[[Record], bytes] | None,
-    key_separator: bytes | None, as_json: bool, no_commit: bool, **wishes: Any,
+    topics: tuple[str, ...], data_dir: Path, regex: bool,
+    pattern: Callable[[Record], bytes] | None, key_separator: bytes | None, as_json: bool,
+    no_commit: bool, **wishes: Any,
 ) -> None:
     """Write the records of topics to stdout, and wait for more.
 
@@ -222,7 +241,8 @@ def consume(
     shares the partitions with the other members, and commits what it has written.
     """
     text_of = writer_of(pattern, key_separator, as_json)
-    run_consume(data_dir, Wish(topics, text_of=text_of, commits=not no_commit, **wishes))
+    run_consume(data_dir, Wish(topics, any_of(topics) if regex else None, text_of=text_of,
+                               commits=not no_commit, **wishes))
 
 
 @click.command(epilog=CAT_EXAMPLES)
@@ -273,8 +293,7 @@ def run_consume(data_dir: Path, wish: Wish) -> None:
                 "a group goes on where it has committed; --from earliest or latest says where it "
                 f"begins, `pylog group reset {wish.group}` moves it")
     with open_broker(data_dir) as broker:
-        for topic in wish.topics:
-            need_topic(broker, topic)
+        need_topics(broker, wish)
         with Consumer(
             broker, group_id=wish.group, enable_auto_commit=False,
             auto_offset_reset="latest" if wish.start == "latest" else "earliest",
@@ -285,6 +304,18 @@ def run_consume(data_dir: Path, wish: Wish) -> None:
     if skipped:
         raise Damage(f"stepped over damage {skipped} times; `pylog check` of a partition's "
                      "directory tells where")
+
+
+def need_topics(broker: Broker, wish: Wish) -> None:
+    """Finds those that match, if it wants such. Raises ClickException."""
+    if wish.names is None:
+        for topic in wish.topics:
+            need_topic(broker, topic)
+        return
+    wish.topics = tuple(filter(wish.names.match, sorted(broker.topics())))
+    if not wish.topics and (wish.until_end or wish.partition is not None):
+        raise click.ClickException(f"no topic matches {wish.names.pattern!r}; `pylog topic ls` "
+                                   "shows those that there are")
 
 
 class Reading:
@@ -300,9 +331,13 @@ class Reading:
         self.partitions = [TopicPartition(topic, number) for topic in dict.fromkeys(wish.topics)
                            for number in self._numbers(topic)]
         self.stops = self._stops()
-        if wish.group is not None:
-            consumer.subscribe(wish.topics)
+        if wish.partition is not None:
+            consumer.assign(self.partitions)
+        elif wish.names is not None:
+            consumer.subscribe(pattern=wish.names)
         else:
+            consumer.subscribe(wish.topics)
+        if wish.group is None and self.partitions:
             self._start()
 
     def _numbers(self, topic: str) -> Iterable[int]:
@@ -314,10 +349,6 @@ class Reading:
     def _start(self) -> None:
         """Goes to the place that was wished. An offset that one partition has and another has not
         is no mistake; one that none has is."""
-        if self.wish.partition is None:
-            self.consumer.subscribe(self.wish.topics)
-        else:
-            self.consumer.assign(self.partitions)
         start = "earliest" if self.wish.start is None else self.wish.start
         logs = {one: self.broker.log(*one) for one in self.partitions}
         places = {one: log.resolve(start) for one, log in logs.items()}

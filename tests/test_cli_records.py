@@ -259,6 +259,39 @@ def test_consume_of_two_topics_tells_them_apart(orders):
     assert sorted(set(lines)) == [b"orders-0", b"orders-1", b"orders-2", b"refunds-0"]
 
 
+def test_topics_are_chosen_by_what_their_names_match(orders):
+    for name in ("refunds", "re-orders", "audit"):
+        out("produce", name, given=name.encode())
+
+    def topics(*arguments):
+        return sorted(set(out("consume", "--regex", *arguments, "-e", "-f", r"%t\n")))
+
+    assert topics("re") == [b"re-orders", b"refunds"]
+    assert topics("re.*s$", "aud") == [b"audit", b"re-orders", b"refunds"]
+    assert topics("(?i)ORDERS") == [b"orders"]
+    assert topics(".", "-g", "billing") == [b"audit", b"orders", b"re-orders", b"refunds"]
+    assert topics(".", "-g", "billing") == []
+    assert topics("o", "-p", "2", "-o", "-1") == [b"orders"]
+
+
+def test_topics_that_match_later_are_read_from_their_beginning(orders, monkeypatch):
+    poll = pylog.Consumer.poll
+
+    def late(self, *given):
+        with pylog.Broker(orders) as broker:
+            broker.append("refunds", b"late")
+        return poll(self, *given)
+
+    monkeypatch.setattr(pylog.Consumer, "poll", late)
+    assert out("consume", "--regex", "refunds", "-n", "1") == [b"late"]
+
+
+@pytest.mark.parametrize("arguments", [["-e"], ["-p", "0"], ["-e", "-g", "billing"]], ids=str)
+def test_no_topic_that_matches_is_told_where_none_is_waited_for(orders, arguments):
+    fails(Exit.FAILED, "no topic matches 'rders'; `pylog topic ls`", "consume", "--regex", "rders",
+          *arguments)
+
+
 def test_group_goes_on_where_it_committed(orders):
     first = out("consume", "orders", "-g", "billing", "-n", "5")
     rest = out("consume", "orders", "-g", "billing", "-e")
@@ -318,6 +351,8 @@ def test_consume_of_what_is_not_there_fails(orders, arguments, words):
 @pytest.mark.parametrize(("arguments", "words"), [
     ([], "TOPIC"), (["orders", "-o", "soon"], "no place"), (["orders", "--to", "@"], "no place"),
     (["orders", "-n", "-1"], "range"), (["orders", "--grep", "("], "regular expression"),
+    (["--regex", "a", "("], r"'\(' is no regular expression"),
+    (["--regex", "a", "(?i)b"], "global flags not at the start"),
     (["orders", "-f", "%y"], "'%y' is unknown"), (["orders", "-f", "100%"], "'%' is unknown"),
     (["orders", "-f", r"\q"], "is unknown"), (["orders", "-f", "%s", "--json"], "use one"),
     (["orders", "-K", ":", "--json"], "use one"),
