@@ -9,6 +9,7 @@
  * A kill between log.meta and the page leaves all with the old options; who alters again, or opens
  * the log anew, makes up for it.
  */
+#include "pl_fault.h"
 #include "pl_log.h"
 
 enum { WAIT_MS = 100 };
@@ -62,6 +63,7 @@ static void set_options(pl_meta *meta, void *argument) {
 static pl_status alter_locked(pl_log *log, const pl_options *wanted, int wait_ms) {
   alteration change = {.wanted = wanted};
   PL_TRY(pl_log_change_meta(log, set_options, &change, true));
+  PL_POINT("alter-stored");
   return pl_turn_edition(log, &change.result, wait_ms);
 }
 

@@ -557,9 +557,12 @@ pl_status pl_turn_edition(pl_log *log, const pl_options *options, int wait_ms) {
   PL_TRY(pl_writer_enter(log, wait_ms));
   seal_open_batch(log);
   uint32_t edition = atomic_load(&page->edition) + 1;
-  pl_page_put_options(page, options);
+  pl_page_put_options(page, edition, options);
+  PL_POINT("alter-put");
   atomic_store(&page->edition, edition);
+  PL_POINT("alter-turned");
   atomic_store(&page->is_dirty, edition);
+  PL_POINT("alter-before-count");
   atomic_fetch_add_explicit(&page->rolls, 1, memory_order_release);
   leave(log);
   return PL_OK;

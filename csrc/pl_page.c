@@ -25,14 +25,15 @@ void pl_page_init(pl_page *page, uint64_t incarnation) {
   pl_lock_init(&page->maintenance_lock);
 }
 
-void pl_page_put_options(pl_page *page, const pl_options *options) {
-  page->options = *options;
-  page->options_check = pl_crc32c(options, sizeof *options);
+void pl_page_put_options(pl_page *page, uint32_t edition, const pl_options *options) {
+  page->options[edition & 1] = *options;
+  page->options_check[edition & 1] = pl_crc32c(options, sizeof *options);
 }
 
 bool pl_page_get_options(const pl_page *page, pl_options *out) {
-  pl_options found = page->options;
-  if (pl_crc32c(&found, sizeof found) != page->options_check) return false;
+  uint32_t edition = atomic_load(&page->edition);
+  pl_options found = page->options[edition & 1];
+  if (pl_crc32c(&found, sizeof found) != page->options_check[edition & 1]) return false;
   *out = found;
   return true;
 }

@@ -24,7 +24,7 @@
 #define PL_PAGE_BYTES 8192u
 #define PL_BELLS 64
 
-enum { PL_PAGE_LAYOUT = 6 };
+enum { PL_PAGE_LAYOUT = 7 };
 
 typedef enum pl_log_state {
   PL_LOG_LIVE = 0,
@@ -51,7 +51,7 @@ typedef struct pl_page {
   alignas(128) _Atomic uint32_t state; /* pl_log_state */
   _Atomic int32_t poison_errno;
   _Atomic uint32_t is_dirty;      /* log.meta no longer says clean_end: 0, or the edition */
-  _Atomic uint32_t edition;       /* of `options`: who knows another takes them over */
+  _Atomic uint32_t edition;       /* which options hold: who knows another takes them over */
   _Atomic int32_t leader_epoch;
   _Atomic int64_t log_start;
   _Atomic int64_t reserved_end;   /* no offset from here on is used before log.meta says so */
@@ -60,8 +60,8 @@ typedef struct pl_page {
   _Atomic uint64_t list_sequence; /* odd while segments are being removed */
   _Atomic int64_t retired_base;   /* segments below are trimmed and indexed */
   _Atomic uint64_t prepared;      /* inode of the file the next roll will rename, 0: none */
-  pl_options options;             /* those of log.meta; changed with append_lock held */
-  uint32_t options_check;         /* of `options`: they say how far to map */
+  pl_options options[2];          /* those of log.meta, by the edition's last bit */
+  uint32_t options_check[2];      /* they say how far to map */
 
   /* The writer's line: guarded by `append_lock`. */
   alignas(128) pl_slot append_lock;
@@ -93,8 +93,9 @@ _Static_assert(sizeof(pl_page) <= PL_PAGE_BYTES, "the page outgrew its file");
 void pl_page_init(pl_page *page, uint64_t incarnation);
 void pl_page_identify(pl_page_identity *identity, uint64_t incarnation);
 
-void pl_page_put_options(pl_page *page, const pl_options *options);
-/* False: a bit of them has flipped, or they are being changed; *out is what it was. */
+/* Of the next edition; who dies before it is stored has changed nothing. */
+void pl_page_put_options(pl_page *page, uint32_t edition, const pl_options *options);
+/* False: a bit of them has flipped, or they changed twice meanwhile; *out is what it was. */
 bool pl_page_get_options(const pl_page *page, pl_options *out);
 
 /* Check value of the durable floor: ties it to this log. */

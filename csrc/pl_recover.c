@@ -420,7 +420,7 @@ static pl_status put_page(pl_log *log, const pl_page *old, int64_t end, const pl
     atomic_store(&page->poison_errno, atomic_load(&old->poison_errno));
   }
   atomic_store(&page->is_dirty, is_dirty);
-  pl_page_put_options(page, &log->meta.options);
+  pl_page_put_options(page, atomic_load(&page->edition), &log->meta.options);
   atomic_store(&page->leader_epoch, (int32_t)log->meta.epochs[log->meta.epoch_count - 1].epoch);
   atomic_store(&page->log_start, log->meta.log_start > first ? log->meta.log_start : first);
   atomic_store(&page->reserved_end, log->meta.reserved_end);

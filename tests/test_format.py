@@ -145,7 +145,7 @@ def test_control_page_begins_with_the_identity_on_the_page(log_path):
     boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip().replace("-", "")
     assert len(page) == 8192
     assert page[at["magic"]:at["magic"] + 8] == b"1lyp-gol"
-    assert struct.unpack_from("=I", page, at["layout"])[0] == 6
+    assert struct.unpack_from("=I", page, at["layout"])[0] == 7
     assert page[at["bootId"]:at["bootId"] + 16].hex() == boot
     assert (word("device"), word("inode")) == (info.st_dev, info.st_ino)
     assert word("incarnation") == meta["incarnation"]

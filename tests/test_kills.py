@@ -50,10 +50,19 @@ HITS_LEAST = 5
 ELSEWHERE = ("pl_process", "pl_shared", "pl_table")   # killed in test_tables.py
 
 
-def points_of_the_core():
-    named = re.compile(r'PL_POINT\("([a-z-]+)"\)')
+def points_named(name):
+    """Those of the core whose names match."""
+    named = re.compile(rf'PL_POINT\("({name})"\)')
     return sorted({point for source in SOURCES.glob("*.c") if source.stem not in ELSEWHERE
                    for point in named.findall(source.read_text())})
+
+
+ALTERING = points_named("alter-[a-z-]+")
+
+
+def points_of_the_core():
+    """Where writers die that append, delete and recover: not those of the last part."""
+    return sorted({*points_named("[a-z-]+")} - {*ALTERING})
 
 
 @pytest.fixture(scope="module")
@@ -361,3 +370,25 @@ def test_writer_killed_inside_leaves_whole_records_only(log_path, holder, point,
     assert [record.value for record in log.read()] == [b"before", *held, b"next"]
     assert log.stats()["owner_deaths"] == keeps_open
     log.close()
+
+
+# ---- options that change -----------------------------------------------------------------------
+
+@pytest.mark.parametrize("point", ALTERING)
+def test_alteration_killed_at_any_point_leaves_all_writers_with_the_same_options(log_path, holder,
+                                                                                 point):
+    """Who was there before, and who comes later: a batch of one must be in reach of the other."""
+    pylog.Log(log_path, segment_bytes=4096).close()
+    with pylog.Log(log_path) as before:
+        before.append(b"first")
+        assert holder(log_path, point, signal.SIGKILL, "alter").wait(10) == -signal.SIGKILL
+        with pylog.Log(log_path) as later:
+            for _ in range(12):
+                later.append(bytes(1000))
+            before.append(b"last")
+            for log in (before, later):
+                assert [len(record.value) for record in log.read()] == [5, 6, *[1000] * 12, 4]
+            before.alter(segment_bytes=1 << 20)
+            later.append_many([bytes(1000)] * 12, atomic=True)
+            before.append(b"last")
+            assert before.check().ok

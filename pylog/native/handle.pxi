@@ -138,7 +138,7 @@ cdef class Handle:
         """What a batch may become, as the options are now: a reader never takes them over."""
         cdef pl_options options = self.log.options
         if not self.log.is_private and not pl_page_get_options(self.log.page, &options):
-            return DECOMPRESSED_MAX    # they are being altered
+            return DECOMPRESSED_MAX    # damaged, or altered twice meanwhile
         return min(max(options.max_message_bytes * 64, DECOMPRESSED_LEAST), DECOMPRESSED_MAX)
 
     cdef int check_open(self) except -1:

@@ -1,10 +1,11 @@
 /* A writer that stops, or dies, at a named point of the core: for tests that need one there.
  *
- *     holder DIRECTORY POINT SIGNAL [delete]
+ *     holder DIRECTORY POINT SIGNAL [delete | alter | remove]
  *
  * Appends "before", says "ready", appends "held" with SIGNAL sent to itself at POINT, and if it
  * comes back from there, appends "after" and closes. With "delete" it fills some segments before
- * it says "ready", and deletes them instead of appending "held".
+ * it says "ready", and deletes them instead of appending "held"; with "alter" it makes the next
+ * segments larger; with "remove" it deletes the log, to DIRECTORY-removed.
  */
 #define _GNU_SOURCE
 #include <signal.h>
@@ -35,9 +36,23 @@ static void append(pl_log *log, const char *text) {
   must(status, text);
 }
 
+static void alter(pl_log *log) {
+  pl_options wanted = options_unset();
+  wanted.segment_bytes = 1 << 20;
+  must(pl_alter(log, &wanted, 1000), "alter");
+}
+
+static int remove_log(const char *directory) {
+  char aside[PL_PATH_MAX];
+  snprintf(aside, sizeof aside, "%s-removed", directory);
+  must(pl_delete(directory, aside, 1000), "remove");
+  return 0;
+}
+
 int main(int argc, char **argv) {
-  if (argc < 4) die("usage: holder DIRECTORY POINT SIGNAL [delete]");
-  bool deletes = argc > 4;
+  if (argc < 4) die("usage: holder DIRECTORY POINT SIGNAL [delete | alter | remove]");
+  const char *mode = argc > 4 ? argv[4] : "append";
+  bool deletes = strcmp(mode, "delete") == 0;
   pl_options options = options_unset();
   if (deletes) options.segment_bytes = 4096;
   pl_log *log;
@@ -49,6 +64,8 @@ int main(int argc, char **argv) {
   signal_to_send = atoi(argv[3]);
   armed = argv[2];
   if (deletes) must(pl_delete_before(log, pl_log_end(log)), "delete");
+  else if (strcmp(mode, "alter") == 0) alter(log);
+  else if (strcmp(mode, "remove") == 0) return remove_log(argv[1]);
   else append(log, "held");
   append(log, "after");
   must(pl_log_close(log), "close");
