@@ -209,6 +209,56 @@ def test_damaged_log_can_be_deleted(broker):
     assert partition_files(broker) == []
 
 
+def test_user_who_has_it_open_by_a_link_is_told_its_name(broker):
+    broker.append("orders", b"value")
+    (broker.path / "link").symlink_to("orders-0")
+    with pylog.Log(broker.path / "link") as user:
+        delete_elsewhere(broker)
+
+        is_told(lambda: user.append(b"lost"))
+
+
+def test_log_that_is_no_partition_is_deleted_like_any(log_path, tmp_path):
+    with pylog.Log(log_path) as user:
+        _native.delete_log(os.fsencode(log_path), os.fsencode(tmp_path / "aside"), 1000)
+
+        with pytest.raises(GONE, match="was deleted") as told:
+            user.append(b"lost")
+    assert told.value.partition is None
+
+
+def seem_of_another_namespace(page):
+    with open(page, "r+b") as file:
+        file.seek(56)
+        file.write(bytes(8))
+
+
+def test_log_of_processes_that_are_gone_can_be_deleted_from_another_pid_namespace(log_path):
+    """A container that was killed: nobody is there to be told."""
+    def write():
+        log = pylog.Log(log_path / "orders-0")
+        log.append(b"value")
+        return log
+
+    Broker(log_path).close()
+    killed(write)
+    seem_of_another_namespace(log_path / "orders-0" / "control")
+
+    _native.delete_log(os.fsencode(log_path / "orders-0"), os.fsencode(log_path / "aside"), 1000)
+
+    assert not (log_path / "orders-0").exists()
+
+
+def test_log_in_use_in_another_pid_namespace_is_left_alone(broker):
+    log = broker.log("orders")
+    seem_of_another_namespace(log.path / "control")
+
+    with pytest.raises(pylog.UnsupportedEnvironmentError, match="delete it from there"):
+        _native.delete_log(os.fsencode(log.path), os.fsencode(broker.path / "aside"), 1000)
+
+    assert log.append(b"value") == 0
+
+
 # ---- kills --------------------------------------------------------------------------------------
 
 STEPS = ["before", "between partitions", "all renamed", "before the files go"]

@@ -21,6 +21,7 @@ import pytest
 from drivers import built
 
 import pylog
+from pylog import _native
 
 TESTS = Path(__file__).parent
 SOURCES = TESTS.parent / "csrc"
@@ -57,12 +58,12 @@ def points_named(name):
                    for point in named.findall(source.read_text())})
 
 
-ALTERING = points_named("alter-[a-z-]+")
+ALTERING, ERASING = points_named("alter-[a-z-]+"), points_named("erase-[a-z-]+")
 
 
 def points_of_the_core():
     """Where writers die that append, delete and recover: not those of the last part."""
-    return sorted({*points_named("[a-z-]+")} - {*ALTERING})
+    return sorted({*points_named("[a-z-]+")} - {*ALTERING, *ERASING})
 
 
 @pytest.fixture(scope="module")
@@ -372,7 +373,7 @@ def test_writer_killed_inside_leaves_whole_records_only(log_path, holder, point,
     log.close()
 
 
-# ---- options that change -----------------------------------------------------------------------
+# ---- options that change, a log that is deleted -------------------------------------------------
 
 @pytest.mark.parametrize("point", ALTERING)
 def test_alteration_killed_at_any_point_leaves_all_writers_with_the_same_options(log_path, holder,
@@ -392,3 +393,39 @@ def test_alteration_killed_at_any_point_leaves_all_writers_with_the_same_options
             later.append_many([bytes(1000)] * 12, atomic=True)
             before.append(b"last")
             assert before.check().ok
+
+
+@pytest.mark.parametrize("point", ERASING)
+def test_deletion_of_a_log_killed_at_any_point_is_done_by_the_next(log_path, holder, point):
+    aside = log_path.with_name("aside")
+    with pylog.Log(log_path) as user:
+        assert holder(log_path, point, signal.SIGKILL, "remove").wait(10) == -signal.SIGKILL
+        for call in (lambda: user.append(b"lost"), lambda: user.wait(99, 10)):
+            with pytest.raises(pylog.UnknownTopicOrPartitionError):
+                call()
+        assert log_path.exists() == (point != "erase-renamed")
+
+        _native.delete_log(os.fsencode(log_path), os.fsencode(aside), 1000)
+
+        assert not log_path.exists()
+        assert aside.exists() == (point != "erase-renamed")
+        with pylog.Log(log_path) as successor:
+            assert successor.append(b"new") == 0
+
+
+def test_users_do_not_wait_for_one_who_is_stopped_while_deleting(log_path, holder):
+    aside = log_path.with_name("aside")
+    with pylog.Log(log_path, lock_timeout_ms=60_000) as user:
+        stopped = holder(log_path, "erase-locked", signal.SIGSTOP, "remove")
+        os.waitid(os.P_PID, stopped.pid, os.WSTOPPED)
+        start = time.monotonic()
+        with pytest.raises(pylog.UnknownTopicOrPartitionError):
+            user.append(b"lost")
+        assert time.monotonic() - start < 5
+        with pytest.raises(pylog.PylogTimeoutError, match="delete again"):
+            _native.delete_log(os.fsencode(log_path), os.fsencode(aside), 150)
+        assert log_path.exists()
+
+        stopped.send_signal(signal.SIGCONT)
+        assert stopped.wait(10) == 0
+        assert not log_path.exists()

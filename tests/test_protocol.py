@@ -171,6 +171,8 @@ NOT_MODELLED = {
     "create-": "the first segment, before there is a page",
     "recover-": "the first opener, alone under its flock; its order is RECOVERY, below",
     "before-clean-mark": "the last closer, alone under its flock",
+    "alter-": "options that change: no record is moved; test_kills.py kills at each",
+    "erase-": "how a log ends, and nothing follows; test_kills.py kills at each",
     "process-": "who lives: a file of the broker, not the control page",
     "shared-": "how a file of the broker is made, alone under its flock",
     "table-": "a table of the broker's, under a mutex of its own",

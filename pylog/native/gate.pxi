@@ -66,11 +66,13 @@ cdef object valid_beyond(bytes path, int64_t position):
 
 cdef object deleted(bytes directory):
     """What whoever has a partition open is told when its topic is deleted."""
-    topic, _, partition = os.fsdecode(os.path.basename(directory)).rpartition("-")
+    name = os.fsdecode(os.path.basename(os.path.realpath(directory)))    # opened by a link, perhaps
+    topic, _, partition = name.rpartition("-")
     return errors.UnknownTopicOrPartitionError(
         f"the topic {topic!r} was deleted, and its partition {partition} with it; what was read "
         "stays valid; create the topic anew, or use another",
-        topic=topic, partition=int(partition), path=os.fsdecode(directory))
+        topic=topic, partition=int(partition) if partition.isdecimal() else None,
+        path=os.fsdecode(directory))
 
 
 cdef object make_error(pl_status status, bint counts=True):
