@@ -10,7 +10,7 @@ from typing import Any, Literal, Self
 
 from pylog import backup
 from pylog.broker import Broker
-from pylog.check import Report
+from pylog.check import Progress, Report
 from pylog.errors import ConfigurationError, UnknownTopicOrPartitionError
 from pylog.group_admin import GroupAdmin
 from pylog.topic import TOPIC_CONFIGS, TopicPartition, config_value
@@ -148,15 +148,18 @@ class Admin(GroupAdmin):
             for name in (self.list_topics() if topics is None else _names(topics))
             for number in range(self._entry(name).partitions)}
 
-    def backup(self, target: str | os.PathLike[str]) -> dict[TopicPartition, int]:
+    def backup(
+        self, target: str | os.PathLike[str], *, on_progress: Progress | None = None,
+    ) -> dict[TopicPartition, int]:
         """Copies the broker, while it is used, to a directory that is not there yet.
 
         Each partition up to what can be read at the moment, proved afterwards; groups no further
-        than their partitions. Returns where each partition ends. Opened, the copy goes on there.
-        Cost: files that no longer change are hard links where that is possible, so it takes room
-        only for the rest. Raises LogError, CorruptRecordError; then there is no copy.
+        than their partitions. on_progress(bytes_done, bytes_total) is called every few MiB.
+        Returns where each partition ends. Opened, the copy goes on there. Cost: files that no
+        longer change are hard links where that is possible, so it takes room only for the rest.
+        Raises LogError, CorruptRecordError, PylogTimeoutError; then there is no copy.
         """
-        return backup.backup(self._broker, target)
+        return backup.backup(self._broker, target, on_progress)
 
     # ---- lifetime
 

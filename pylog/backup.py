@@ -17,7 +17,7 @@ from pathlib import Path
 
 from pylog import _native
 from pylog.broker import Broker
-from pylog.check import check
+from pylog.check import Progress, check
 from pylog.errors import CorruptRecordError, LogError, PylogError, PylogTimeoutError
 from pylog.log import Log
 from pylog.metadata_file import STORE_NAME
@@ -28,7 +28,29 @@ PATIENCE_MS = 10_000    # until the housekeeper has trimmed what was rolled
 TRIES = 10      # of a partition, while retention takes its segments away
 
 
-def backup(broker: Broker, target: str | os.PathLike[str]) -> dict[TopicPartition, int]:
+class _Work:
+    """How far it is, in bytes: each counts half when it is copied, and half when it is proved."""
+
+    def __init__(self, total: int, on_progress: Progress | None) -> None:
+        self.total, self.halves, self.on_progress = total, 0, on_progress
+
+    def add(self, count: int) -> None:
+        self.halves += count
+        if self.on_progress is not None:
+            self.on_progress(min(self.halves // 2, self.total), self.total)
+
+    def prove(self, directory: Path) -> None:
+        """Raises CorruptRecordError."""
+        before = self.halves
+        report = check(directory, on_progress=lambda done, _: self.add(before + done - self.halves))
+        if not report.ok:
+            raise CorruptRecordError(
+                f"the log in {directory} is damaged, so nothing was copied; see `pylog check`: "
+                f"{report.findings[0].what}", path=str(directory))
+
+
+def backup(broker: Broker, target: str | os.PathLike[str], on_progress: Progress | None = None,
+           ) -> dict[TopicPartition, int]:
     """See `Admin.backup`."""
     broker._check_open()
     path = Path(os.path.abspath(target))
@@ -38,28 +60,35 @@ def backup(broker: Broker, target: str | os.PathLike[str]) -> dict[TopicPartitio
         if groups.is_dir():
             shutil.copytree(groups, unfinished / "groups")
         _copy_store(broker.path / STORE_NAME, unfinished / STORE_NAME)
-        for name, entry in broker.topics().items():
-            for number in range(entry.partitions):
-                if not (broker.path / directory_name(name, number)).exists():
-                    continue
-                log = broker.log(name, number)
-                ends[TopicPartition(name, number)] = _copy_log(
-                    log, unfinished / directory_name(name, number))
+        logs = {TopicPartition(name, number): broker.log(name, number)
+                for name, entry in broker.topics().items() for number in range(entry.partitions)
+                if (broker.path / directory_name(name, number)).exists()}
+        work = _Work(sum(log.size_bytes for log in logs.values()), on_progress)
+        for partition, log in logs.items():
+            ends[partition] = _copy_log(log, unfinished / directory_name(*partition), work)
     return ends
 
 
-def restore(source: str | os.PathLike[str], target: str | os.PathLike[str]) -> None:
+def restore(source: str | os.PathLike[str], target: str | os.PathLike[str],
+            on_progress: Progress | None = None) -> None:
     """Puts a copy of a broker to where none is: proved first, and whole or not at all.
 
-    The copy stays. Raises LogError, CorruptRecordError.
+    on_progress(bytes_done, bytes_total) is called every few MiB. The copy stays. Raises LogError,
+    CorruptRecordError.
     """
     path, copy = Path(os.path.abspath(target)), Path(os.path.abspath(source))
     if not (copy / STORE_NAME).exists():
         raise LogError(f"{copy} is no copy of a broker: it has no {STORE_NAME}", path=str(copy))
     with _whole(path) as unfinished:
-        shutil.copytree(copy, unfinished, dirs_exist_ok=True)
+        work = _Work(sum(file.stat().st_size for file in copy.glob("*/*.log")), on_progress)
+
+        def copy_file(source: str, target: str) -> None:
+            shutil.copy2(source, target)
+            work.add(os.stat(target).st_size)
+
+        shutil.copytree(copy, unfinished, dirs_exist_ok=True, copy_function=copy_file)
         for meta in sorted(unfinished.glob("*/log.meta")):
-            _prove(meta.parent)
+            work.prove(meta.parent)
 
 
 @contextlib.contextmanager
@@ -88,14 +117,14 @@ def _copy_store(source: Path, target: Path) -> None:
     os.chmod(target, 0o600)
 
 
-def _copy_log(log: Log, target: Path) -> int:
+def _copy_log(log: Log, target: Path, work: _Work) -> int:
     """Returns where the copy ends."""
     for _ in range(TRIES):
         target.mkdir(mode=0o700)
         with contextlib.suppress(FileNotFoundError):    # a segment was deleted meanwhile
             end = _roll(log)
-            if _try_to_copy_log(log, end, target):
-                _prove(target)
+            if _try_to_copy_log(log, end, target, work):
+                work.prove(target)
                 return end
         shutil.rmtree(target)
     raise LogError(f"the segments of {log.path} are deleted faster than they can be copied; "
@@ -115,7 +144,7 @@ def _roll(log: Log) -> int:
         "perhaps; try again", path=str(log.path), timeout_ms=PATIENCE_MS)
 
 
-def _try_to_copy_log(log: Log, end: int, target: Path) -> bool:
+def _try_to_copy_log(log: Log, end: int, target: Path, work: _Work) -> bool:
     """False: all of it was deleted meanwhile, and more."""
     # What others roll while we list may be in the list or not, but none of it is before `end`.
     bases = [int(name[:20]) for name in os.listdir(log.path) if is_segment(name)]
@@ -123,6 +152,7 @@ def _try_to_copy_log(log: Log, end: int, target: Path) -> bool:
         if base < end:
             for name in (segment_name(base), f"{base:020}.index", f"{base:020}.timeindex"):
                 _link_or_copy(log.path / name, target / name)
+            work.add((target / segment_name(base)).stat().st_size)
     with open(target / segment_name(end), "wb", opener=_private):
         pass        # what came in since the roll is not in the copy
     # Read when the files are safe: where the log begins is told before they are removed.
@@ -159,11 +189,3 @@ def _private(path: str, flags: int) -> int:
 def _write(path: Path, text: str) -> None:
     with open(path, "w", encoding="ascii", opener=_private) as file:
         file.write(text)
-
-
-def _prove(directory: Path) -> None:
-    report = check(directory)
-    if not report.ok:
-        raise CorruptRecordError(
-            f"the log in {directory} is damaged, so nothing was copied; see `pylog check`: "
-            f"{report.findings[0].what}", path=str(directory))

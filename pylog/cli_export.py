@@ -129,11 +129,12 @@ def import_(files: tuple[str, ...], data_dir: Path, topic: str | None) -> None:
     with open_broker(data_dir, make=True) as broker:
         intake = HomeIntake(broker, topic)
         try:
-            for name in files or ("-",):
-                if name.endswith(".parquet"):
-                    intake.take_parquet(name)
-                else:
-                    intake.take_all((name,))
+            with progress("records") as intake.on_count:
+                for name in files or ("-",):
+                    if name.endswith(".parquet"):
+                        intake.take_parquet(name)
+                    else:
+                        intake.take_all((name,))
         finally:
             more = f", and up to {intake.in_flight:,} more when it stopped" \
                 if intake.in_flight else ""

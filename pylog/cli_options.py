@@ -25,6 +25,7 @@ from pylog.metadata_file import TopicEntry
 from pylog.topic import check_name, closest
 
 PROGRESS_AFTER_SECONDS = 1
+PROGRESS_EVERY_SECONDS = 0.1
 UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
 
@@ -183,30 +184,39 @@ def parse_plain(lines: list[bytes], key: bytes | None, headers: Headers,
     return columns
 
 
+class Progress:
+    """A line on stderr that is written over. Called with how much of `what` is done, and how much
+    there is, where that is known."""
+
+    def __init__(self, what: str) -> None:
+        self.what, self.width = what, 0
+        self.started = time.monotonic()
+        self.due = self.started + PROGRESS_AFTER_SECONDS
+
+    def __call__(self, done: int, total: int | None = None) -> None:
+        now = time.monotonic()
+        if now < self.due and not (self.width and done == total):
+            return
+        self.due = now + PROGRESS_EVERY_SECONDS
+        rate = done / max(now - self.started, 1e-9)
+        speed = f"{rate / 1e6:,.0f} MB/s" if self.what == "bytes" else f"{rate:,.0f} {self.what}/s"
+        much = f"{done:,}" if total is None else f"{done / max(total, 1):4.0%} of {total:,}"
+        text = f"  {much} {self.what}, {speed}"
+        click.echo(f"\r{text.ljust(self.width)}", nl=False, err=True)
+        self.width = len(text)
+
+
 @contextmanager
-def progress(what: str = "bytes") -> Iterator[Callable[[int, int], None] | None]:
-    """A line on stderr, where a person looks on and after a second of work. Called with how much of
-    `what` is done, and how much there is."""
+def progress(what: str = "bytes") -> Iterator[Progress | None]:
+    """What to call as work goes on: shown where a person looks on, and after a second of it."""
     if not sys.stderr.isatty():
         yield None
         return
-    started = time.monotonic()
-    is_shown = False
-
-    def show(done: int, total: int) -> None:
-        nonlocal is_shown
-        seconds = time.monotonic() - started
-        if seconds > PROGRESS_AFTER_SECONDS:
-            is_shown = True
-            rate = f"{done / seconds / 1e6:,.0f} MB/s" if what == "bytes" else \
-                f"{done / seconds:,.0f} {what}/s"
-            click.echo(f"\r  {done / max(total, 1):4.0%} of {total:,} {what}, {rate} ", nl=False,
-                       err=True)
-
+    show = Progress(what)
     try:
         yield show
     finally:
-        if is_shown:
+        if show.width:
             click.echo(err=True)
 
 

@@ -25,6 +25,7 @@ from pylog.cli_options import (
     data_dir,
     need_topic,
     open_broker,
+    progress,
 )
 from pylog.dump import instant
 from pylog.topic import TOPIC_CONFIGS, check_name, directory_name
@@ -256,8 +257,8 @@ def backup(target: Path, data_dir: Path) -> None:
     The copy is proved before it is there. Files that no longer change are hard links on the same
     file system: a copy for another disk goes to that disk.
     """
-    with administration(data_dir) as (_, admin):
-        ends = admin.backup(target)
+    with administration(data_dir) as (_, admin), progress() as show:
+        ends = admin.backup(target, on_progress=show)
     click.echo(f"copied {len(ends)} partitions to {target}; `pylog restore {target} -d NEW` puts "
                "them back", err=True)
 
@@ -267,7 +268,8 @@ def backup(target: Path, data_dir: Path) -> None:
 @data_dir
 def restore(source: Path, data_dir: Path) -> None:
     """Put a copy back, to where no broker is. The copy stays."""
-    restore_copy(source, data_dir)
+    with progress() as show:
+        restore_copy(source, data_dir, show)
     click.echo(f"restored {source} to {data_dir}", err=True)
 
 

@@ -53,8 +53,8 @@ class Intake:
     """Takes the lines of streams as records; where they go is the business of those below.
 
     That is opened by the first record that may go in, so that a bad first line makes nothing.
-    count: of the records that are in. in_flight: records of which an interrupt or an error left
-    open whether they are in.
+    count: of the records that are in; on_count is told of it. in_flight: records of which an
+    interrupt or an error left open whether they are in.
     """
 
     def __init__(self, parse: Callable[[list[bytes]], Columns], is_json: bool = False) -> None:
@@ -63,6 +63,7 @@ class Intake:
         self.is_open = False
         self.message_bytes_max = MESSAGE_BYTES_MAX
         self.count = self.in_flight = 0
+        self.on_count: Callable[[int], None] | None = None
 
     def open(self) -> None:
         """At the first call opens, or makes; sets message_bytes_max."""
@@ -125,6 +126,8 @@ class Intake:
             self.count, self.in_flight = self.count + (getattr(error, "appended", None) or 0), 0
             raise
         self.count, self.in_flight = self.count + len(columns), 0
+        if self.on_count is not None:
+            self.on_count(self.count)
 
 
 def too_large(value: bytes | None, message_bytes_max: int) -> BadLine:

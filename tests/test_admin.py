@@ -271,6 +271,21 @@ def test_restored_broker_is_the_copy_and_leaves_it_alone(admin, broker, tmp_path
         assert by_value(copy) == by_value(broker)
 
 
+def test_copying_tells_how_far_it_is(admin, broker, tmp_path):
+    fill(broker, 1000)
+    calls = {"backup": [], "restore": []}
+
+    admin.backup(tmp_path / "copy", on_progress=lambda *call: calls["backup"].append(call))
+    restore(tmp_path / "copy", tmp_path / "new", lambda *call: calls["restore"].append(call))
+
+    for what, told in calls.items():
+        done = [one for one, _ in told]
+        assert done == sorted(done), what
+        assert 0 < done[0] <= done[-1] <= told[0][1], what
+        assert len({total for _, total in told}) == 1, what
+    assert calls["restore"][-1][0] == calls["restore"][-1][1]
+
+
 @pytest.mark.parametrize("is_there", ["directory", "file", "link"])
 def test_nothing_is_copied_over_what_is_there(admin, tmp_path, is_there):
     target = tmp_path / "copy"

@@ -5,6 +5,7 @@ import re
 import signal
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 from shell import COMMAND, READERS, lines, run, start, values
@@ -366,13 +367,46 @@ def test_version_is_told():
     assert run("--version").stdout == f"pylog {pylog.__version__}\n"
 
 
-def test_progress_is_for_people_who_wait(capsys, monkeypatch):
-    monkeypatch.setattr(cli_options, "PROGRESS_AFTER_SECONDS", 0)
+@pytest.fixture
+def terminal(monkeypatch):
+    """stderr is one, and the clock stands still until it is set."""
+    clock = [0.0]
+    monkeypatch.setattr(cli_options, "sys", SimpleNamespace(
+        stderr=SimpleNamespace(isatty=lambda: True)))
+    monkeypatch.setattr(cli_options, "time", SimpleNamespace(monotonic=lambda: clock[0]))
+    return clock
+
+
+def test_progress_is_for_people():
     with cli_options.progress() as show:
         assert show is None
 
-    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
-    with cli_options.progress() as show:
-        show(50, 200)
 
-    assert "25% of 200 bytes" in capsys.readouterr().err
+def test_progress_is_for_those_who_wait(terminal, capsys):
+    with cli_options.progress() as show:
+        show(100, 200)
+        terminal[0] = 0.9
+        show(200, 200)
+
+    assert capsys.readouterr().err == ""
+
+
+def test_progress_is_written_over_ten_times_a_second_and_at_the_end(terminal, capsys):
+    with cli_options.progress() as show:
+        for moment, done in ((2.0, 100_000_000), (2.05, 110_000_000), (2.2, 150_000_000),
+                             (2.21, 200_000_000)):
+            terminal[0] = moment
+            show(done, 200_000_000)
+
+    assert capsys.readouterr().err == (
+        "\r   50% of 200,000,000 bytes, 50 MB/s" "\r   75% of 200,000,000 bytes, 68 MB/s"
+        "\r  100% of 200,000,000 bytes, 90 MB/s\n")
+
+
+def test_progress_leaves_nothing_of_a_longer_line(terminal, capsys):
+    with cli_options.progress("records") as show:
+        for terminal[0], done in ((2.0, 20_000), (20.0, 20_002)):
+            show(done)
+
+    assert capsys.readouterr().err == (
+        "\r  20,000 records, 10,000 records/s" "\r  20,002 records, 1,000 records/s \n")

@@ -2,6 +2,7 @@
 
 import json
 import re
+from contextlib import contextmanager
 
 import pyarrow
 import pyarrow.parquet
@@ -10,6 +11,7 @@ from orders import NOON, fill, orders_broker
 from shell import run
 
 import pylog
+from pylog import cli_export
 from pylog.exits import Exit
 
 ODD = [(b"\xff\n", b"\xfe", [("h", b"\x00"), ("h", None)], NOON), (None, None, [], NOON + 1),
@@ -73,6 +75,22 @@ def test_export_takes_a_part(data):
     assert len(done("export", "orders", "--from", "-2").stdout.splitlines()) == 6
     assert len(done("export", "orders", "--from", "8", "--to", "9").stdout.splitlines()) == 3
     assert done("export", "refunds").stdout == ""
+
+
+@pytest.mark.parametrize("name", ["records.jsonl", "records.parquet"])
+def test_work_is_shown_to_people(data, tmp_path, monkeypatch, name):
+    told = []
+
+    @contextmanager
+    def progress(what):
+        assert what == "records"
+        yield lambda *call: told.append(call)
+
+    monkeypatch.setattr(cli_export, "progress", progress)
+    done("export", "orders", "-o", tmp_path / name)
+    assert told[-1] == (34, 34)
+    done("import", tmp_path / name, tmp_path / name, "--topic", "copy")
+    assert told[-1] == (68,)
 
 
 def test_parquet_has_the_types_of_records(data, tmp_path):

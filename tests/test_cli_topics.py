@@ -2,10 +2,12 @@
 
 import json
 import re
+from contextlib import contextmanager
 
 import pytest
 from shell import run
 
+from pylog import cli_topics
 from pylog.broker import Broker
 from pylog.exits import Exit
 
@@ -129,6 +131,21 @@ def test_copy_is_made_and_put_back(data, tmp_path):
     assert json.loads(done("topic", "ls", "--json", "-d", tmp_path / "new").stdout)["records"] == 30
     again = run("restore", tmp_path / "copy", "-d", tmp_path / "new")
     assert (again.exit_code, "there already" in again.stderr) == (Exit.FAILED, True)
+
+
+def test_copying_is_shown_to_people(data, tmp_path, monkeypatch):
+    told = []
+
+    @contextmanager
+    def progress():
+        yield lambda *call: told.append(call)
+
+    monkeypatch.setattr(cli_topics, "progress", progress)
+    done("backup", tmp_path / "copy")
+    assert told
+    told.clear()
+    done("restore", tmp_path / "copy", "-d", tmp_path / "new")
+    assert told
 
 
 def test_doctor_finds_damage(data):
