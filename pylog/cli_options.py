@@ -4,6 +4,7 @@ them; what is shown of long work.
 
 import os
 import re
+import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -26,6 +27,7 @@ from pylog.topic import check_name, closest
 
 PROGRESS_AFTER_SECONDS = 1
 PROGRESS_EVERY_SECONDS = 0.1
+TEXT_WIDTH_MIN = 8
 UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
 
@@ -226,12 +228,27 @@ def printable(text: str) -> str:
 
 
 def aligned(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    """Lines of a table for people; columns of numbers stand to the right."""
+    """Lines of a table for people; columns of numbers stand to the right. On a terminal that is too
+    narrow the widest columns of text are cut."""
     texts = [head, *([f"{cell:,}" if isinstance(cell, int) else "-" if cell is None else
                       printable(str(cell)) for cell in row] for row in rows)]
     widths = [max(map(len, column)) for column in zip(*texts, strict=True)]
     is_right = [any(isinstance(row[place], int) for row in rows) for place in range(len(head))]
+    if sys.stdout.isatty():
+        room = shutil.get_terminal_size().columns - 2 * (len(widths) - 1)
+        while sum(widths) > room:
+            long = [place for place, width in enumerate(widths) if not is_right[place]
+                    and width > max(len(head[place]), TEXT_WIDTH_MIN)]
+            if not long:
+                break
+            widths[max(long, key=widths.__getitem__)] -= 1
     return "\n".join(
-        "  ".join(text.rjust(width) if right else text.ljust(width)
+        "  ".join(fitted(text, width, right)
                   for text, width, right in zip(line, widths, is_right, strict=True)).rstrip()
         for line in texts)
+
+
+def fitted(text: str, width: int, is_right: bool) -> str:
+    if len(text) > width:
+        text = text[:width - 1] + "…"
+    return text.rjust(width) if is_right else text.ljust(width)

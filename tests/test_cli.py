@@ -410,3 +410,24 @@ def test_progress_leaves_nothing_of_a_longer_line(terminal, capsys):
 
     assert capsys.readouterr().err == (
         "\r  20,000 records, 10,000 records/s" "\r  20,002 records, 1,000 records/s \n")
+
+
+@pytest.mark.parametrize(("columns", "widths"), [(80, [34, 5, 28]), (50, [20, 5, 21]),
+                                                (10, [10, 5, 8])])
+def test_table_is_cut_to_the_terminal(monkeypatch, columns, widths):
+    monkeypatch.setattr(cli_options, "sys", SimpleNamespace(
+        stdout=SimpleNamespace(isatty=lambda: True)))
+    monkeypatch.setenv("COLUMNS", str(columns))
+
+    head, row = cli_options.aligned(("TEN COLUMN", "COUNT", "NAME"), [
+        ("x" * 34, 7, "y" * 28)]).splitlines()
+
+    assert list(map(len, row.split())) == [widths[0], 1, widths[2]]
+    assert head.index("NAME") == row.index("y") == sum(widths[:2]) + 4
+    assert len(row) <= max(columns, 27)
+
+
+def test_table_in_a_pipe_is_whole(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "10")
+
+    assert "x" * 100 in cli_options.aligned(("NAME", "COUNT"), [("x" * 100, 7)])
