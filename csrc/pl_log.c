@@ -577,8 +577,7 @@ void pl_log_free(pl_log *log) {
     free(log->page);
   else
     pl_file_unmap((uint8_t *)log->page, PL_PAGE_BYTES);
-  pl_sentry_forget(log->bells);
-  pl_file_unmap((uint8_t *)log->bells, sizeof(pl_bells));
+  pl_bells_close(log->bells);
   if (log->lock_fd >= 0) pl_file_close(log->lock_fd);
   free(log);
 }

@@ -2,6 +2,7 @@
 #define _GNU_SOURCE
 #include "pl_page.h"
 
+#include <fcntl.h>
 #include <linux/membarrier.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -44,6 +45,21 @@ uint64_t pl_floor_check(int64_t floor, uint64_t incarnation) {
   x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9u;
   x = (x ^ (x >> 27)) * 0x94d049bb133111ebu;
   return x ^ (x >> 31);
+}
+
+pl_status pl_bells_open(const char *path, pl_bells **out, uint64_t *inode) {
+  uint8_t *data = NULL;
+  int fd;
+  PL_TRY(pl_file_open(path, O_RDWR, &fd));
+  pl_file_info info;
+  pl_status status = pl_file_ask(fd, path, &info);
+  if (status == PL_OK && info.size < sizeof(pl_bells))
+    status = pl_fail(PL_ERR_FORMAT, path, "this is no file of doorbells; remove it");
+  if (status == PL_OK) status = pl_file_map(fd, path, sizeof(pl_bells), true, &data);
+  pl_file_close(fd);
+  *out = (pl_bells *)(void *)data;
+  *inode = status == PL_OK ? info.inode : 0;
+  return status;
 }
 
 void pl_bells_ring(pl_bells *bells, _Atomic uint64_t *map) {

@@ -104,11 +104,16 @@ uint64_t pl_floor_check(int64_t floor, uint64_t incarnation);
 /* Doorbells: 64 shared futex words in a file of their own. A process waits on the one its pid
  * hashes to, with its bit set in the page's map; who changes something rings all bits it finds.
  * With nobody waiting a ring costs one load. */
+typedef struct pl_bell {
+  alignas(64) _Atomic uint32_t word;
+  _Atomic uint64_t topics; /* of the first: another for each change of a broker's topics */
+} pl_bell;
+
 typedef struct pl_bells {
-  struct {
-    alignas(64) _Atomic uint32_t word;
-  } bell[PL_BELLS];
+  pl_bell bell[PL_BELLS];
 } pl_bells;
+
+pl_status pl_bells_open(const char *path, pl_bells **out, uint64_t *inode);
 
 void pl_bells_ring(pl_bells *bells, _Atomic uint64_t *map);
 /* Wakes all who wait for anything: for what happens seldom and concerns many. */

@@ -3,7 +3,6 @@
 #include "pl_process.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <linux/futex.h>
 #include <stdlib.h>
 #include <string.h>
@@ -35,26 +34,11 @@ static const pl_shared_kind KIND = {
     .fill = fill,
 };
 
-static pl_status map_bells(const char *path, pl_bells **out, uint64_t *inode) {
-  uint8_t *data = NULL;
-  int fd;
-  PL_TRY(pl_file_open(path, O_RDWR, &fd));
-  pl_file_info info;
-  pl_status status = pl_file_ask(fd, path, &info);
-  if (status == PL_OK && info.size < sizeof(pl_bells))
-    status = pl_fail(PL_ERR_FORMAT, path, "this is no file of doorbells; remove it");
-  if (status == PL_OK) status = pl_file_map(fd, path, sizeof(pl_bells), true, &data);
-  pl_file_close(fd);
-  *out = (pl_bells *)(void *)data;
-  *inode = status == PL_OK ? info.inode : 0;
-  return status;
-}
-
 pl_status pl_processes_open(const char *path, const char *bells_path, pl_processes **out) {
   pl_processes *self = calloc(1, sizeof *self);
   if (!self) return pl_fail(PL_ERR_NO_MEMORY, path, "there is no memory for the processes");
   pl_status status = pl_shared_open(path, &KIND, NULL, &self->shared);
-  if (status == PL_OK) status = map_bells(bells_path, &self->bells, &self->bells_inode);
+  if (status == PL_OK) status = pl_bells_open(bells_path, &self->bells, &self->bells_inode);
   if (status != PL_OK) {
     pl_shared_close(&self->shared);
     free(self);
@@ -211,8 +195,7 @@ void pl_processes_leave(pl_processes *self) {
 
 void pl_processes_close(pl_processes *self) {
   pl_processes_leave(self);
-  pl_sentry_forget(self->bells);
-  pl_file_unmap((uint8_t *)self->bells, sizeof(pl_bells));
+  pl_bells_close(self->bells);
   pl_shared_close(&self->shared);
   free(self);
 }

@@ -117,13 +117,15 @@ void pl_post_withdraw(pl_post *post) {
   pthread_mutex_unlock(&sentry.lock);
 }
 
-void pl_sentry_forget(pl_bells *bells) {
+void pl_bells_close(pl_bells *bells) {
+  if (!bells) return;
   pthread_mutex_lock(&sentry.lock);
-  if (bells && sentry.asleep_on == bells) {
+  if (sentry.asleep_on == bells) {
     sentry.asleep_on = NULL;
     pl_bells_ring_own(bells);
   }
   pthread_mutex_unlock(&sentry.lock);
+  pl_file_unmap((uint8_t *)bells, sizeof *bells);
 }
 
 void pl_post_ring(pl_post *post) {

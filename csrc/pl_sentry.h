@@ -20,7 +20,7 @@ pl_status pl_post_set(pl_post *post);
 void pl_post_withdraw(pl_post *post);
 /* Withdraws it, if it is set, and writes to the descriptor. */
 void pl_post_ring(pl_post *post);
-/* These bells are about to be unmapped, and the sentry may be asleep on them still. */
-void pl_sentry_forget(pl_bells *bells);
+/* Unmaps bells, on which the sentry may be asleep; NULL: there are none. */
+void pl_bells_close(pl_bells *bells);
 
 #endif

@@ -38,7 +38,7 @@ static pl_status make(const char *path, const pl_shared_kind *kind, const uint8_
     kind->fill(data, size, old, old_size, context);
     PL_POINT("shared-filled");
     pl_file_unmap(data, size);
-    if (old) status = pl_file_sync(fd, unfinished); /* what it takes over may be on disk only there */
+    if (old) status = pl_file_sync(fd, unfinished); /* what it takes over may be only there */
   }
   if (status == PL_OK) {
     /* A rename replaces the old; a link leaves it to whoever was first. */

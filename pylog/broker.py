@@ -76,6 +76,8 @@ class Broker:
         with contextlib.suppress(PylogTimeoutError):    # of another, who is being stopped in it
             self.metadata.finish_deletions()
         make_doorbells(self.path / "doorbells")
+        self.doorbells = _native.Doorbells(self.path / "doorbells")
+        self.metadata.on_change = self.doorbells.tell_topics
         self._entries: dict[str, TopicEntry] = {}
         self._sequence = -1
         self._logs: dict[tuple[str, int], Log] = {}

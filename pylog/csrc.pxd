@@ -170,8 +170,11 @@ cdef extern from "pl_log.h" nogil:
         int64_t cut_offset, next_offset, cut_bytes, batches_beyond, cut_position
         char *path
         char *why
+    ctypedef struct pl_bell:
+        pl_word topics
     ctypedef struct pl_bells:
-        pass
+        pl_bell bell[64]
+    pl_status pl_bells_open(const char *path, pl_bells **out, uint64_t *inode)
     ctypedef struct pl_log:
         pl_meta meta
         pl_page *page
@@ -233,6 +236,7 @@ cdef extern from "pl_wait.h" nogil:
     void pl_wait_wake_own(pl_bells *bells)
 
 cdef extern from "pl_sentry.h" nogil:
+    void pl_bells_close(pl_bells *bells)
     ctypedef struct pl_post:
         pl_wait wait
         int event_fd
@@ -372,8 +376,6 @@ cdef extern from "pl_checker.h" nogil:
 cdef extern from "pl_process.h" nogil:
     enum:
         PL_PROCESSES_MAX
-    ctypedef struct pl_bells:
-        pass
     ctypedef struct pl_process_slot:
         pl_word nonce
         pl_word32 pid

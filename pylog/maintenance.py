@@ -44,6 +44,7 @@ class Maintained(Protocol):
 
     path: Path
     metadata: Metadata
+    doorbells: _native.Doorbells
 
     def topics(self) -> dict[str, TopicEntry]: ...
     def log(self, topic: str, partition: int = 0) -> Log: ...
@@ -207,16 +208,17 @@ class Maintainer:
                 maintain(broker)
 
     def _run(self) -> None:
-        sequence, next_round = -1, time.monotonic() + LOOK_SECONDS
+        topics, next_round = -1, time.monotonic() + LOOK_SECONDS
         while not self._stopped.wait(LOOK_SECONDS):
             broker = self._broker()
             if broker is None:
                 return
             try:
                 broker.sync_groups()
-                if sequence != (sequence := broker.metadata.sequence):
+                is_due = time.monotonic() >= next_round
+                if topics != (topics := broker.doorbells.topics) or is_due:
                     _follow_configs(broker)
-                if time.monotonic() >= next_round:
+                if is_due:
                     next_round = time.monotonic() + ROUND_SECONDS
                     maintain(broker)
             except Exception as error:    # closed meanwhile, the directory gone: tried again

@@ -28,7 +28,7 @@ from pylog.topic import OffsetAndMetadata, TopicPartition
 
 STATIC_SESSION_MS = 45_000    # Kafka's session.timeout.ms: how long a static member may be away
 BEATS_A_SESSION = 8
-LOOK_SECONDS = 1.0            # how often; a session that is shorter is looked at as often as it is
+LOOK_SECONDS = 10.0    # topics are told of when they change, unless who changed them was killed
 
 
 class Listener(Protocol):
@@ -69,6 +69,7 @@ class Membership:
         self._wanted = Subscription()
         self._changes = -1        # the table's, when we looked last
         self._deaths = -1
+        self._topics = -1         # the doorbells' word
         self._look_at = 0.0       # when topics and sessions are looked at again
         self.look_seconds = LOOK_SECONDS
         self._fenced: FencedInstanceIdError | None = None
@@ -139,13 +140,15 @@ class Membership:
 
     @property
     def is_current(self) -> bool:
-        """Nothing has changed since the last `sync`: neither members, nor who owns what."""
-        return self.table.changes == self._changes and self.processes.deaths == self._deaths
+        """Nothing has changed since the last `sync`: neither members, nor who owns what, nor the
+        topics."""
+        return (self.table.changes == self._changes and self.processes.deaths == self._deaths
+                and self.broker.doorbells.topics == self._topics)
 
     def sync(self, listener: Listener) -> None:
         """Sees what the others have done, and does what is ours to do.
 
-        Cost: two loads where nothing has changed but, each second or so, a look at the topics.
+        Cost: three loads where nothing has changed.
         """
         if self._fenced is not None:
             raise self._fenced
@@ -158,6 +161,7 @@ class Membership:
         self._look_at = time.monotonic() + self.look_seconds
         while True:
             self._changes, self._deaths = self.table.changes, self.processes.deaths
+            self._topics = self.broker.doorbells.topics
             generation, roster = self._bury_the_dead()
             if self.number not in roster.members:
                 self._be_lost(roster, listener)

@@ -18,7 +18,7 @@ import sqlite3
 import time
 import uuid
 import weakref
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
@@ -79,6 +79,7 @@ class Metadata:
         self._timeout_ms = lock_timeout_ms
         self._pid = os.getpid()
         self._is_closed = False
+        self.on_change: Callable[[], None] | None = None    # called after a change is made
         self._connection: sqlite3.Connection | None = None
         self._file: tuple[int, int] | None = None     # what the connection is to
         make_directory(self.path)
@@ -274,6 +275,8 @@ class Metadata:
             except BaseException:
                 self._undo(connection)
                 raise
+        if change.is_made and self.on_change is not None:
+            self.on_change()
 
     def _undo(self, connection: sqlite3.Connection) -> None:
         try:

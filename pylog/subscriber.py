@@ -44,7 +44,7 @@ Reset = Literal["earliest", "latest", "none"]
 Offsets = Mapping[TopicPartition, OffsetAndMetadata | int]
 
 RESETS = ("earliest", "latest", "none")
-LOOK_SECONDS = 1.0    # how often new topics and partitions are looked for
+LOOK_SECONDS = 10.0    # topics are told of when they change, unless who changed them was killed
 
 
 class Subscriber(Positions):
@@ -81,6 +81,7 @@ class Subscriber(Positions):
         self._commit_at = time.monotonic() + self._commit_seconds
         self._group: Membership | None = None
         self._subscription: Subscription | None = None
+        self._topics_seen = -1    # the doorbells' word, when all that is subscribed to was there
         key = make_deserializer(key_deserializer, "key_deserializer")
         value = make_deserializer(value_deserializer, "value_deserializer")
         self._configure(
@@ -92,6 +93,7 @@ class Subscriber(Positions):
         self._owns_broker = not isinstance(broker, Broker)
         self._broker = broker if isinstance(broker, Broker) else Broker(broker)
         self._broker.dependents.add(self)
+        self._watch(self._broker.doorbells.word())
         try:
             if group_id is not None:
                 self._group = Membership(
@@ -129,6 +131,7 @@ class Subscriber(Positions):
             raise IllegalStateError("partitions were assigned by hand: unsubscribe() first")
         if not wanted.names and wanted.pattern is None:
             return self.unsubscribe()
+        wanted.make_topics(self._broker)
         present = wanted.partitions(self._broker)
         self._subscription = wanted
         if self._group is not None:
@@ -237,6 +240,8 @@ class Subscriber(Positions):
         if left:
             group.commit(left)
             self._be_member(group.number, group.seen)
+            for one, wanted in left.items():
+                self._note_commit(one, wanted.offset)
         elif group.group.writes_through:
             group.table.sync()
 
@@ -327,6 +332,7 @@ class Subscriber(Positions):
         due = [LOOK_SECONDS]
         if self._group is not None:
             if self._subscription is not None:
+                self._miss_deleted(self._subscription)
                 self._keep_up(self._group)
             due.append(self._group.look_seconds)
         elif self._subscription is not None:
@@ -337,6 +343,12 @@ class Subscriber(Positions):
                 self._commit_finished()
             due.append(self._commit_at - now)
         return max(1, int(min(due) * 1000))
+
+    def _miss_deleted(self, subscription: Subscription) -> None:
+        """A group goes on without a topic that is gone; its readers are told."""
+        if self._topics_seen != (seen := self._broker.doorbells.topics):
+            subscription.partitions(self._broker)
+            self._topics_seen = seen
 
     def _keep_up(self, group: Membership) -> None:
         try:

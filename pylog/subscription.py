@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pylog.broker import Broker
-from pylog.errors import ConfigurationError
+from pylog.errors import ConfigurationError, UnknownTopicOrPartitionError
 from pylog.topic import TopicPartition, check_name
 
 
@@ -28,16 +28,22 @@ class Subscription:
             return self.pattern.match(topic) is not None
         return topic in self.names
 
+    def make_topics(self, broker: Broker) -> None:
+        """Those that are named are made, or missed, as the broker has it."""
+        for name in self.names:
+            broker.topic(name)
+
     def partitions(self, broker: Broker) -> list[TopicPartition]:
-        """Those that there are at the moment, in order. Topics that are named are made, or missed,
-        as the broker has it."""
-        if self.pattern is None:
-            counts = {name: broker.topic(name).partitions for name in sorted(self.names)}
-        else:
-            counts = {name: entry.partitions for name, entry in sorted(broker.topics().items())
-                      if self.matches(name)}
-        return [TopicPartition(name, number)
-                for name, count in counts.items() for number in range(count)]
+        """Those that there are at the moment, in order. Raises UnknownTopicOrPartitionError where a
+        topic that is named has been deleted."""
+        entries = broker.topics()
+        for name in self.names.difference(entries):
+            raise UnknownTopicOrPartitionError(
+                f"the topic {name!r} was deleted; subscribe() to others, or to it once it is "
+                "there again",
+                topic=name)
+        return [TopicPartition(name, number) for name, entry in sorted(entries.items())
+                if self.matches(name) for number in range(entry.partitions)]
 
     def tell(self, what: str, partitions: list[TopicPartition]) -> None:
         """Calls the listener's `on_partitions_<what>`, if it has one; "lost" falls back on revoked,

@@ -258,6 +258,19 @@ def test_a_second_member_goes_on_where_the_first_has_let_go(broker):
         assert values(second) == [b"%d" % n for n in range(3, 10)]
 
 
+def test_what_is_finished_is_committed_after_an_earlier_offset_was_by_hand(broker):
+    """Also where another had joined in between, so that the generation had to be learned."""
+    of_one_partition(broker, 4)
+    with grouped(broker, enable_auto_commit=False) as first:
+        assert len(list(first)) == 4
+        first.commit()
+        with grouped(broker):
+            first.commit({ORDERS[0]: 1})
+            assert committed(broker) == 1
+            first.commit()
+            assert committed(broker) == 4
+
+
 def test_a_consumer_that_assigns_itself_commits_where_nobody_reads(broker):
     of_one_partition(broker)
     with Consumer(broker, group_id="g", consumer_timeout_ms=0) as alone:

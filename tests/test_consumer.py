@@ -276,20 +276,18 @@ def test_subscribe_again_replaces_and_keeps_positions(broker, consumer):
     assert consumer.assignment() == {("refunds", 0)}
 
 
-@pytest.mark.slow
 def test_added_partitions_are_found_and_read_from_their_beginning(broker):
     with Consumer(broker, "orders", auto_offset_reset="latest") as consumer:
         assert consumer.poll() == {}
         broker.metadata.add_partitions("orders", 5)
         broker.append("orders", b"new", partition=4)
 
-        (found,) = consumer.poll(timeout_ms=30_000).items()
+        (found,) = consumer.poll(timeout_ms=5000).items()
 
     assert found[0] == ("orders", 4)
     assert values(found[1]) == [b"new"]
 
 
-@pytest.mark.slow
 def test_pattern_finds_topics_that_are_made_later(broker):
     told = []
 
@@ -305,10 +303,53 @@ def test_pattern_finds_topics_that_are_made_later(broker):
         broker.create_topic("unasked", 1)
         broker.append("refunds", b"new")
 
-        assert [values(one) for one in consumer.poll(timeout_ms=30_000).values()] == [[b"new"]]
+        assert [values(one) for one in consumer.poll(timeout_ms=5000).values()] == [[b"new"]]
         assert consumer.subscription() == {"orders", "refunds"}
 
     assert told == [ORDERS, [("refunds", 0)]]
+
+
+@pytest.mark.parametrize("group", [None, "g"])
+def test_topic_whose_maker_was_killed_before_it_told_is_found(broker, monkeypatch, group):
+    monkeypatch.setattr(pylog.subscriber, "LOOK_SECONDS", 0.1)
+    monkeypatch.setattr(pylog.membership, "LOOK_SECONDS", 0.1)
+    with Consumer(broker, group_id=group) as consumer:
+        consumer.subscribe(pattern="refunds")
+        assert consumer.poll() == {}
+        broker.metadata.on_change = None
+        broker.create_topic("refunds", 1)
+        broker.append("refunds", b"new")
+
+        assert [values(one) for one in consumer.poll(timeout_ms=5000).values()] == [[b"new"]]
+
+
+@pytest.mark.parametrize("group", [None, "g"])
+@pytest.mark.parametrize("makes_topics", [False, True])
+def test_deleted_topic_ends_its_reader_and_is_not_made_anew_by_it(log_path, group, makes_topics):
+    with Broker(log_path, auto_create_topics=makes_topics) as broker:
+        for name in ("orders", "refunds"):
+            broker.create_topic(name)
+        with Consumer(broker, "orders", "refunds", group_id=group) as consumer:
+            assert consumer.poll() == {}
+            threading.Timer(0.1, broker.delete_topic, ["orders"]).start()
+            for _ in range(2):
+                with pytest.raises(pylog.UnknownTopicOrPartitionError, match="was deleted"):
+                    consumer.poll(timeout_ms=5000)
+            assert list(broker.topics()) == ["refunds"]
+
+            consumer.subscribe(["refunds"])
+            broker.append("refunds", b"back")
+            assert [values(one) for one in consumer.poll(5000).values()] == [[b"back"]]
+
+
+def test_reader_of_a_pattern_goes_on_without_a_deleted_topic(broker):
+    broker.create_topic("refunds", 1)
+    with Consumer(broker, group_id="g") as consumer:
+        consumer.subscribe(pattern="orders|refunds")
+        assert consumer.poll() == {}
+        broker.delete_topic("refunds")
+        broker.append("orders", b"one")
+        assert [values(one) for one in consumer.poll(5000).values()] == [[b"one"]]
 
 
 def test_topic_is_made_by_a_subscription_where_the_broker_says_so(log_path):

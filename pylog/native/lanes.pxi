@@ -240,3 +240,9 @@ cdef class Lanes:
             return False
         lane.committed = offset
         return True
+
+    def _note_commit(self, partition, int64_t offset):
+        """It was committed in another way: what is finished differs from that, or does not."""
+        cdef object found = self.by_partition.get(partition)
+        if found is not None:
+            (<_Lane>found).committed = offset

@@ -27,6 +27,38 @@ cdef class Word:
 
 
 @cython.final
+cdef class Doorbells:
+    """A broker's file of doorbells, by which who waits for anything of its hears of its topics."""
+
+    cdef pl_bells *bells
+    cdef uint64_t inode
+
+    def __cinit__(self, path):
+        cdef bytes name = os.fsencode(path)
+        check(pl_bells_open(name, &self.bells, &self.inode))
+
+    def __dealloc__(self):
+        pl_bells_close(self.bells)
+
+    @property
+    def topics(self):
+        """Another number after each change of the topics; a change is told after it is made."""
+        return pl_load_word(&self.bells.bell[0].topics)
+
+    def word(self):
+        """`topics`, to be watched by a Fetcher."""
+        cdef Word word = Word()
+        word.word, word.owner = &self.bells.bell[0].topics, self
+        word.bells, word.bells_inode = self.bells, self.inode
+        return word
+
+    def tell_topics(self):
+        """They have changed. Wakes all who wait for anything in the broker."""
+        pl_word_step(&self.bells.bell[0].topics)
+        pl_bells_ring_all(self.bells)
+
+
+@cython.final
 cdef class Waiter:
     """Logs that are waited for together, again and again.
 
