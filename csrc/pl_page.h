@@ -29,8 +29,9 @@ enum { PL_PAGE_LAYOUT = 7 };
 typedef enum pl_log_state {
   PL_LOG_LIVE = 0,
   PL_LOG_POISONED = 1, /* a flush failed: what is in the page cache may not be on disk */
-  PL_LOG_DELETED = 2,  /* its directory goes: no more appends, reads or waits */
   PL_LOG_BROKEN = 3,   /* a writer died inside and its work is not yet repaired */
+  PL_LOG_DELETED = 0x476f6e65, /* its directory goes: no more appends, reads or waits. No flipped
+                                * bit may say so to a reader who finds the page of a tidy log */
 } pl_log_state;
 
 /* Why a page is or is not to be believed (reliability.md 3.1). Written once, at its making. */

@@ -222,9 +222,9 @@ def test_log_that_is_no_partition_is_deleted_like_any(log_path, tmp_path):
     with pylog.Log(log_path) as user:
         _native.delete_log(os.fsencode(log_path), os.fsencode(tmp_path / "aside"), 1000)
 
-        with pytest.raises(GONE, match="was deleted") as told:
+        with pytest.raises(GONE, match="the log 'log' was deleted") as told:
             user.append(b"lost")
-    assert told.value.partition is None
+    assert (told.value.topic, told.value.partition) == (None, None)
 
 
 def seem_of_another_namespace(page):
@@ -257,6 +257,18 @@ def test_log_in_use_in_another_pid_namespace_is_left_alone(broker):
         _native.delete_log(os.fsencode(log.path), os.fsencode(broker.path / "aside"), 1000)
 
     assert log.append(b"value") == 0
+
+
+@pytest.mark.parametrize("bit", range(32))
+def test_flipped_bit_of_the_state_of_a_tidy_log_deletes_it_for_no_reader(log_path, bit):
+    with pylog.Log(log_path) as log:
+        log.append(b"value")
+    control = bytearray((log_path / "control").read_bytes())
+    control[128 + bit // 8] ^= 1 << bit % 8
+    (log_path / "control").write_bytes(control)
+
+    with pylog.Log(log_path, mode="r") as reader:
+        assert [record.value for record in reader.read()] == [b"value"]
 
 
 # ---- kills --------------------------------------------------------------------------------------

@@ -68,11 +68,14 @@ cdef object deleted(bytes directory):
     """What whoever has a partition open is told when its topic is deleted."""
     name = os.fsdecode(os.path.basename(os.path.realpath(directory)))    # opened by a link, perhaps
     topic, _, partition = name.rpartition("-")
+    if not partition.isdecimal():
+        return errors.UnknownTopicOrPartitionError(
+            f"the log {name!r} was deleted; what was read stays valid; open another",
+            path=os.fsdecode(directory))
     return errors.UnknownTopicOrPartitionError(
         f"the topic {topic!r} was deleted, and its partition {partition} with it; what was read "
         "stays valid; create the topic anew, or use another",
-        topic=topic, partition=int(partition) if partition.isdecimal() else None,
-        path=os.fsdecode(directory))
+        topic=topic, partition=int(partition), path=os.fsdecode(directory))
 
 
 cdef object make_error(pl_status status, bint counts=True):
