@@ -27,7 +27,7 @@ static pl_status map_file(const char *directory, const char *name, size_t size, 
   return status;
 }
 
-/* May somebody have had the log open by this page? Any incarnation will do: all that is here goes. */
+/* May somebody have the log open by this page? Of any incarnation: all that is here goes. */
 static bool is_in_use(const pl_page *page, const pl_file_info *file) {
   pl_meta meta;
   meta.incarnation = page->identity.incarnation;
