@@ -82,6 +82,13 @@ def log_path(tmp_path):
     return tmp_path / "log"
 
 
+@pytest.fixture
+def data_path(log_path, monkeypatch):
+    """Where the command's broker is, or will be, if no -d names another."""
+    monkeypatch.setenv("PYLOG_DATA", str(log_path))
+    return log_path
+
+
 @pytest.fixture(scope="module")
 def healthy(tmp_path_factory):
     """A closed log, not to be changed."""

@@ -1,6 +1,7 @@
 """The `pylog` command for tests: in this process where that will do, or in one of its own."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -20,11 +21,26 @@ def run(*arguments, given=b""):
     return CliRunner().invoke(commands, [str(one) for one in arguments], input=given)
 
 
-def lines(*arguments):
-    """The lines that a reading command printed; it went well."""
-    result = run(*arguments)
+def done(*arguments, given=b""):
+    """The outcome of a command that went well."""
+    result = run(*arguments, given=given)
     assert result.exit_code == Exit.FINE, result.output
-    return result.stdout_bytes.splitlines()
+    return result
+
+
+def lines(*arguments, given=b""):
+    """The lines on stdout of a command that went well."""
+    return done(*arguments, given=given).stdout_bytes.splitlines()
+
+
+def fails(code, words, *arguments, given=b""):
+    """The outcome of a command that ends with this code and a line with these words in it, after
+    one at the most that says what is in."""
+    result = run(*arguments, given=given)
+    assert (result.exit_code, result.stdout) == (code, ""), result.output
+    assert re.search(words, result.stderr), result.stderr
+    assert code == Exit.USAGE or re.fullmatch("(imported .*\n)?Error: .*\n", result.stderr)
+    return result
 
 
 def values(path):

@@ -1,14 +1,13 @@
 """The command line: `pylog export` and `pylog import`."""
 
 import json
-import re
 from contextlib import contextmanager
 
 import pyarrow
 import pyarrow.parquet
 import pytest
 from orders import NOON, fill, orders_broker
-from shell import run
+from shell import done, fails
 
 import pylog
 from pylog import cli_export
@@ -19,28 +18,14 @@ ODD = [(b"\xff\n", b"\xfe", [("h", b"\x00"), ("h", None)], NOON), (None, None, [
 
 
 @pytest.fixture
-def data(log_path, monkeypatch):
+def data(data_path):
     """Ten orders a partition, and some odd ones; refunds that nobody got."""
-    monkeypatch.setenv("PYLOG_DATA", str(log_path))
-    with orders_broker(log_path) as broker:
+    with orders_broker(data_path) as broker:
         broker.create_topic("refunds", 2)
         fill(broker)
         for value, key, headers, timestamp in ODD:
             broker.append("orders", value, key, headers, partition=2, timestamp=timestamp)
-    return log_path
-
-
-def done(*arguments, given=b""):
-    result = run(*arguments, given=given)
-    assert result.exit_code == Exit.FINE, result.output
-    return result
-
-
-def fails(code, words, *arguments, given=b""):
-    result = run(*arguments, given=given)
-    assert (result.exit_code, result.stdout) == (code, ""), result.output
-    assert re.search(words, result.stderr), result.stderr
-    return result
+    return data_path
 
 
 def everything(path, *topics):

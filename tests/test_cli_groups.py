@@ -10,7 +10,7 @@ from datetime import timedelta
 
 import pytest
 from orders import NOON, ORDERS, fill, orders_broker
-from shell import run, start
+from shell import done, fails, start
 
 import pylog
 from pylog.exits import Exit
@@ -18,14 +18,13 @@ from pylog.group_admin import GroupAdmin
 
 
 @pytest.fixture
-def data(log_path, monkeypatch):
+def data(data_path):
     """Ten orders a partition; the group "billing" is at 3, 5 and the end of them."""
-    monkeypatch.setenv("PYLOG_DATA", str(log_path))
-    with orders_broker(log_path) as broker:
+    with orders_broker(data_path) as broker:
         fill(broker)
         with pylog.Consumer(broker, group_id="billing") as consumer:
             consumer.commit(dict(zip(ORDERS, (3, 5, 10), strict=True)))
-    return log_path
+    return data_path
 
 
 @pytest.fixture
@@ -38,20 +37,8 @@ def member(data):
     process.communicate()
 
 
-def done(*arguments, given=b""):
-    result = run(*arguments, given=given)
-    assert result.exit_code == Exit.FINE, result.output
-    return result
-
-
 def objects(*arguments):
     return [json.loads(line) for line in done(*arguments, "--json").stdout.splitlines()]
-
-
-def fails(code, words, *arguments):
-    result = run(*arguments)
-    assert (result.exit_code, result.stdout) == (code, ""), result.output
-    assert re.search(words, result.stderr), result.stderr
 
 
 def places(data, group="billing"):

@@ -9,7 +9,7 @@ import time
 
 import pytest
 from brokers import codecs
-from shell import COMMAND, run, start
+from shell import COMMAND, fails, lines, run, start
 
 import pylog
 from pylog import TopicPartition, cli_records
@@ -19,52 +19,29 @@ from pylog.record_format import make_format
 
 
 @pytest.fixture
-def data(log_path, monkeypatch):
-    """Where the command's broker is, or will be."""
-    monkeypatch.setenv("PYLOG_DATA", str(log_path))
-    return log_path
-
-
-@pytest.fixture
-def orders(data):
+def orders(data_path):
     """Twelve records in three partitions: "p:n", n from 0 to 3."""
-    with pylog.Broker(data) as broker:
+    with pylog.Broker(data_path) as broker:
         broker.create_topic("orders", 3)
         for number in range(3):
             broker.log("orders", number).append_many([b"%d:%d" % (number, n) for n in range(4)])
-    return data
+    return data_path
 
 
-def out(*arguments, given=b""):
-    """The lines on stdout of a command that went well."""
-    result = run(*arguments, given=given)
-    assert result.exit_code == Exit.FINE, result.output
-    return result.stdout_bytes.splitlines()
-
-
-def committed(data, group, number, topic="orders"):
-    with pylog.Consumer(data, group_id=group) as consumer:
+def committed(data_path, group, number, topic="orders"):
+    with pylog.Consumer(data_path, group_id=group) as consumer:
         return consumer.committed(TopicPartition(topic, number))
-
-
-def fails(code, words, *arguments, given=b""):
-    """The command ends with this code, and one line with these words in it."""
-    result = run(*arguments, given=given)
-    assert (result.exit_code, result.stdout) == (code, ""), result.output
-    assert re.search(words, result.stderr), result.stderr
-    assert code == Exit.USAGE or len(result.stderr.splitlines()) == 1
-    return result
 
 
 # ---- produce ------------------------------------------------------------------------------------
 
-def test_produce_makes_broker_topic_and_a_record_of_each_line(data):
+def test_produce_makes_broker_topic_and_a_record_of_each_line(data_path):
     result = run("produce", "orders", given=b"one\ntwo\n\nlast without newline")
 
     assert result.exit_code == Exit.FINE
     assert result.stdout == ""
     assert result.stderr == "produced 4 records to orders, which is new: 4 in partition 0\n"
-    assert out("consume", "orders", "-e") == [b"one", b"two", b"", b"last without newline"]
+    assert lines("consume", "orders", "-e") == [b"one", b"two", b"", b"last without newline"]
 
 
 def test_produce_spreads_keys_as_kafka_does_and_keeps_their_order(orders):
@@ -82,29 +59,29 @@ def test_produce_spreads_keys_as_kafka_does_and_keeps_their_order(orders):
             assert {r.partition for r in found} == {home}
 
 
-def test_produce_reads_files_and_stdin_in_order(data, tmp_path):
+def test_produce_reads_files_and_stdin_in_order(data_path, tmp_path):
     (tmp_path / "a").write_bytes(b"a1\na2")
 
-    out("produce", "orders", tmp_path / "a", "-", given=b"in\n")
+    lines("produce", "orders", tmp_path / "a", "-", given=b"in\n")
 
-    assert out("consume", "orders", "-e") == [b"a1", b"a2", b"in"]
+    assert lines("consume", "orders", "-e") == [b"a1", b"a2", b"in"]
 
 
 def test_produce_gives_key_headers_and_partition_to_all(orders):
-    out("produce", "orders", "-k", "alice", "-H", "a=1", "-H", "b=", "-p", "2", given=b"x\ny\n")
+    lines("produce", "orders", "-k", "alice", "-H", "a=1", "-H", "b=", "-p", "2", given=b"x\ny\n")
 
-    lines = out("consume", "orders", "-p", "2", "-o", "-2", "-e", "-f", r"%p %o %k %s %h\n")
-    assert lines == [b"2 4 alice x a=1,b=", b"2 5 alice y a=1,b="]
+    found = lines("consume", "orders", "-p", "2", "-o", "-2", "-e", "-f", r"%p %o %k %s %h\n")
+    assert found == [b"2 4 alice x a=1,b=", b"2 5 alice y a=1,b="]
 
 
 def test_json_out_of_one_topic_goes_into_another_unchanged(orders):
     with pylog.Broker(orders) as broker:
         broker.append("orders", b"\xff\n", key=b"\xfe", headers=[("h", None)], timestamp=7)
-    before = [json.loads(line) for line in out("consume", "orders", "-e", "--json")]
+    before = [json.loads(line) for line in lines("consume", "orders", "-e", "--json")]
 
-    out("produce", "copy", "--json", given=b"\n".join(out("consume", "orders", "-e", "--json")))
+    lines("produce", "copy", "--json", given=b"\n".join(lines("consume", "orders", "-e", "--json")))
 
-    after = [json.loads(line) for line in out("consume", "copy", "-e", "--json")]
+    after = [json.loads(line) for line in lines("consume", "copy", "-e", "--json")]
     kept = {"timestamp", "key", "key_b64", "value", "value_b64", "headers"}
     assert [{k: v for k, v in one.items() if k in kept} for one in after] == \
            [{k: v for k, v in one.items() if k in kept} for one in before]
@@ -112,17 +89,17 @@ def test_json_out_of_one_topic_goes_into_another_unchanged(orders):
 
 
 @pytest.mark.parametrize("codec", ["lz4", "gzip"])
-def test_produce_compresses(data, codec):
+def test_produce_compresses(data_path, codec):
     given = b"the same line again\n" * 1000
 
-    out("produce", "orders", "-z", codec, given=given)
+    lines("produce", "orders", "-z", codec, given=given)
 
-    assert out("consume", "orders", "-e") == given.splitlines()
-    with pylog.Broker(data) as broker:
+    assert lines("consume", "orders", "-e") == given.splitlines()
+    with pylog.Broker(data_path) as broker:
         assert set(codecs(broker, "orders", 0)) == {CODECS[codec]}
 
 
-def test_produce_quiet_says_nothing(data):
+def test_produce_quiet_says_nothing(data_path):
     assert run("produce", "-q", "orders", given=b"x\n").stderr == ""
 
 
@@ -132,7 +109,7 @@ def test_bad_line_is_named_after_all_before_it_are_in(orders):
     assert result.exit_code == Exit.FAILED
     assert "stdin, line 3: it has no ':'" in result.stderr
     assert "produced 2 records to orders" in result.stderr
-    assert len(out("consume", "orders", "-e")) == 14
+    assert len(lines("consume", "orders", "-e")) == 14
 
 
 @pytest.mark.parametrize("keys", [[], ["-K", ":"]], ids=["one partition", "by key"])
@@ -144,11 +121,11 @@ def test_line_too_large_is_named_after_all_before_it_are_in(orders, keys):
     assert result.exit_code == Exit.FAILED
     assert "stdin, line 3: " in result.stderr
     assert "produced 2 records" in result.stderr
-    assert len(out("consume", "orders", "-e")) == 14
+    assert len(lines("consume", "orders", "-e")) == 14
 
 
 @pytest.mark.parametrize("given", [b"", b"no separator\n", b":" + b"x" * 2_000_000], ids=len)
-def test_produce_of_no_good_line_makes_no_topic(data, given):
+def test_produce_of_no_good_line_makes_no_topic(data_path, given):
     result = run("produce", "orders", "-K", ":", given=given)
 
     assert "produced nothing; no topic orders was made" in result.stderr
@@ -160,10 +137,10 @@ def test_produce_of_no_good_line_makes_no_topic(data, given):
     ["orders", "--json", "-k", "key"], ["orders", "-k", "a", "-K", ":"], ["orders", "-H", "a"],
     ["orders", "-z", "zstd"], ["orders", "-K", ""], ["orders", "-d", ""],
 ], ids=str)
-def test_wrong_usage_of_produce_exits_with_2_and_makes_nothing(data, arguments):
+def test_wrong_usage_of_produce_exits_with_2_and_makes_nothing(data_path, arguments):
     fails(Exit.USAGE, "Error: ", "produce", *arguments)
 
-    assert not data.exists()
+    assert not data_path.exists()
 
 
 @pytest.mark.parametrize(("arguments", "words"), [
@@ -186,12 +163,12 @@ def test_produce_into_one_log_or_a_file_fails(log_path, tmp_path):
 # ---- consume ------------------------------------------------------------------------------------
 
 def test_consume_reads_all_partitions_each_in_order(orders):
-    lines = out("consume", "orders", "-e")
+    found = lines("consume", "orders", "-e")
 
     for number in range(3):
-        assert [line for line in lines if line[:1] == b"%d" % number] == \
+        assert [line for line in found if line[:1] == b"%d" % number] == \
                [b"%d:%d" % (number, n) for n in range(4)]
-    assert len(lines) == 12
+    assert len(found) == 12
 
 
 @pytest.mark.parametrize(("place", "kept"), [
@@ -200,31 +177,31 @@ def test_consume_reads_all_partitions_each_in_order(orders):
     ("2001-01-01", 12), ("@2100-01-01", 0), ("s@4102444800000", 0),
 ])
 def test_consume_starts_at_the_place_of_each_partition(orders, place, kept):
-    assert len(out("consume", "orders", "-e", "--from", place)) == kept
+    assert len(lines("consume", "orders", "-e", "--from", place)) == kept
 
 
 def test_consume_stops_before_a_place(orders):
-    assert out("consume", "orders", "-p", "1", "--to", "2") == [b"1:0", b"1:1"]
-    assert len(out("consume", "orders", "--to", "latest")) == 12
-    assert out("consume", "orders", "--from", "latest", "--to", "latest") == []
+    assert lines("consume", "orders", "-p", "1", "--to", "2") == [b"1:0", b"1:1"]
+    assert len(lines("consume", "orders", "--to", "latest")) == 12
+    assert lines("consume", "orders", "--from", "latest", "--to", "latest") == []
 
 
 def test_consume_stops_after_n(orders):
-    assert len(out("consume", "orders", "-n", "5")) == 5
-    assert out("consume", "orders", "-n", "0") == []
+    assert len(lines("consume", "orders", "-n", "5")) == 5
+    assert lines("consume", "orders", "-n", "0") == []
 
 
 def test_an_offset_that_only_one_partition_has_starts_the_others_at_their_end(orders):
     with pylog.Broker(orders) as broker:
         broker.log("orders", 1).append_many([b"more"] * 5)
 
-    assert out("consume", "orders", "-e", "-o", "7") == [b"more"] * 2
+    assert lines("consume", "orders", "-e", "-o", "7") == [b"more"] * 2
 
 
 def test_grep_takes_what_matches_and_counts_that(orders):
-    assert sorted(out("consume", "orders", "-e", "--grep", "[01]:[23]$")) == \
+    assert sorted(lines("consume", "orders", "-e", "--grep", "[01]:[23]$")) == \
            [b"0:2", b"0:3", b"1:2", b"1:3"]
-    assert len(out("consume", "orders", "--grep", ":3", "-n", "2")) == 2
+    assert len(lines("consume", "orders", "--grep", ":3", "-n", "2")) == 2
 
 
 def test_grep_asks_for_more_than_it_is_to_find(orders, monkeypatch):
@@ -233,7 +210,7 @@ def test_grep_asks_for_more_than_it_is_to_find(orders, monkeypatch):
     monkeypatch.setattr(pylog.Consumer, "poll", lambda self, *given: (
         asked.append(given), poll(self, *given))[1])
 
-    assert out("consume", "orders", "-e", "--grep", "^2:3", "-n", "1") == [b"2:3"]
+    assert lines("consume", "orders", "-e", "--grep", "^2:3", "-n", "1") == [b"2:3"]
     assert len(asked) <= 3
 
 
@@ -248,23 +225,23 @@ def test_grep_has_enough_before_a_partition_with_nothing_to_examine(orders, monk
         return poll(self, *given)
 
     monkeypatch.setattr(pylog.Consumer, "poll", late)
-    assert out("consume", "orders", "-e", "--grep", "^0:3", "-n", "1") == [b"0:3"]
+    assert lines("consume", "orders", "-e", "--grep", "^0:3", "-n", "1") == [b"0:3"]
 
 
 def test_consume_of_two_topics_tells_them_apart(orders):
-    out("produce", "refunds", given=b"back\n")
+    lines("produce", "refunds", given=b"back\n")
 
-    lines = out("consume", "orders", "refunds", "-e", "-f", r"%t-%p\n")
+    found = lines("consume", "orders", "refunds", "-e", "-f", r"%t-%p\n")
 
-    assert sorted(set(lines)) == [b"orders-0", b"orders-1", b"orders-2", b"refunds-0"]
+    assert sorted(set(found)) == [b"orders-0", b"orders-1", b"orders-2", b"refunds-0"]
 
 
 def test_topics_are_chosen_by_what_their_names_match(orders):
     for name in ("refunds", "re-orders", "audit"):
-        out("produce", name, given=name.encode())
+        lines("produce", name, given=name.encode())
 
     def topics(*arguments):
-        return sorted(set(out("consume", "--regex", *arguments, "-e", "-f", r"%t\n")))
+        return sorted(set(lines("consume", "--regex", *arguments, "-e", "-f", r"%t\n")))
 
     assert topics("re") == [b"re-orders", b"refunds"]
     assert topics("re.*s$", "aud") == [b"audit", b"re-orders", b"refunds"]
@@ -283,7 +260,7 @@ def test_topics_that_match_later_are_read_from_their_beginning(orders, monkeypat
         return poll(self, *given)
 
     monkeypatch.setattr(pylog.Consumer, "poll", late)
-    assert out("consume", "--regex", "refunds", "-n", "1") == [b"late"]
+    assert lines("consume", "--regex", "refunds", "-n", "1") == [b"late"]
 
 
 @pytest.mark.parametrize("arguments", [["-e"], ["-p", "0"], ["-e", "-g", "billing"]], ids=str)
@@ -293,43 +270,43 @@ def test_no_topic_that_matches_is_told_where_none_is_waited_for(orders, argument
 
 
 def test_group_goes_on_where_it_committed(orders):
-    first = out("consume", "orders", "-g", "billing", "-n", "5")
-    rest = out("consume", "orders", "-g", "billing", "-e")
+    first = lines("consume", "orders", "-g", "billing", "-n", "5")
+    rest = lines("consume", "orders", "-g", "billing", "-e")
 
     assert len(first) == 5
-    assert sorted(first + rest) == sorted(out("consume", "orders", "-e"))
-    assert out("consume", "orders", "-g", "billing", "-e") == []
-    assert len(out("consume", "orders", "-g", "other", "-e")) == 12
+    assert sorted(first + rest) == sorted(lines("consume", "orders", "-e"))
+    assert lines("consume", "orders", "-g", "billing", "-e") == []
+    assert len(lines("consume", "orders", "-g", "other", "-e")) == 12
 
 
 def test_group_commits_what_grep_examined_and_no_more(orders):
-    out("consume", "orders", "-g", "billing", "--grep", "^1:1", "-n", "1")
+    lines("consume", "orders", "-g", "billing", "--grep", "^1:1", "-n", "1")
 
     assert committed(orders, "billing", 1) == 2
-    assert b"1:2" in out("consume", "orders", "-g", "billing", "-e")
+    assert b"1:2" in lines("consume", "orders", "-g", "billing", "-e")
 
 
 def test_no_commit_leaves_the_group_where_it_is(orders):
-    assert len(out("consume", "orders", "-g", "billing", "-e", "--no-commit")) == 12
-    assert len(out("consume", "orders", "-g", "billing", "-e")) == 12
+    assert len(lines("consume", "orders", "-g", "billing", "-e", "--no-commit")) == 12
+    assert len(lines("consume", "orders", "-g", "billing", "-e")) == 12
 
 
 def test_new_group_may_begin_at_the_end(orders):
-    assert out("consume", "orders", "-g", "billing", "-e", "-o", "latest") == []
-    out("produce", "orders", given=b"new\n")
-    assert out("consume", "orders", "-g", "billing", "-e") == [b"new"]
+    assert lines("consume", "orders", "-g", "billing", "-e", "-o", "latest") == []
+    lines("produce", "orders", given=b"new\n")
+    assert lines("consume", "orders", "-g", "billing", "-e") == [b"new"]
 
 
-def test_reading_makes_no_broker_and_no_topic(data, tmp_path):
-    fails(Exit.FAILED, f"no broker at {data}; `pylog produce -d {data} TOPIC`",
+def test_reading_makes_no_broker_and_no_topic(data_path, tmp_path):
+    fails(Exit.FAILED, f"no broker at {data_path}; `pylog produce -d {data_path} TOPIC`",
           "consume", "orders", "-e")
-    assert not data.exists()
-    out("produce", "orders", given=b"x\n")
+    assert not data_path.exists()
+    lines("produce", "orders", given=b"x\n")
 
     fails(Exit.FAILED, "no topic 'ordrs'; did you mean 'orders'", "consume", "ordrs", "-e")
     fails(Exit.FAILED, "no topic 'ordrs'", "cat", "-t", "ordrs", "-e")
     fails(Exit.FAILED, "no topic 'zzz'", "consume", "orders", "zzz", "-e")
-    with pylog.Broker(data) as broker:
+    with pylog.Broker(data_path) as broker:
         assert list(broker.topics()) == ["orders"]
 
 
@@ -384,12 +361,12 @@ def test_damage_is_named_or_stepped_over(orders):
 # ---- cat ----------------------------------------------------------------------------------------
 
 def test_cat_has_the_habits_of_kcat(orders):
-    assert out("cat", "-C", "-q", "-b", orders, "-t", "orders", "-p", "0", "-o", "-2", "-e",
+    assert lines("cat", "-C", "-q", "-b", orders, "-t", "orders", "-p", "0", "-o", "-2", "-e",
                "-f", r"%t %p %o %k %s\n") == [b"orders 0 2  0:2", b"orders 0 3  0:3"]
-    assert len(out("cat", "-t", "orders", "-o", "beginning", "-c", "5")) == 5
-    assert out("cat", "-t", "orders", "-o", "end", "-e") == []
-    assert out("cat", "-t", "orders", "-p", "1", "-e", "-K:") == [b"1:%d" % n for n in range(4)]
-    assert {json.loads(line)["partition"] for line in out("cat", "-t", "orders", "-e", "-J")} == \
+    assert len(lines("cat", "-t", "orders", "-o", "beginning", "-c", "5")) == 5
+    assert lines("cat", "-t", "orders", "-o", "end", "-e") == []
+    assert lines("cat", "-t", "orders", "-p", "1", "-e", "-K:") == [b"1:%d" % n for n in range(4)]
+    assert {json.loads(line)["partition"] for line in lines("cat", "-t", "orders", "-e", "-J")} == \
            {0, 1, 2}
 
 
@@ -453,28 +430,28 @@ def test_killed_member_repeats_what_it_had_not_written_and_loses_nothing(orders)
     seen += first.stdout.read().splitlines(keepends=True)
     first.communicate()
 
-    rest = out("consume", "orders", "-g", "billing", "-e")
+    rest = lines("consume", "orders", "-g", "billing", "-e")
 
     whole = {line.rstrip() for line in seen if line.endswith(b"\n")} | set(rest)
     assert len(whole) == 50_012
 
 
 @pytest.mark.slow
-def test_interrupted_produce_keeps_the_whole_lines_and_says_so(data):
+def test_interrupted_produce_keeps_the_whole_lines_and_says_so(data_path):
     process = start("produce", "orders")
     process.stdin.write(b"one\ntwo\nhalf a li")
     process.stdin.flush()
     deadline = time.monotonic() + 30
-    while not (data / "orders-0/log.meta").exists() and time.monotonic() < deadline:
+    while not (data_path / "orders-0/log.meta").exists() and time.monotonic() < deadline:
         time.sleep(0.01)
-    with pylog.Broker(data) as broker:
+    with pylog.Broker(data_path) as broker:
         assert broker.log("orders").wait(1, timeout=30)
     process.send_signal(signal.SIGINT)
     _, stderr = process.communicate(timeout=30)
 
     assert process.returncode == Exit.INTERRUPTED
     assert re.fullmatch(rb"produced \d records? to orders, which is new.*\n", stderr)
-    assert out("consume", "orders", "-e") == [b"one", b"two"]
+    assert lines("consume", "orders", "-e") == [b"one", b"two"]
 
 
 @pytest.mark.parametrize("command", ["produce", "consume", "cat"])
@@ -484,7 +461,7 @@ def test_help_shows_an_example(command):
     assert f"pylog {command} " in text.partition("Examples:")[2]
 
 
-def test_partitions_are_grouped_when_there_are_many(data):
+def test_partitions_are_grouped_when_there_are_many(data_path):
     intake = cli_records.TopicIntake.__new__(cli_records.TopicIntake)
     intake.topic, intake.count, intake.in_flight, intake.is_new = "orders", 60, 0, False
     intake.went = dict.fromkeys(range(6), 10)

@@ -5,7 +5,7 @@ import re
 from contextlib import contextmanager
 
 import pytest
-from shell import run
+from shell import done, run
 
 from pylog import cli_topics
 from pylog.broker import Broker
@@ -13,19 +13,12 @@ from pylog.exits import Exit
 
 
 @pytest.fixture
-def data(log_path, monkeypatch):
-    monkeypatch.setenv("PYLOG_DATA", str(log_path))
-    with Broker(log_path) as broker:
+def data(data_path):
+    with Broker(data_path) as broker:
         broker.create_topic("orders", 3, {"retention.ms": 3_600_000})
         for n in range(30):
             broker.append("orders", b"%d" % n, partition=n % 3)
-    return log_path
-
-
-def done(*arguments):
-    result = run(*arguments)
-    assert result.exit_code == Exit.FINE, result.output
-    return result
+    return data_path
 
 
 def topics(data):

@@ -9,13 +9,12 @@ from pylog.cli import commands
 
 
 @pytest.fixture
-def data(log_path, monkeypatch):
-    monkeypatch.setenv("PYLOG_DATA", str(log_path))
-    with orders_broker(log_path) as broker:
+def data(data_path):
+    with orders_broker(data_path) as broker:
         broker.create_topic("refunds", 1)
         with pylog.Consumer(broker, group_id="billing") as consumer:
             consumer.commit({ORDERS[0]: 0})
-    return log_path
+    return data_path
 
 
 def offered(*words):

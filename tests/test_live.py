@@ -13,7 +13,7 @@ from fcntl import ioctl
 
 import pytest
 from orders import ORDERS, fill, orders_broker
-from shell import COMMAND, hear_interrupts, run, start
+from shell import COMMAND, done, fails, hear_interrupts, lines, start
 
 import pylog
 from pylog.exits import Exit
@@ -24,32 +24,19 @@ QUICK = ["-i", "0.05"]
 
 
 @pytest.fixture
-def data(log_path, monkeypatch):
+def data(data_path, monkeypatch):
     """Ten orders a partition; "billing" has read 18 of them; a topic that nobody reads."""
-    monkeypatch.setenv("PYLOG_DATA", str(log_path))
     monkeypatch.setenv("TERM", "xterm")
-    with orders_broker(log_path) as broker:
+    with orders_broker(data_path) as broker:
         broker.create_topic("refunds", 1)
         fill(broker)
         with pylog.Consumer(broker, group_id="billing") as consumer:
             consumer.commit(dict(zip(ORDERS, (3, 5, 10), strict=True)))
-    return log_path
-
-
-def done(*arguments):
-    result = run(*arguments)
-    assert result.exit_code == Exit.FINE, result.output
-    return result.stdout
-
-
-def fails(code, words, *arguments):
-    result = run(*arguments)
-    assert (result.exit_code, result.stdout) == (code, ""), result.output
-    assert re.search(words, result.stderr), result.stderr
+    return data_path
 
 
 def test_top_shows_topics_and_groups(data):
-    text = done("top", *QUICK, "-n", "1")
+    text = done("top", *QUICK, "-n", "1").stdout
 
     assert re.search(r"^orders +3 +0 +30 ", text, re.MULTILINE)
     assert re.search(r"^refunds +1 +0 +0 ", text, re.MULTILINE)
@@ -57,7 +44,7 @@ def test_top_shows_topics_and_groups(data):
 
 
 def test_top_as_json_is_a_line_a_look(data):
-    looks = [json.loads(line) for line in done("top", *QUICK, "-n", "3", "--json").splitlines()]
+    looks = list(map(json.loads, lines("top", *QUICK, "-n", "3", "--json")))
 
     assert len(looks) == 3
     assert {one["name"]: one["end"] for one in looks[0]["topics"]} == {"orders": 30, "refunds": 0}
@@ -140,11 +127,11 @@ def test_a_name_is_shown_as_it_is(data):
 
 
 def test_graph_plots_a_rate_or_a_lag(data):
-    text = done("graph", "--group", "billing", *QUICK, "-n", "2")
+    text = done("graph", "--group", "billing", *QUICK, "-n", "2").stdout
     assert "lag of billing" in text
     assert "last 12  min 12  max 12  p99 12  of 2 looks" in text
-    assert "records/s into orders" in done("graph", "orders", *QUICK, "-n", "1")
-    found = json.loads(done("graph", "orders", "-g", "billing", *QUICK, "-n", "1", "--json"))
+    assert "records/s into orders" in done("graph", "orders", *QUICK, "-n", "1").stdout
+    found = json.loads(done("graph", "orders", "-g", "billing", *QUICK, "-n", "1", "--json").stdout)
     assert found == {"what": "lag of billing in orders", "value": 12}
 
 
@@ -200,4 +187,4 @@ def test_a_terminal_is_drawn_over_and_given_back(data, arguments):
 
 @pytest.mark.parametrize("command", ["top", "graph"])
 def test_help_shows_an_example(command):
-    assert f"pylog {command}" in done(command, "--help").partition("Examples:")[2]
+    assert f"pylog {command}" in done(command, "--help").stdout.partition("Examples:")[2]
