@@ -1,9 +1,14 @@
 """Child processes for tests: forked ones that answer, and Python scripts of their own."""
 
+import contextlib
 import os
 import pickle
 import signal
+import threading
+import time
 import traceback
+
+from pylog.broker import Broker
 
 
 def pickled(result):
@@ -34,6 +39,22 @@ def in_child(action):
     _, status = os.waitpid(pid, 0)
     assert status == 0, f"the child ended with {os.waitstatus_to_exitcode(status)}"
     return pickle.loads(result)
+
+
+@contextlib.contextmanager
+def appended_soon(path, value, **where):
+    """Another process appends to the topic "orders", in a moment."""
+    def act():
+        time.sleep(0.05)
+        with Broker(path) as other:
+            other.append("orders", value, **where)
+
+    thread = threading.Thread(target=in_child, args=[act])
+    thread.start()
+    try:
+        yield
+    finally:
+        thread.join()
 
 
 def killed(action):

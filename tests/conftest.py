@@ -102,6 +102,15 @@ def small(healthy, tmp_path):
 
 
 @pytest.fixture
+def closed(log_path):
+    """The path of a closed log of some rolled segments."""
+    with pylog.Log(log_path, segment_bytes=4096) as log:
+        for number in range(300):
+            log.append(b"%d" % number, key=b"a key of some length")
+    return log_path
+
+
+@pytest.fixture
 def log_of_three(log_path):
     """One record a second from noon on, the second with everything that a record can have."""
     noon = 1_700_000_000_000
@@ -118,7 +127,7 @@ def data_template(tmp_path_factory):
     """A directory with two topics, to be copied: to make one takes five times as long."""
     path = tmp_path_factory.mktemp("template") / "data"
     with Broker(path) as broker:
-        broker.create_topic("orders", 3)
+        broker.create_topic("orders", 3, {"retention.ms": -1})    # records may be old
         broker.create_topic("one", 1)
     return path
 
@@ -128,3 +137,10 @@ def broker(data_template, tmp_path):
     """With the topics "orders" of three partitions and "one" of one."""
     with Broker(shutil.copytree(data_template, tmp_path / "data")) as broker:
         yield broker
+
+
+@pytest.fixture
+def consumer(broker):
+    """Of the orders; its loops end where nothing is left."""
+    with pylog.Consumer(broker, "orders", consumer_timeout_ms=0) as consumer:
+        yield consumer

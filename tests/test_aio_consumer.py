@@ -8,18 +8,11 @@ import threading
 import time
 
 import pytest
-from children import in_child
+from children import appended_soon, in_child
 from orders import ORDERS, everything, fill, orders_broker, values
 
 import pylog
 from pylog.aio_consumer import AsyncConsumer
-from pylog.broker import Broker
-
-
-@pytest.fixture
-def broker(log_path):
-    with orders_broker(log_path) as broker:
-        yield broker
 
 
 def run(broker, act, **options):
@@ -52,18 +45,8 @@ def test_iteration_returns_all_partitions_each_in_order(broker):
 
 @pytest.mark.parametrize("number", [0, 2])
 def test_append_of_another_process_ends_the_wait(broker, number):
-    path = broker.path
-
-    def act():
-        time.sleep(0.1)
-        with Broker(path) as other:
-            other.append("orders", b"from the child", partition=number)
-        return True
-
-    thread = threading.Thread(target=in_child, args=[act])
-    thread.start()
-    record = run(broker, lambda consumer: anext(consumer))
-    thread.join()
+    with appended_soon(broker.path, b"from the child", partition=number):
+        record = run(broker, lambda consumer: anext(consumer))
 
     assert (record.partition, record.value) == (number, b"from the child")
 

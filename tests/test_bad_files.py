@@ -21,15 +21,6 @@ from pylog.exits import Exit
 FIRST = "00000000000000000000.log"
 
 
-@pytest.fixture
-def closed(log_path):
-    """The path of a closed log of some rolled segments."""
-    with pylog.Log(log_path, segment_bytes=4096) as log:
-        for number in range(300):
-            log.append(b"%d" % number, key=b"a key of some length")
-    return log_path
-
-
 # ---- the place ----------------------------------------------------------------------------------
 
 def test_path_that_is_a_file_is_refused(tmp_path):

@@ -25,15 +25,6 @@ def log(log_path):
         assert [record.value for record in log.read()] == KEPT
 
 
-@pytest.fixture
-def closed(log_path):
-    """The path of a closed log of some rolled segments."""
-    with pylog.Log(log_path, segment_bytes=4096) as log:
-        for number in range(300):
-            log.append(b"%d" % number, key=b"a key of some length")
-    return log_path
-
-
 # ---- appending ----------------------------------------------------------------------------------
 
 NOT_BYTES = ["text", 5, 1.5, ["a"], {"a": 1}, object(), memoryview(b"abcd")[::2]]

@@ -12,12 +12,6 @@ from pylog.broker import Broker
 from pylog.consumer import Consumer
 
 
-@pytest.fixture
-def broker(log_path):
-    with orders_broker(log_path) as broker:
-        yield broker
-
-
 def grouped(broker, **options):
     return Consumer(broker, "orders", group_id="g", consumer_timeout_ms=0, **options)
 

@@ -6,26 +6,13 @@ import time
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from children import in_child
-from orders import NOON, ORDERS, everything, fill, orders_broker, values
+from children import appended_soon
+from orders import NOON, ORDERS, everything, fill, values
 
 import pylog
 from pylog import OffsetAndTimestamp
 from pylog.broker import Broker
 from pylog.consumer import Consumer
-
-
-@pytest.fixture
-def broker(log_path):
-    with orders_broker(log_path) as broker:
-        yield broker
-
-
-@pytest.fixture
-def consumer(broker):
-    with Consumer(broker, "orders", consumer_timeout_ms=0) as consumer:
-        yield consumer
-
 
 # ---- reading
 
@@ -84,19 +71,9 @@ def test_iteration_ends_after_the_timeout(broker):
 
 @pytest.mark.parametrize("number", [0, 2])
 def test_append_of_another_process_ends_the_wait(broker, number):
-    path = broker.path
-
-    def act():
-        time.sleep(0.05)
-        with Broker(path) as other:
-            other.append("orders", b"from the child", partition=number)
-        return True
-
-    with Consumer(path, "orders") as consumer:
-        thread = threading.Thread(target=in_child, args=[act])
-        thread.start()
+    with Consumer(broker.path, "orders") as consumer, \
+            appended_soon(broker.path, b"from the child", partition=number):
         record = next(consumer)
-        thread.join()
 
     assert (record.partition, record.value) == (number, b"from the child")
 
@@ -526,7 +503,7 @@ def test_offsets_for_times(broker, consumer):
 def test_topics_and_their_partitions(broker, consumer):
     broker.create_topic("refunds", 2)
 
-    assert consumer.topics() == {"orders", "refunds"}
+    assert consumer.topics() == {"one", "orders", "refunds"}
     assert consumer.partitions_for_topic("refunds") == {0, 1}
     assert consumer.partitions_for_topic("nothing") is None
 

@@ -6,24 +6,11 @@ import time
 
 import pytest
 from children import in_child
-from orders import ORDERS, everything, fill, orders_broker, values
+from orders import ORDERS, everything, fill, values
 
 import pylog
 from pylog.broker import Broker
 from pylog.consumer import Consumer
-
-
-@pytest.fixture
-def broker(log_path):
-    with orders_broker(log_path) as broker:
-        yield broker
-
-
-@pytest.fixture
-def consumer(broker):
-    with Consumer(broker, "orders", consumer_timeout_ms=0) as consumer:
-        yield consumer
-
 
 # ---- refusals
 
@@ -82,6 +69,7 @@ def test_impossible_options_are_refused(broker, options, error, match):
 ])
 def test_what_cannot_be_asked_for_is_refused_and_changes_nothing(broker, consumer, act, error,
                                                                  match):
+    broker.auto_create_topics = False
     fill(broker, 2)
 
     with pytest.raises(error, match=match):
@@ -90,6 +78,7 @@ def test_what_cannot_be_asked_for_is_refused_and_changes_nothing(broker, consume
 
 
 def test_assign_of_what_is_not_there_is_refused(broker):
+    broker.auto_create_topics = False
     with Consumer(broker) as consumer:
         for unknown in (("order", 0), ("orders", 3), ("orders", -1)):
             with pytest.raises(pylog.UnknownTopicOrPartitionError):

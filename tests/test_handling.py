@@ -4,16 +4,10 @@ import threading
 import time
 
 import pytest
-from orders import ORDERS, fill, orders_broker
+from orders import ORDERS, fill
 
 import pylog
 from pylog.consumer import Consumer
-
-
-@pytest.fixture
-def broker(log_path):
-    with orders_broker(log_path) as broker:
-        yield broker
 
 
 def committed(broker):
