@@ -57,6 +57,11 @@ static bool is_whole(const pl_entry *entry) {
   return entry->sequence && entry->text_size <= PL_TABLE_TEXT_MAX && entry->crc == crc_of(entry);
 }
 
+static uint16_t name_check_of(const pl_table_slot *slot) {
+  uint32_t crc = pl_crc32c(&slot->number, sizeof slot->number);
+  return (uint16_t)pl_crc32c_extend(crc, slot->name, slot->name_size);
+}
+
 /* Of one that is whole: of another the size may be any. */
 static void copy_entry(pl_entry *to, const pl_entry *from) {
   memcpy(to, from, offsetof(pl_entry, text) + from->text_size);
@@ -82,7 +87,8 @@ static void take_over(uint8_t *data, size_t size, const uint8_t *old, size_t old
     if (at == 0 || at % 128 || at > old_size || old_size - at < extent_bytes(extent)) break;
     const pl_table_slot *from = (const pl_table_slot *)(const void *)(old + at) + within;
     bool holds[2] = {is_whole(&from->entries[0]), is_whole(&from->entries[1])};
-    if (from->name_size > PL_TABLE_NAME_MAX || from->number < 0 || !(holds[0] || holds[1]))
+    if (from->name_size > PL_TABLE_NAME_MAX || from->name_check != name_check_of(from) ||
+        !(holds[0] || holds[1]))
       continue;
     int newer = !holds[0] || (holds[1] && from->entries[1].sequence > from->entries[0].sequence);
     extent = extent_of((int)taken, &within);
@@ -95,6 +101,7 @@ static void take_over(uint8_t *data, size_t size, const uint8_t *old, size_t old
     to->number = from->number;
     to->name_size = from->name_size;
     memcpy(to->name, from->name, from->name_size);
+    to->name_check = from->name_check;
     copy_entry(&to->entries[0], &from->entries[newer]);
   }
   atomic_store(&file->slot_count, taken);
@@ -115,7 +122,7 @@ static void fill(uint8_t *data, size_t size, const uint8_t *old, size_t old_size
 static const pl_shared_kind KIND = {
     .noun = "the table",
     .magic = 0x6c6261742d796c31u, /* "1ly-tabl" */
-    .layout = 1,
+    .layout = 2,
     .bytes = FIRST_BYTES,
     .bytes_max = BYTES_MAX,
     .fill = fill,
@@ -302,6 +309,7 @@ static pl_status add(pl_table *self, const char *name, size_t size, int32_t numb
   slot->number = number;
   slot->name_size = (uint32_t)size;
   memcpy(slot->name, name, size);
+  slot->name_check = name_check_of(slot);
   PL_POINT("table-slot-filled");
   atomic_store_explicit(&self->file->slot_count, count + 1, memory_order_release);
   *index = (int)count;

@@ -52,6 +52,7 @@ typedef struct pl_table_slot {
   uint32_t name_size;
   _Atomic uint32_t current; /* which entry holds */
   char name[PL_TABLE_NAME_MAX + 1];
+  uint16_t name_check; /* of name and number: the entries do not say whose they are */
   pl_entry entries[2];
 } pl_table_slot;
 

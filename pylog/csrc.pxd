@@ -441,6 +441,7 @@ cdef extern from "pl_table.h" nogil:
         SLOT_NAME_SIZE "offsetof(pl_table_slot, name_size)"
         SLOT_CURRENT "offsetof(pl_table_slot, current)"
         SLOT_NAME "offsetof(pl_table_slot, name)"
+        SLOT_NAME_CHECK "offsetof(pl_table_slot, name_check)"
         SLOT_ENTRIES "offsetof(pl_table_slot, entries)"
         ENTRY_CRC "offsetof(pl_entry, crc)"
         ENTRY_TEXT_SIZE "offsetof(pl_entry, text_size)"

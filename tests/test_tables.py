@@ -593,6 +593,17 @@ def test_a_copy_takes_the_commits_along(place, table):
     assert [copy.get(copy.find("topic", n))[0] for n in range(20)] == list(range(1000, 1020))
 
 
+@pytest.mark.parametrize("field", ["number", "name", "nameSize", "nameCheck"])
+def test_what_was_committed_is_not_another_partitions_when_a_name_is_damaged(place, table, field):
+    """The entry itself is whole."""
+    commit_numbers(table, 3)
+    table.close()
+    reboot(place / "group")
+    change_byte(place / "group", 3 * 4096 + 1024 + SLOT[field])
+    table = _native.Table(place / "group", "a group", table_processes(place))
+    assert table.slots() == [("topic", 0), ("topic", 2)]
+
+
 def test_a_torn_table_gives_back_each_entry_that_is_whole_and_invents_none(place, table, rng):
     commit_numbers(table, 40)
     table.close()

@@ -20,7 +20,7 @@ def table_layout():
         "lock": SLOT_LOCK, "number": SLOT_NUMBER, "owner": SLOT_OWNER,
         "ownerNonce": SLOT_OWNER_NONCE, "ownerProcess": SLOT_OWNER_PROCESS,
         "nameSize": SLOT_NAME_SIZE, "current": SLOT_CURRENT, "name": SLOT_NAME,
-        "entries": SLOT_ENTRIES,
+        "nameCheck": SLOT_NAME_CHECK, "entries": SLOT_ENTRIES,
     }, {
         "crc": ENTRY_CRC, "textSize": ENTRY_TEXT_SIZE, "flags": ENTRY_FLAGS,
         "sequence": ENTRY_SEQUENCE, "offset": ENTRY_OFFSET, "time": ENTRY_TIME,
