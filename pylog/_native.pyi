@@ -225,6 +225,8 @@ class Appender(Handle):
         if_end: SupportsIndex | None = None,
         durability: str | None = None,
     ) -> int: ...
+    def _append_timed(
+        self, value: Any, key: Any, headers: Any, timestamp: Any) -> tuple[int, int]: ...
     def append_many(
         self,
         values: Iterable[_Buffer | None],
@@ -432,6 +434,7 @@ class Filling:
     batch: Final[Any]
     bytes: Final[int]
     records: Final[int]
+    append_ms: Final[int]
     is_open: Final[bool]
 
     def __init__(self, batch: Any, limit: int) -> None: ...

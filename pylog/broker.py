@@ -243,9 +243,8 @@ class Broker:
         if partition is None:
             partition = self._partitioner(topic).partition(key)
         log = self.log(topic, partition)
-        offset = log.append(value, key, headers, timestamp)
-        return RecordMetadata(topic, partition, TopicPartition(topic, partition), offset,
-                              -1 if timestamp is None else timestamp)
+        offset, timestamp = log._append_timed(value, key, headers, timestamp)
+        return RecordMetadata(topic, partition, TopicPartition(topic, partition), offset, timestamp)
 
     def _partitioner(self, topic: str) -> Partitioner:
         chosen = self._partitioners.get(topic)

@@ -433,3 +433,29 @@ def test_fork_leaves_the_parents_buffer_alone(broker):
         in_child(lambda: os.getpid())
         producer.flush(30)
         assert future.get(0).offset == 0
+
+
+@pytest.mark.parametrize("linger_ms", [0, 5])
+@pytest.mark.parametrize("timestamp_ms", [None, 5])
+def test_timestamp_is_the_logs_where_it_is_that_of_the_append(broker, linger_ms, timestamp_ms):
+    broker.create_topic("events", 1, {"message.timestamp.type": "LogAppendTime"})
+    before = time.time_ns() // 1_000_000 - 10    # the native clock is a coarse one
+    with Producer(broker, linger_ms=linger_ms) as producer:
+        sent = [producer.send("events", b"%d" % n, timestamp_ms=timestamp_ms).get()
+                for n in range(3)]
+        producer.send_many("events", [b"3"], timestamps_ms=timestamp_ms)
+
+    sent.append(broker.append("events", b"4", timestamp=timestamp_ms))
+    records = list(broker.read("events"))
+    assert [one.timestamp_type for one in records] == [1] * 5
+    assert all(one.timestamp >= before for one in records)
+    del records[3]
+    assert [one.timestamp for one in sent] == [one.timestamp for one in records]
+
+
+@pytest.mark.parametrize("timestamp", [None, 5])
+def test_broker_tells_the_timestamp_that_a_record_has(broker, timestamp):
+    where = broker.append("orders", b"v", timestamp=timestamp)
+
+    record, = broker.read("orders")
+    assert (where.offset, where.timestamp) == (record.offset, record.timestamp)

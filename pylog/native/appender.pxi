@@ -92,10 +92,28 @@ cdef class Appender(Handle):
         DiskFullError, DurabilityError, PylogTimeoutError (the lock is held by a stopped process;
         nothing was appended), ReadOnlyLogError, ClosedError.
         """
-        cdef pl_slice v, k, h
-        cdef int64_t time, offset = 0, expected = -1
-        cdef pl_status status
+        cdef int64_t time = 0, offset, expected
         self.check_writable()
+        expected = self.take_if_end(if_end)
+        if durability is not None:
+            check_durability(durability, self.log.options.durability)
+        offset = self.append_one(value, key, headers, timestamp, expected, &time)
+        if self.waits_for_disk or durability is not None:
+            self.wait_for_disk(offset + 1, durability)
+        return offset
+
+    def _append_timed(self, value, key, headers, timestamp):
+        """As `append`; returns the offset, and the timestamp that the record has."""
+        cdef int64_t time = 0, offset
+        self.check_writable()
+        offset = self.append_one(value, key, headers, timestamp, -1, &time)
+        self.wait_for_disk(offset + 1, None)
+        return offset, time
+
+    cdef int64_t append_one(self, object value, object key, object headers, object timestamp,
+                            int64_t expected, int64_t *time) except -1:
+        cdef pl_slice v, k, h
+        cdef int64_t offset = 0
         if not take_bytes(value, &v):
             value = to_bytes(value, "a value")
             take_bytes(value, &v)
@@ -107,17 +125,10 @@ cdef class Appender(Handle):
         if headers is not None:
             headers = encode_headers(headers)
             take_bytes(headers, &h)
-        time = pl_clock_ms() if timestamp is None or self.uses_append_time() \
+        time[0] = pl_clock_ms() if timestamp is None or self.uses_append_time() \
             else take_timestamp(timestamp)
-        if if_end is not None:
-            expected = self.take_if_end(if_end)
-        if durability is not None:
-            check_durability(durability, self.log.options.durability)
-        status = pl_append(self.log, time, k, v, h, expected, 0, &offset)
-        if status != PL_OK:
+        if pl_append(self.log, time[0], k, v, h, expected, 0, &offset) != PL_OK:
             self.append_slowly(time, k, v, h, expected, &offset)
-        if self.waits_for_disk or durability is not None:
-            self.wait_for_disk(offset + 1, durability)
         return offset
 
     cdef int64_t take_if_end(self, object if_end) except -2:
@@ -142,7 +153,7 @@ cdef class Appender(Handle):
             f"the log ends at offset {end} and not at {expected}; read what is new, decide again, "
             "retry", offset=expected, end_offset=end)
 
-    cdef int append_slowly(self, int64_t time, pl_slice key, pl_slice value, pl_slice headers,
+    cdef int append_slowly(self, int64_t *time, pl_slice key, pl_slice value, pl_slice headers,
                            int64_t expected, int64_t *offset) except -1:
         cdef pl_status status = PL_BUSY
         cdef int64_t deadline = pl_monotonic_ms() + self.lock_timeout_ms
@@ -150,9 +161,9 @@ cdef class Appender(Handle):
         try:
             while True:
                 if self.log.options.append_time:    # perhaps only now
-                    time = pl_clock_ms()
+                    time[0] = pl_clock_ms()
                 with nogil:
-                    status = pl_append(self.log, time, key, value, headers, expected, SLICE_MS,
+                    status = pl_append(self.log, time[0], key, value, headers, expected, SLICE_MS,
                                        offset)
                 if status == PL_OK:
                     return 0
@@ -544,7 +555,7 @@ cdef object append_shortly(Appender self, PyObject **arguments, Py_ssize_t count
     time = pl_clock_ms() if timestamp == NULL or self.uses_append_time() \
         else take_timestamp(<object>timestamp)
     if pl_append(self.log, time, k, v, h, -1, 0, &offset) != PL_OK:
-        self.append_slowly(time, k, v, h, -1, &offset)
+        self.append_slowly(&time, k, v, h, -1, &offset)
     return offset
 
 

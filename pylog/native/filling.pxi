@@ -24,11 +24,12 @@ cdef class Pool:
 cdef class Filling:
     """The columns of a batch. It takes records up to `limit` bytes, as encoded, but at least one.
 
-    batch: what futures ask; see accumulator.py.
+    batch: what futures ask; see accumulator.py. append_ms: when all were appended, where that is
+    their timestamp; else -1.
     """
 
     cdef readonly object batch
-    cdef readonly int64_t bytes, records
+    cdef readonly int64_t bytes, records, append_ms
     cdef readonly bint is_open
     cdef list values, keys, headers, times
     cdef int64_t limit
@@ -37,6 +38,7 @@ cdef class Filling:
         self.batch = batch
         self.limit = limit
         self.is_open = True
+        self.append_ms = -1
         self.values, self.keys, self.headers, self.times = [], [], [], []
 
     def close(self):
@@ -53,10 +55,15 @@ cdef class Filling:
         Raises as Log.append_many with atomic=True.
         """
         log.check_writable()
-        stamps = None if log.uses_append_time() else stamps_of_list(tuple(self.times))
+        cdef int64_t now = pl_clock_ms()
+        stamps = None
+        if log.uses_append_time():
+            self.append_ms = now
+        else:
+            stamps = stamps_of_list(tuple(self.times))
         k = None if not any_given(self.keys) else self.keys
         h = None if not any_given(self.headers) else [one or b"" for one in self.headers]
-        first = log.append_encoded(self.values, k, h, stamps, pl_clock_ms(), True, -1, codec)
+        first = log.append_encoded(self.values, k, h, stamps, now, True, -1, codec)
         if waits:
             log.wait_for_list(self.records, None)
         return first

@@ -60,6 +60,7 @@ cdef class SendFuture:
     def exception(self, timeout=None):
         """What kept the record out of the log, or None; waits as `result`."""
         cdef int64_t deadline = take_deadline(timeout)
+        cdef Filling filling
         batch = self.batch
         if batch is None:
             return None
@@ -70,8 +71,11 @@ cdef class SendFuture:
         error = batch.tell()
         if error is None:
             first = batch.first_offset
+            filling = <Filling?>batch.filling
             if self.batch is not None:    # no other thread was faster
                 self.offset += first
+                if filling.append_ms >= 0:
+                    self.timestamp = filling.append_ms
                 self.batch = None
         return error
 

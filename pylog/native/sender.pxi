@@ -214,7 +214,7 @@ cdef class Sender:
         target.records += 1
         return new_future(target, batch, place, index, time, k, v, headers_size)
 
-    cdef int append_slowly(self, Appender log, int64_t time, pl_slice k, pl_slice v, pl_slice h,
+    cdef int append_slowly(self, Appender log, int64_t *time, pl_slice k, pl_slice v, pl_slice h,
                            int64_t *offset) except -1:
         try:
             log.append_slowly(time, k, v, h, -1, offset)
@@ -228,7 +228,8 @@ cdef class Sender:
 
         value, key: bytes-like or None, or what the serializers take. headers: a dict or pairs of
         (str, bytes or None). partition: None leaves it to the partitioner. timestamp_ms: since the
-        epoch, now if None.
+        epoch, now if None; where message.timestamp.type is LogAppendTime it is taken and not used,
+        as by Kafka, and the metadata have the time of the append.
 
         With linger_ms=0 the record is visible to every process when this returns, and the future is
         done. Else it is in a batch; the order within a partition is that of the calls.
@@ -263,10 +264,12 @@ cdef class Sender:
         else:
             place = target.partitioner.partition(key)
         log = self._log(target, place)
+        if timestamp_ms is not None and log.uses_append_time():
+            time = pl_clock_ms()
         if self.lingers or self.defers and self._waits and log.waits_for_disk:
             return self.gather(target, log, place, value, key, headers, time, &k, &v, h.size)
         if pl_append(log.log, time, k, v, h, -1, 0, &offset) != PL_OK:
-            self.append_slowly(log, time, k, v, h, &offset)
+            self.append_slowly(log, &time, k, v, h, &offset)
         if self._waits:
             log.wait_for_disk(offset + 1, None)
         count_sent(target, place, &k, &v)
@@ -338,7 +341,7 @@ cdef object send_shortly(Sender self, PyObject **arguments, Py_ssize_t count, Py
         return self.gather(target, log, place, <object>value, None if key == NULL else <object>key,
                            None, time, &k, &v, 0)
     if pl_append(log.log, time, k, v, h, -1, 0, &offset) != PL_OK:
-        self.append_slowly(log, time, k, v, h, &offset)
+        self.append_slowly(log, &time, k, v, h, &offset)
     count_sent(target, place, &k, &v)
     return new_future(target, None, place, offset, time, &k, &v, 0)
 
