@@ -15,11 +15,12 @@ from typing import Any, Literal, Self
 
 from pylog import _native
 from pylog.errors import ConcurrentModificationError, PylogTimeoutError
-from pylog.options import at_least, seconds
+from pylog.options import at_least, seconds, takes_options_as
 from pylog.subscriber import Offsets, Subscriber
 from pylog.topic import TopicPartition
 
 
+@takes_options_as("AsyncConsumer")
 class AsyncConsumer(Subscriber):
     """Reads records of topics in an event loop: `async with`, `async for`.
 

@@ -15,12 +15,14 @@ from pylog._native import SendFuture, Target
 from pylog.accumulator import Job
 from pylog.broker import Broker
 from pylog.errors import PylogTimeoutError
+from pylog.options import takes_options_as
 from pylog.producer import Producer
 from pylog.topic import BatchMetadata, RecordMetadata
 
 SENDS_PER_TURN = 256    # after so many that never waited the loop's other tasks have a turn
 
 
+@takes_options_as("AsyncProducer")
 class _Deferring(Producer):
     """A producer that leaves it to its thread to wait for the disk, and never blocks for room."""
 

@@ -12,11 +12,12 @@ from typing import Any, Literal, Self
 from pylog import _native
 from pylog.errors import ConcurrentModificationError, WakeupError
 from pylog.handling import Handling
-from pylog.options import at_least, seconds
+from pylog.options import at_least, seconds, takes_options_as
 from pylog.subscriber import Offsets, Subscriber
 from pylog.topic import TopicPartition
 
 
+@takes_options_as("Consumer")
 class Consumer(Subscriber):
     """Reads records of topics, partition by partition in turn. For one thread at a time.
 

@@ -63,6 +63,23 @@ def test_every_method_of_the_log_is_documented(kind, member):
     assert (getattr(kind, member).__doc__ or "").strip()
 
 
+@pytest.mark.parametrize("kind", [
+    pylog.Broker, pylog.Producer, pylog.AsyncProducer, pylog.Consumer, pylog.AsyncConsumer])
+def test_unknown_option_is_refused_in_the_name_of_the_class_that_was_called(tmp_path, kind):
+    with pytest.raises(TypeError, match=rf"^{kind.__name__}\.__init__\(\) .*'bootstrap_servers'"):
+        kind(tmp_path / "data", bootstrap_servers="localhost:9092")
+
+    assert not (tmp_path / "data").exists()
+
+
+@pytest.mark.parametrize("kind", [pylog.Consumer, pylog.AsyncConsumer])
+def test_consumer_shows_its_options(kind):
+    parameters = inspect.signature(kind).parameters
+
+    assert list(parameters)[:3] == ["broker", "topics", "group_id"]
+    assert parameters["auto_offset_reset"].default == "earliest"
+
+
 def test_append_takes_what_the_readme_says():
     parameters = list(inspect.signature(pylog.Log.append).parameters)
 
