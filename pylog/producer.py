@@ -161,21 +161,32 @@ class Producer(_native.Sender):
         self, target: _native.Target, values: list[Any], keys: list[Any] | None, headers: Any,
         timestamps: Any, partition: int | None,
     ) -> list[BatchMetadata]:
-        if partition is not None:
-            done = self._append_list(target, self._place(target, partition), values, keys, headers,
-                                     timestamps)
-        elif keys is None and isinstance(
-                place := target.partitioner.partitions(None, len(values)), int):
-            done = self._append_list(target, place, values, None, headers, timestamps)
-            target.move_on(place)
-        else:
-            logs = [self._log(target, number) for number in range(target.partitions)]
-            done = target.partitioner.append_many(
-                logs, values, keys, headers, timestamps, None, target.codec, self._waits)
+        try:
+            done = self._append_lists(target, values, keys, headers, timestamps, partition)
+        except TypeError as error:    # of a log's, which knows of no serializers
+            raise (_native.refused_entry(values, keys) or error) from None
         target.took(len(values))
         topic = target.topic
         return [BatchMetadata(topic, place, TopicPartition(topic, place), offset, count)
                 for place, offset, count in done if count]
+
+    def _append_lists(
+        self, target: _native.Target, values: list[Any], keys: list[Any] | None, headers: Any,
+        timestamps: Any, partition: int | None,
+    ) -> list[tuple[int, int, int]]:
+        done: list[tuple[int, int, int]]
+        if partition is not None:
+            return self._append_list(target, self._place(target, partition), values, keys, headers,
+                                     timestamps)
+        if keys is None and isinstance(
+                place := target.partitioner.partitions(None, len(values)), int):
+            done = self._append_list(target, place, values, None, headers, timestamps)
+            target.move_on(place)
+            return done
+        logs = [self._log(target, number) for number in range(target.partitions)]
+        done = target.partitioner.append_many(
+            logs, values, keys, headers, timestamps, None, target.codec, self._waits)
+        return done
 
     def _append_list(
         self, target: _native.Target, place: int, values: list[Any], keys: list[Any] | None,

@@ -94,6 +94,31 @@ def test_bad_list_is_refused_whole(broker, arguments, error, has_keys):
     assert values(broker) == []
 
 
+@pytest.mark.parametrize("partition", [None, 0])
+@pytest.mark.parametrize(("options", "values", "keys", "words"), [
+    ({}, [b"a", "b"], None, "value must be bytes; got str: pass value_serializer='str'"),
+    ({}, [{"a": 1}], [b"k"], "value must be bytes; got dict: pass value_serializer='json'"),
+    ({}, [b"a"], ["k"], "key must be bytes; got str: pass key_serializer='str'"),
+    ({"value_serializer": "str"}, ["a"], [5], "key must be bytes; got int: pass key_serializer"),
+])
+def test_entry_of_a_list_is_refused_in_the_words_of_a_send(
+        broker, options, values, keys, words, partition):
+    with Producer(broker, **options) as producer:
+        with pytest.raises(TypeError, match=words) as caught:
+            producer.send_many("orders", values, keys, partition=partition)
+
+    assert caught.value.__suppress_context__
+
+
+def test_what_a_partitioner_raises_is_its_own(broker):
+    def choose(key, every, available):
+        raise TypeError("no such key")
+
+    with Producer(broker, partitioner=choose) as producer:
+        with pytest.raises(TypeError, match="no such key"):
+            producer.send_many("orders", [b"a"], [b"k"])
+
+
 @pytest.mark.parametrize("has_keys", [False, True])
 def test_serialized_list_with_too_few_headers_is_refused_whole(broker, has_keys):
     with Producer(broker, value_serializer="json", key_serializer="str") as producer:

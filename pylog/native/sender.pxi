@@ -14,6 +14,18 @@ cdef object sent_bytes(object given, str what):
     return to_bytes(given, f"a {what}")
 
 
+def refused_entry(values, keys):
+    """The error with which `send` would refuse an entry of these columns; None: it takes all."""
+    try:
+        for value in values:
+            sent_bytes(value, "value")
+        for key in keys or ():
+            sent_bytes(key, "key")
+    except TypeError as error:
+        return error
+    return None
+
+
 @cython.final
 cdef class Target:
     """A topic as a producer sees it: its logs, as far as they are open, and its partitioner.
