@@ -280,8 +280,13 @@ class Subscriber(Positions):
 
     def committed(self, partition: TopicPartition, metadata: bool = False) -> Any:
         """The offset that the group has committed, with `metadata` as an OffsetAndMetadata; None
-        where there is none. The partition need not be assigned."""
-        found = self._needs_group("committed").committed(take_partition(partition))
+        where there is none. The partition need not be assigned.
+
+        Raises UnknownTopicOrPartitionError.
+        """
+        group, chosen = self._needs_group("committed"), take_partition(partition)
+        self._any_log(chosen)    # a topic is not made by being asked for
+        found = group.committed(chosen)
         if found is None or not metadata:
             return found and found.offset
         return OffsetAndMetadata(found.offset, found.metadata, found.leader_epoch)

@@ -77,6 +77,19 @@ def test_what_cannot_be_asked_for_is_refused_and_changes_nothing(broker, consume
     assert set(values(consumer)) == everything(2)
 
 
+@pytest.mark.parametrize(("partition", "match"), [
+    (("order", 0), "did you mean 'orders'"), (("orders", 3), "0 to 2"), (("orders", -1), "no -1")])
+def test_committed_of_what_is_not_there_is_refused_and_makes_no_topic(log_path, partition, match):
+    with Broker(log_path) as broker:    # which makes topics that are used
+        broker.create_topic("orders", 3)
+        with Consumer(broker, group_id="g") as consumer:
+            with pytest.raises(pylog.UnknownTopicOrPartitionError, match=match):
+                consumer.committed(partition)
+            assert consumer.committed(("orders", 0)) is None
+
+        assert list(broker.topics()) == ["orders"]
+
+
 def test_assign_of_what_is_not_there_is_refused(broker):
     broker.auto_create_topics = False
     with Consumer(broker) as consumer:
