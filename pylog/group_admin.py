@@ -1,6 +1,7 @@
 """What an administrator does with groups: looks at them, moves what they have committed, deletes.
 
-Nothing here is a member: whoever has partitions keeps them, and what is being read is not moved.
+Nothing here is a member: whoever has partitions keeps them, unless it is told to remove a member,
+and what is being read is not moved.
 """
 
 from collections.abc import Iterable, Mapping
@@ -12,10 +13,12 @@ from pylog.errors import (
     ConfigurationError,
     GroupIdNotFoundError,
     NonEmptyGroupError,
+    UnknownMemberIdError,
     UnknownTopicOrPartitionError,
 )
-from pylog.group import Group, check_group_id, describe, group_ids
+from pylog.group import Group, Roster, check_group_id, describe, group_ids
 from pylog.log import Log, Start
+from pylog.membership import change_roster
 from pylog.metadata_file import TopicEntry
 from pylog.topic import OffsetAndMetadata, TopicPartition, closest
 
@@ -170,6 +173,32 @@ class GroupAdmin:
         return chosen
 
     # ---- deleting
+
+    def remove_group_members(self, group: str, members: Iterable[str]) -> None:
+        """Takes members out of a group: each by its group_instance_id or its member_id, as
+        `describe_groups` tells them.
+
+        For static members that will not come back: others have their partitions at once, and not
+        after the session. One that lives loses its partitions, and joins anew when it next reads.
+        Raises UnknownMemberIdError, and then removes nobody.
+        """
+        if isinstance(members, str):
+            raise TypeError(f"members must be a list of ids, not the str {members!r}")
+        wanted = list(members)
+
+        def without_them(roster: Roster) -> bool:
+            known = {str(number): number for number in roster.members}
+            known |= {member.instance_id: number for number, member in roster.members.items()
+                      if member.instance_id is not None}
+            if unknown := [one for one in wanted if one not in known]:
+                raise UnknownMemberIdError(
+                    f"the group {group!r} has no member {unknown[0]!r}"
+                    f"{closest(str(unknown[0]), known)}; nobody was removed", group=group)
+            for number in {known[one] for one in wanted}:
+                del roster.members[number]
+            return bool(wanted)
+
+        change_roster(self._broker, self._group(group), without_them)
 
     def delete_group_offsets(self, group: str, partitions: Iterable[TopicPartition]) -> None:
         """Forgets what was committed. Raises NonEmptyGroupError while a member reads one."""

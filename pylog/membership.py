@@ -22,7 +22,7 @@ from pylog.errors import (
     InconsistentGroupProtocolError,
     UnknownMemberIdError,
 )
-from pylog.group import Committed, Member, Roster, named
+from pylog.group import Committed, Group, Member, Roster, named
 from pylog.subscription import Subscription
 from pylog.topic import OffsetAndMetadata, TopicPartition
 
@@ -37,6 +37,30 @@ class Listener(Protocol):
     def _assigned(self, partitions: list[TopicPartition]) -> None: ...
     def _revoked(self, partitions: list[TopicPartition]) -> None: ...
     def _lost(self, partitions: list[TopicPartition]) -> None: ...
+
+
+def change_roster(
+    broker: Broker, group: Group, edit: Callable[[Roster], bool]
+) -> tuple[int, Roster]:
+    """Publishes what `edit` makes of a group's roster, and who is to have what from then on; unless
+    it says that there is nothing to do. Returns the generation, and the roster of it."""
+    while True:
+        generation, roster = group.roster()
+        if not edit(roster):
+            return generation, roster
+        known = _counts(broker)
+        wanted = {number: member.wants(known) for number, member in roster.members.items()}
+        topics = set().union(*wanted.values())
+        roster.counts = {topic: known[topic] for topic in topics}
+        strategy = next((m.strategy for m in roster.members.values()), "range")
+        roster.assignment = assign(strategy, wanted, roster.counts, roster.assignment)
+        if group.table.publish(generation, roster.encode()):
+            return generation + 1, roster
+
+
+def _counts(broker: Broker) -> dict[str, int]:
+    """Partitions of all topics that there are."""
+    return {name: entry.partitions for name, entry in broker.topics().items()}
 
 
 class Membership:
@@ -217,34 +241,15 @@ class Membership:
     # ---- the roster
 
     def _change(self, edit: Callable[[Roster], bool]) -> tuple[int, Roster]:
-        """Publishes what `edit` makes of the roster, unless it says that there is nothing to do."""
-        while True:
-            generation, roster = self.group.roster()
-            if not edit(roster):
-                return generation, roster
-            self._assign(roster)
-            if self.table.publish(generation, roster.encode()):
-                return generation + 1, roster
-
-    def _counts(self) -> dict[str, int]:
-        """Partitions of all topics that there are."""
-        return {name: entry.partitions for name, entry in self.broker.topics().items()}
+        return change_roster(self.broker, self.group, edit)
 
     def _incarnation(self, partition: TopicPartition) -> int:
         return self.broker.log(*partition).incarnation
 
-    def _assign(self, roster: Roster) -> None:
-        known = self._counts()
-        wanted = {number: member.wants(known) for number, member in roster.members.items()}
-        topics = set().union(*wanted.values())
-        roster.counts = {topic: known[topic] for topic in topics}
-        strategy = next((m.strategy for m in roster.members.values()), self.strategy)
-        roster.assignment = assign(strategy, wanted, roster.counts, roster.assignment)
-
     def _bury_the_dead(self) -> tuple[int, Roster]:
         """Takes out who has died, and sees to topics and partitions that are new."""
         now_ms = time.monotonic_ns() // 1_000_000
-        known = self._counts()
+        known = _counts(self.broker)
 
         def edit(roster: Roster) -> bool:
             changed = False

@@ -7,6 +7,7 @@ import time
 
 import pytest
 from children import in_child
+from members import Worker, at, settle
 
 from pylog.broker import Broker
 from pylog.errors import (
@@ -22,61 +23,10 @@ from pylog.errors import (
     UnknownMemberIdError,
 )
 from pylog.group import Member, Roster, describe, group_ids
-from pylog.membership import Membership
 from pylog.subscription import make_subscription
-from pylog.topic import OffsetAndMetadata, TopicPartition
+from pylog.topic import OffsetAndMetadata
 
 TAKEOVER_S = 0.2
-
-
-def at(number, topic="t"):
-    return TopicPartition(topic, number)
-
-
-class Worker:
-    """A consumer without records: what it was told, and a membership."""
-
-    def __init__(self, broker, group="g", topics=("t",), pattern=None, **options):
-        self.told = []
-        self.broker = broker
-        self.member = Membership(broker, group, **options)
-        self.member.subscribe(make_subscription(topics, pattern, None))
-        self.sync()
-
-    def sync(self):
-        self.member._look_at = 0    # at the topics too, which is done once a second
-        self.member.sync(self)
-
-    def _assigned(self, partitions):
-        self.told.append(("assigned", list(partitions)))
-
-    def _revoked(self, partitions):
-        self.told.append(("revoked", list(partitions)))
-
-    def _lost(self, partitions):
-        self.told.append(("lost", list(partitions)))
-
-    @property
-    def owned(self):
-        return sorted(p.partition for p in self.member.owned)
-
-    def commit(self, number, offset, note=""):
-        self.member.commit({at(number): OffsetAndMetadata(offset, note)})
-
-    def committed(self, number):
-        found = self.member.committed(at(number))
-        return None if found is None else found.offset
-
-
-def settle(*workers, seconds=5.0):
-    """Syncs in turn until nobody has anything to do."""
-    deadline = time.monotonic() + seconds
-    while True:
-        for worker in workers:
-            worker.sync()
-        if all(w.member.is_current and not w.member.awaited for w in workers):
-            return
-        assert time.monotonic() < deadline, "the group does not settle"
 
 
 @pytest.fixture

@@ -37,7 +37,7 @@ FLOORS = {
     "maintenance": 5.5, "broker": 6, "testing": 8,
     "accumulator": 6, "subscription": 7, "producer": 7, "aio_producer": 8, "membership": 7.5,
     "positions": 7.5, "subscriber": 7.6, "handling": 7.7, "consumer": 8, "aio_consumer": 8,
-    "group_admin": 7, "backup": 8, "admin": 8.5,
+    "group_admin": 8, "backup": 8, "admin": 8.5,
     "": 9,
     "envelope": 10, "hardware": 10,
     "streams": 11, "dump": 11,
