@@ -36,6 +36,7 @@ LOCK_NAME = "maintenance.lock"
 LOOK_SECONDS = 1.0          # a process looks for changed configs, and for commits to sync
 ROUND_SECONDS = 10.0        # between rounds of the one that works
 LATE_SECONDS = 300.0        # a round this late is made up for by who closes
+UNFINISHED_SECONDS = 3600.0
 HEADER = _native.batch_layout()
 
 
@@ -81,6 +82,7 @@ def _claimed(data: Path) -> Iterator[bool]:
 
 def _round(broker: Maintained, now_ms: int) -> None:
     broker.metadata.finish_deletions()
+    _remove_unfinished(broker.path)
     for entry in broker.topics().values():
         for partition in range(entry.partitions):
             directory = broker.path / directory_name(entry.name, partition)
@@ -93,6 +95,14 @@ def _round(broker: Maintained, now_ms: int) -> None:
             except (PylogError, FileNotFoundError) as error:
                 # Deleted meanwhile, damaged, a full disk: whoever uses it is told.
                 logger.debug("maintenance of %s: %s", directory, error)
+
+
+def _remove_unfinished(data: Path) -> None:
+    """Files that somebody was making when he was killed: nobody takes an hour for one."""
+    for path in [*data.glob("*.tmp"), *data.glob("groups/*.tmp")]:
+        with contextlib.suppress(OSError):
+            if os.stat(path).st_mtime < time.time() - UNFINISHED_SECONDS:
+                os.unlink(path)
 
 
 def bring_up_to_date(log: Log, entry: TopicEntry) -> None:

@@ -227,7 +227,7 @@ TOPIC_CONFIGS = {config.name: config for config in (
     TopicConfig("compression.type", "producer", ("producer", "uncompressed", "gzip", "lz4"),
                 "compression", "the codec of stored batches; producer: as it chose"),
     TopicConfig("flush.ms", str(FOREVER), _numbers(1), "flush_interval_ms",
-                "longest time until a record is on disk, if durability is 'interval'"),
+                "ms until a record is on disk, if durability is 'interval': 100 by default"),
     TopicConfig("index.interval.bytes", "4096", _numbers(0, 1 << 30), "index_interval_bytes",
                 "bytes of records per entry of the index"),
     TopicConfig("max.message.bytes", "1048588", _numbers(128, 1 << 30), "max_message_bytes",

@@ -156,6 +156,22 @@ def test_deletion_that_was_killed_is_finished(broker, clock):
     assert maintenance.is_due(log.path, {"retention.ms": "-1"}, clock.now_ms)
 
 
+def test_what_was_being_made_in_a_kill_is_swept_and_what_is_being_made_is_not(broker, clock):
+    broker.group("billing")
+    old, new = broker.path / "processes.1f.tmp", broker.path / "groups" / "billing.2e.tmp"
+    for path in (old, new):
+        path.write_bytes(b"half")
+    os.utime(old, (time.time() - 4000,) * 2)
+
+    broker.maintain(clock.now_ms)
+    assert not old.exists()
+    assert new.exists()
+
+    os.utime(new, (time.time() - 4000,) * 2)
+    broker.maintain(clock.now_ms)
+    assert not new.exists()
+
+
 def test_damaged_partition_keeps_nobody_from_the_others(broker, clock):
     hourly(broker, clock, 3, **{"retention.ms": HOUR // 2})
     broker.create_topic("a-first", 1, {"retention.ms": 1})
