@@ -28,6 +28,7 @@ from pylog.cli_options import (
     progress,
 )
 from pylog.dump import instant
+from pylog.exits import Exit
 from pylog.topic import TOPIC_CONFIGS, check_name, directory_name
 
 EXAMPLES = """\b
@@ -221,10 +222,13 @@ def du(data_dir: Path, as_json: bool) -> None:
 
 
 def room_of(entry: "os.DirEntry[str]") -> int:
-    """Blocks that are taken, and not how long a file says it is."""
-    if not entry.is_dir(follow_symlinks=False):
-        return entry.stat(follow_symlinks=False).st_blocks * 512
-    return sum(room_of(inner) for inner in os.scandir(entry.path))
+    """Blocks that are taken, and not how long a file says it is; 0 where it is gone again."""
+    try:
+        if not entry.is_dir(follow_symlinks=False):
+            return entry.stat(follow_symlinks=False).st_blocks * 512
+        return sum(room_of(inner) for inner in os.scandir(entry.path))
+    except FileNotFoundError:
+        return 0
 
 
 @click.group(epilog=CLAIMS_EXAMPLE)
@@ -278,7 +282,8 @@ def restore(source: Path, data_dir: Path) -> None:
 def doctor(data_dir: Path) -> None:
     """Look for what is wrong, or slow, with a broker and where it lies.
 
-    Proves all files, as `pylog check` does those of one log. Exits with 4 if some are damaged.
+    Proves all files, as `pylog check` does those of one log. Exits with 4 if some are damaged, with
+    3 if there are files that it may not read.
     """
     with open_broker(data_dir) as broker:
         entries = broker.topics().values()
@@ -288,12 +293,14 @@ def doctor(data_dir: Path) -> None:
     tell_disk(data_dir)
     # Not through the broker: what is damaged could not be opened.
     reports = {place: check(place) for place in places if place.exists()}
-    damaged = {place: report for place, report in reports.items() if not report.ok}
-    for place, report in damaged.items():
+    bad = {place: report for place, report in reports.items() if not report.ok}
+    for place, report in bad.items():
         click.echo(f"BAD   {place.name}: {report.findings[0].what}; `pylog check {place}` tells "
                    "all")
-    if damaged:
-        raise Damage(f"{len(damaged)} of {len(reports)} partitions are damaged")
+    if damaged := sum(report.faults > 0 for report in bad.values()):
+        raise Damage(f"{damaged} of {len(reports)} partitions are damaged")
+    if bad:
+        raise click.exceptions.Exit(Exit.INCONCLUSIVE)
     click.echo(f"ok    {len(reports)} partitions proved, "
                f"{sum(report.records for report in reports.values()):,} records")
 

@@ -1,6 +1,7 @@
 """The command line: `pylog topic`, `du`, `claim`, `backup`, `restore`, `doctor`."""
 
 import json
+import os
 import re
 from contextlib import contextmanager
 
@@ -9,6 +10,7 @@ from shell import done, run
 
 from pylog import cli_topics
 from pylog.broker import Broker
+from pylog.check import Finding, check
 from pylog.exits import Exit
 
 
@@ -111,6 +113,22 @@ def test_room_is_told_by_directory(data):
     assert "metadata.db" in done("du").stdout
 
 
+def test_room_of_what_is_deleted_meanwhile_is_none(data, monkeypatch):
+    scandir = os.scandir
+
+    def gone(path):
+        entries = list(scandir(path))
+        if str(path).endswith("orders-1"):
+            for entry in entries:
+                os.remove(entry.path)
+        return entries
+
+    monkeypatch.setattr(os, "scandir", gone)
+    rows = [json.loads(line) for line in done("du", "--json").stdout.splitlines()]
+
+    assert {row["path"]: row["size_bytes"] for row in rows}["orders-1"] == 0
+
+
 def test_claims_are_listed_with_their_holders(data):
     assert "nobody" in done("claim", "ls").stderr
     with Broker(data) as broker, broker.claim("nightly"):
@@ -152,6 +170,17 @@ def test_doctor_finds_damage(data):
 
     assert result.exit_code == Exit.DAMAGE
     assert "BAD   orders-1" in result.stdout
+
+
+def test_doctor_calls_no_file_damaged_that_it_may_not_read(data, monkeypatch):
+    report = check(data / "orders-0")
+    report.findings.append(Finding("a.log", 0, None, "it may not be read", "inconclusive"))
+    monkeypatch.setattr(cli_topics, "check", lambda place: report)
+
+    result = run("doctor")
+
+    assert (result.exit_code, result.stderr) == (Exit.INCONCLUSIVE, "")
+    assert "BAD   orders-0: it may not be read" in result.stdout
 
 
 @pytest.mark.parametrize("words", [
