@@ -6,7 +6,7 @@ Names and shapes are those of kafka-python's KafkaAdminClient where it has them.
 import contextlib
 import os
 from collections.abc import Iterable, Mapping
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 from pylog import backup
 from pylog.broker import Broker
@@ -171,9 +171,8 @@ class Admin(GroupAdmin):
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *exception: object) -> Literal[False]:
+    def __exit__(self, *exception: object) -> None:
         self.close()
-        return False
 
 
 def _names(topics: Iterable[str]) -> list[str]:

@@ -14,8 +14,7 @@ import time
 import weakref
 from collections.abc import Iterator
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 from pylog import _native
 from pylog.claim import Claim, ClaimEntry, claims_table, held_claims
@@ -366,12 +365,8 @@ class Broker:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> Literal[False]:
+    def __exit__(self, *exception: object) -> None:
         self.close()
-        return False
 
     def __repr__(self) -> str:
         return f"<Broker {str(self.path)!r}{', closed' if self._is_closed else ''}>"

@@ -9,8 +9,7 @@ death, and there is no lease to renew. A holder that is stopped keeps it.
 import contextlib
 import time
 from pathlib import Path
-from types import TracebackType
-from typing import Literal, NamedTuple, Self
+from typing import NamedTuple, Self
 
 from pylog._native import TABLE_NAME_MAX, Processes, Table
 from pylog.errors import ConfigurationError, IllegalStateError, PylogTimeoutError
@@ -95,12 +94,8 @@ class Claim:
             "longer, or end that process", holder_pid=self.holder(),
             timeout_ms=int(1000 * (self.timeout or 0)))
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> Literal[False]:
+    def __exit__(self, *exception: object) -> None:
         self.release()
-        return False
 
     def holder(self) -> int | None:
         """The process id of who holds it; None: nobody."""

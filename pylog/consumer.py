@@ -6,8 +6,7 @@ where it stands and may go in `positions.py`.
 
 import time
 from collections.abc import Callable, Iterator
-from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 from pylog import _native
 from pylog.errors import ConcurrentModificationError, WakeupError
@@ -155,9 +154,5 @@ class Consumer(Subscriber):
         self._check_usable()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> Literal[False]:
+    def __exit__(self, *exception: object) -> None:
         self.close()
-        return False
