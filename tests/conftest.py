@@ -16,9 +16,11 @@ from pathlib import Path
 import hypothesis
 import pytest
 from planted import write_small_log
+from tables import take_part
 
 import pylog
-from pylog.broker import Broker
+from pylog import _native
+from pylog.broker import Broker, make_doorbells
 
 SCRATCH = Path(__file__).parent.parent / "build" / "scratch"
 
@@ -120,6 +122,26 @@ def log_of_three(log_path):
                    timestamp=noon + 1000)
         log.append(None, key=b"three", headers=[("h", b"text")], timestamp=noon + 2000)
     return log_path
+
+
+@pytest.fixture
+def place(tmp_path):
+    """With doorbells, for tables and the processes that share them."""
+    make_doorbells(tmp_path / "doorbells")
+    return tmp_path
+
+
+@pytest.fixture
+def processes(place):
+    """This process, which takes part."""
+    processes = take_part(place)
+    yield processes
+    processes.close()
+
+
+@pytest.fixture
+def table(place, processes):
+    return _native.Table(place / "group", "a group", processes)
 
 
 @pytest.fixture(scope="session")

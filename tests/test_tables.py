@@ -1,7 +1,6 @@
-"""Processes and tables: who lives, who owns what, what is committed; with kills at every point."""
+"""Tables: the document, who owns what, what is committed; with kills at every point."""
 
 import contextlib
-import fcntl
 import os
 import random
 import re
@@ -13,225 +12,25 @@ import time
 from pathlib import Path
 
 import pytest
-from children import in_child, killed
 from drivers import built
+from tables import (
+    BOOT,
+    NAMESPACE,
+    VERSION,
+    change_byte,
+    table_processes,
+)
 
 from pylog import _native
-from pylog.broker import make_doorbells
 from pylog.errors import (
     ClosedError,
     ConfigurationError,
     CorruptRecordError,
-    IllegalStateError,
     UnsupportedEnvironmentError,
     UnsupportedFormatError,
 )
 
 SOURCES = Path(__file__).parent.parent / "csrc"
-HEARD_S = 0.2
-VERSION, BOOT, NAMESPACE = 8, 16, 56    # where they are in a file
-
-
-@pytest.fixture
-def place(tmp_path):
-    make_doorbells(tmp_path / "doorbells")
-    return tmp_path
-
-
-def take_part(place):
-    processes = _native.Processes(place / "processes", place / "doorbells")
-    processes.join()
-    return processes
-
-
-def table_processes(place):
-    return _native.Processes(place / "processes", place / "doorbells")
-
-
-@pytest.fixture
-def processes(place):
-    processes = take_part(place)
-    yield processes
-    processes.close()
-
-
-@pytest.fixture
-def table(place, processes):
-    return _native.Table(place / "group", "a group", processes)
-
-
-def eventually(condition, seconds=HEARD_S):
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.0005)
-
-
-def change_byte(path, at):
-    with open(path, "r+b") as file:
-        file.seek(at)
-        byte = file.read(1)[0]
-        file.seek(at)
-        file.write(bytes([byte ^ 0xff]))
-
-
-# ---- processes -----------------------------------------------------------------------------------
-
-def test_a_process_that_takes_part_is_alive_and_one_that_left_is_not(place, processes):
-    other = take_part(place)
-    assert other.me != processes.me
-    assert processes.pid_of(*other.me) == os.getpid()
-    name, deaths = other.me, processes.deaths
-    other.close()
-    assert not processes.is_alive(*name)
-    assert processes.pid_of(*name) is None
-    assert processes.deaths > deaths
-
-
-def test_who_does_not_join_takes_no_part(place):
-    assert _native.Processes(place / "processes", place / "doorbells").me is None
-
-
-def test_joining_twice_is_joining_once(processes):
-    before = processes.me
-    processes.join()
-    assert processes.me == before
-
-
-@pytest.mark.parametrize("name", [(-1, 1), (1000, 1), (2**31 - 1, 1), (0, 0), (500, 17)])
-def test_a_process_that_never_was_is_not_alive(processes, name):
-    assert not processes.is_alive(*name)
-
-
-def test_a_slot_that_was_taken_again_is_not_who_had_it(place, processes):
-    other = take_part(place)
-    before = other.me
-    other.close()
-    other = take_part(place)
-    assert other.me[0] == before[0]
-    assert not processes.is_alive(*before)
-    assert processes.is_alive(*other.me)
-
-
-def test_a_killed_process_is_heard_of_at_once(place, processes):
-    for _ in range(20):
-        deaths = processes.deaths
-        killed(lambda: take_part(place))
-        eventually(lambda before=deaths: processes.deaths > before)
-
-
-def test_a_death_is_counted_once_by_many_watchers(place, processes):
-    watchers = [take_part(place) for _ in range(8)]
-    deaths = processes.deaths
-    killed(lambda: take_part(place))
-    eventually(lambda: processes.deaths > deaths)
-    time.sleep(0.05)
-    assert processes.deaths == deaths + 1
-    for watcher in watchers:
-        watcher.close()
-
-
-def test_a_forked_child_takes_no_part_in_its_parents_place(processes):
-    for action in (lambda: processes.me, processes.join, lambda: processes.is_alive(0, 1)):
-        assert isinstance(in_child(action), IllegalStateError)
-    assert processes.is_alive(*processes.me)
-
-
-def test_a_stopped_process_is_silent_and_alive(place, processes):
-    processes.ask_beats(10)
-    source, target = os.pipe()
-    pid = os.fork()
-    if pid == 0:
-        other = take_part(place)
-        os.write(target, repr(other.me).encode())
-        time.sleep(60)
-        os._exit(0)
-    name = eval(os.read(source, 100))
-    try:
-        time.sleep(0.1)
-        assert processes.silence_ms(name[0]) < 90
-        os.kill(pid, signal.SIGSTOP)
-        time.sleep(0.3)
-        assert processes.silence_ms(name[0]) >= 200
-        assert processes.is_alive(*name)
-    finally:
-        os.kill(pid, signal.SIGKILL)
-        os.waitpid(pid, 0)
-
-
-def test_closed_processes_say_so(place):
-    processes = take_part(place)
-    processes.close()
-    processes.close()
-    for action in (processes.join, processes.ring, lambda: processes.me, lambda: processes.deaths):
-        with pytest.raises(ClosedError):
-            action()
-
-
-def test_a_file_that_is_none_of_doorbells_is_refused(place):
-    (place / "bells").write_bytes(b"x")
-    with pytest.raises(UnsupportedFormatError, match="doorbells"):
-        _native.Processes(place / "processes", place / "bells")
-
-
-@pytest.mark.parametrize("content", [b"", b"x", b"\0" * 5000, b"\xff" * 200_000])
-def test_a_file_of_another_kind_is_made_anew(place, content):
-    (place / "processes").write_bytes(content)
-    processes = take_part(place)
-    assert processes.is_alive(*processes.me)
-    processes.close()
-
-
-def test_a_table_of_another_version_that_is_in_use_is_left_alone(place, table):
-    change_byte(place / "group", VERSION)
-    with pytest.raises(UnsupportedFormatError, match="another version"):
-        _native.Table(place / "group", "a group", table_processes(place))
-
-
-def test_a_table_of_another_pid_namespace_that_is_in_use_is_left_alone(place, table):
-    change_byte(place / "group", NAMESPACE)
-    with pytest.raises(UnsupportedEnvironmentError, match="PID namespace"):
-        _native.Table(place / "group", "a group", table_processes(place))
-    assert table.commit(table.find("t"), 0, table.generation, 5)
-
-
-@pytest.mark.parametrize("at", [VERSION, NAMESPACE])
-def test_what_others_have_left_is_made_anew(place, at):
-    """A container or a version that is gone: nobody has it open, so none of its processes lives."""
-    take_part(place).close()
-    change_byte(place / "processes", at)
-    processes = take_part(place)
-    assert processes.is_alive(*processes.me)
-    processes.close()
-
-
-def test_who_has_left_is_in_nobodys_way(place):
-    left = take_part(place)
-    left.close()
-    change_byte(place / "processes", VERSION)
-    take_part(place).close()
-    assert left is not None    # and has it mapped
-
-
-def test_what_was_committed_in_another_pid_namespace_is_there_in_the_next(place, table):
-    commit_numbers(table, 3)
-    table.close()
-    change_byte(place / "group", NAMESPACE)
-    table = _native.Table(place / "group", "a group", table_processes(place))
-    assert [table.get(table.find("topic", n))[0] for n in range(3)] == [1000, 1001, 1002]
-
-
-@pytest.mark.parametrize("at", [VERSION, NAMESPACE])
-def test_of_many_who_find_what_others_have_left_none_is_refused(place, at):
-    """Each has it open for a moment, which is no use of it."""
-    table_processes(place).close()
-    change_byte(place / "processes", at)
-    with open(place / "processes") as another:
-        fcntl.flock(another, fcntl.LOCK_SH)
-        closing = threading.Timer(0.05, another.close)
-        closing.start()
-        table_processes(place).close()
-        closing.join()
 
 
 # ---- the document --------------------------------------------------------------------------------
@@ -537,6 +336,27 @@ def commit_numbers(table, count):
         index = table.find("topic", number)
         for offset in (number, number + 1000):
             assert table.commit(index, 0, table.generation, offset, b"n%d" % number, 5, 6)
+
+
+def test_a_table_of_another_version_that_is_in_use_is_left_alone(place, table):
+    change_byte(place / "group", VERSION)
+    with pytest.raises(UnsupportedFormatError, match="another version"):
+        _native.Table(place / "group", "a group", table_processes(place))
+
+
+def test_a_table_of_another_pid_namespace_that_is_in_use_is_left_alone(place, table):
+    change_byte(place / "group", NAMESPACE)
+    with pytest.raises(UnsupportedEnvironmentError, match="PID namespace"):
+        _native.Table(place / "group", "a group", table_processes(place))
+    assert table.commit(table.find("t"), 0, table.generation, 5)
+
+
+def test_what_was_committed_in_another_pid_namespace_is_there_in_the_next(place, table):
+    commit_numbers(table, 3)
+    table.close()
+    change_byte(place / "group", NAMESPACE)
+    table = _native.Table(place / "group", "a group", table_processes(place))
+    assert [table.get(table.find("topic", n))[0] for n in range(3)] == [1000, 1001, 1002]
 
 
 def test_after_a_reboot_the_commits_are_there_and_the_members_are_not(place, table):
