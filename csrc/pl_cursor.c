@@ -4,7 +4,7 @@
 #include <inttypes.h>
 #include <string.h>
 
-enum { AHEAD_CHUNK_MAX = 512 * 1024 };
+enum { AHEAD_CHUNK_MAX = 512 * 1024, VERIFY_AHEAD_BYTES = 256 * 1024 };
 
 void pl_cursor_init(pl_cursor *cursor, pl_log *log, int64_t offset) {
   memset(cursor, 0, sizeof *cursor);
@@ -268,6 +268,25 @@ pl_status pl_cursor_fetch(pl_cursor *cursor, int64_t max_records, int64_t max_by
   return PL_OK;
 }
 
+/* Where batches are taken one by one, a stretch of them is checked at one time: between two, a
+ * caller in Python takes so long that the memory stands still. */
+static void verify_ahead(pl_cursor *cursor, const pl_view *view) {
+  uint64_t position = cursor->position, end = position + VERIFY_AHEAD_BYTES;
+  bool is_first = cursor->verified_to == 0;
+  if (is_first) cursor->verified_to = position;
+  if (is_first || (position < cursor->verified_to && cursor->verified_to <= end)) return;
+  pl_view clipped = within(view, cursor->segment_end);
+  pl_header header;
+  int64_t offset = cursor->batch_offset;
+  while (position < end && offset < clipped.end_offset &&
+         pl_segment_batch(cursor->segment, position, offset, &clipped, &header) == PL_OK &&
+         header.size && pl_segment_verify(cursor->segment, position, &header, &clipped) == PL_OK) {
+    position += header.size;
+    offset = header.last_offset + 1;
+  }
+  cursor->verified_to = position;
+}
+
 pl_status pl_cursor_batch(pl_cursor *cursor, bool may_block, pl_chunk *chunk, pl_header *header) {
   pl_log *log = cursor->log;
   pl_view view;
@@ -295,6 +314,7 @@ pl_status pl_cursor_batch(pl_cursor *cursor, bool may_block, pl_chunk *chunk, pl
     cursor->position = chunk->end_position;
     cursor->offset = cursor->batch_offset = header->last_offset + 1;
     cursor->record_position = 0;
+    verify_ahead(cursor, &view);
   }
   chunk->next_offset = cursor->offset;
   chunk->segment = cursor->segment;

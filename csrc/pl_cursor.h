@@ -20,6 +20,7 @@ typedef struct pl_cursor {
   int64_t batch_offset;    /* its base offset */
   int64_t next_base;       /* where the next segment starts; INT64_MAX: there was none */
   uint64_t record_position; /* of the record at `offset` inside it; 0: unknown */
+  uint64_t verified_to;     /* how far pl_cursor_batch has checked ahead; 0: it was not called */
 } pl_cursor;
 
 void pl_cursor_init(pl_cursor *cursor, pl_log *log, int64_t offset);
