@@ -203,3 +203,13 @@ class TestVerdict:
     def test_a_yardstick_that_moved_by_over_a_tenth_leaves_it_undecided(self):
         assert self.judged([4.2] * 4, [2.0, 2.0, 2.3, 2.3]).verdict == "undecided"
         assert self.judged([4.2] * 4, [2.0, 2.0, 2.1, 2.1]).verdict == "missed"
+
+
+@pytest.mark.parametrize(("taken", "told"), [
+    ([], ""), ([1.0], "up to 1 ms 1"), ([0.5, 0.7, 1.5, 30.0, 30_000.0],
+     "up to 1 ms 2, up to 2 ms 1, up to 50 ms 1, up to inf ms 1"),
+])
+def test_takeovers_are_spread_out(taken, told):
+    from bench.takeover import spread
+
+    assert spread(taken) == told
