@@ -115,7 +115,7 @@ def take_over_often(workspace: Workspace, rounds: int, resident: int) -> list[fl
 
 def spread(taken: list[float]) -> str:
     """A histogram of ms, in words."""
-    counts = {limit: 0 for limit in LIMITS_MS}
+    counts = dict.fromkeys(LIMITS_MS, 0)
     for one in taken:
         counts[next(limit for limit in LIMITS_MS if one <= limit)] += 1
     return ", ".join(f"up to {limit:g} ms {count}" for limit, count in counts.items() if count)
