@@ -14,11 +14,12 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 
 from bench import yardsticks
 from bench.appending import append_bound
 from bench.harness import Case, Figure, Probe, Question, Target, format_time, is_steady
-from bench.processes import FILLER, SLEEP_SECONDS, STAMP, baton_run, other_process
+from bench.processes import STAMP, baton_run, other_process, ping
 from bench.workspace import CHUNK_BYTES, Workspace, read_values
 from pylog import AsyncConsumer, Consumer, Producer
 from pylog.broker import Broker
@@ -217,19 +218,8 @@ def measure_idle(workspace: Workspace, rounds: int) -> list[Figure]:
 
 
 def send_stamps(connection, path: str, baton_path: str) -> None:
-    """At each ("log" or "futex", count): that many pings, with a sleep before each."""
-    clock, pack = time.perf_counter_ns, STAMP.pack
-    with open(baton_path, "r+b") as file, Producer(path) as producer:
-        baton = yardsticks.Baton(mmap.mmap(file.fileno(), 4096))
-        connection.send("ready")
-        while task := connection.recv():
-            way, count = task
-            for _ in range(count):
-                time.sleep(SLEEP_SECONDS)
-                if way == "log":
-                    producer.send(TOPIC, pack(clock()) + FILLER)
-                else:
-                    baton.send()
+    with Producer(path) as producer:
+        ping(connection, baton_path, partial(producer.send, TOPIC))
 
 
 def end_to_end_run(consumer, connection, count: int) -> float:

@@ -15,6 +15,7 @@ import random
 import statistics
 import struct
 import time
+from collections.abc import Callable
 from contextlib import contextmanager
 
 import pylog
@@ -73,9 +74,14 @@ def append_stamps(connection, path: str) -> None:
 
 
 def stamp_and_wake(connection, path: str, baton_path: str) -> None:
+    with pylog.Log(path) as log:
+        ping(connection, baton_path, log.append)
+
+
+def ping(connection, baton_path: str, append: Callable[[bytes], object]) -> None:
     """At each ("log" or "futex", count): that many pings, with a sleep before each."""
     clock, pack = time.perf_counter_ns, STAMP.pack
-    with open(baton_path, "r+b") as file, pylog.Log(path) as log:
+    with open(baton_path, "r+b") as file:
         baton = yardsticks.Baton(mmap.mmap(file.fileno(), 4096))
         connection.send("ready")
         while task := connection.recv():
@@ -83,7 +89,7 @@ def stamp_and_wake(connection, path: str, baton_path: str) -> None:
             for _ in range(count):
                 time.sleep(SLEEP_SECONDS)
                 if way == "log":
-                    log.append(pack(clock()) + FILLER)
+                    append(pack(clock()) + FILLER)
                 else:
                     baton.send()
 
