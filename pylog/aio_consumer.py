@@ -9,12 +9,14 @@ nothing.
 import asyncio
 import os
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from types import TracebackType
 from typing import Any, Literal, Self
 
 from pylog import _native
+from pylog.aio_handling import AsyncHandling
 from pylog.errors import ConcurrentModificationError, PylogTimeoutError
+from pylog.handling import check_run
 from pylog.options import at_least, seconds, takes_options_as
 from pylog.subscriber import Offsets, Subscriber
 from pylog.topic import TopicPartition
@@ -109,6 +111,25 @@ class AsyncConsumer(Subscriber):
             if (record := self._next_now()) is not None:
                 return record
         raise StopAsyncIteration
+
+    async def run(
+        self, handler: Callable[[Any], object], concurrency: int = 1,
+        commit_every: int | None = None, commit_interval: float | None = None,
+    ) -> None:
+        """Awaits handler(record) for each record, until wakeup() is called or nothing came for
+        consumer_timeout_ms. With a concurrency above 1 so many records are in work at once, each of
+        another partition; a partition's records in order all the same.
+
+        The rest is as with `Consumer.run`. A run that is cancelled cancels its handlers. handler: a
+        coroutine function, or one that does not wait.
+        """
+        most, every = check_run(self, handler, concurrency, commit_every, commit_interval)
+        self._handling = AsyncHandling(self, handler, most, every, commit_interval)
+        try:
+            await self._handling.run(
+                self._max_poll_records, self._iteration_seconds, self._wait)
+        finally:
+            self._handling = None
 
     async def _wait(self, deadline: float | None) -> bool:
         """Until there may be something; False: it is past the deadline."""

@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterator
 from typing import Any, Self
 
 from pylog import _native
-from pylog.errors import ConcurrentModificationError, WakeupError
-from pylog.handling import Handling
+from pylog.errors import WakeupError
+from pylog.handling import Handling, check_run, is_async
 from pylog.options import at_least, seconds, takes_options_as
 from pylog.subscriber import Offsets, Subscriber
 from pylog.topic import TopicPartition
@@ -92,13 +92,10 @@ class Consumer(Subscriber):
         seconds, beside the auto-commit. What the handler raises ends the run and is raised; that
         record, and what of its partition comes after it, is not finished and will be read again.
         """
-        most = at_least("concurrency", concurrency, 1)
-        every = None if commit_every is None else at_least("commit_every", commit_every, 1)
-        if every is not None or commit_interval is not None:
-            self._needs_group("run(commit_every=, commit_interval=)")
-        self._check_usable()
-        if self._handling is not None:
-            raise ConcurrentModificationError("the consumer is in a run already: let that end")
+        most, every = check_run(self, handler, concurrency, commit_every, commit_interval)
+        if is_async(handler):
+            raise TypeError(f"the handler {handler!r} is async, and nobody would await it; use "
+                            "AsyncConsumer.run")
         if most == 1:
             self._run_here(handler, every, commit_interval)
             return

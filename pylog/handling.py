@@ -3,15 +3,18 @@
 A partition belongs to one thread, so its records are handled in order. What counts as finished is
 what was handled, however much more was read. Reading goes on a few lists ahead; a partition whose
 thread has enough to do is paused meanwhile, so that the reading thread always turns to its group.
+`aio_handling.py` does the same with tasks.
 """
 
+import inspect
 import queue
 import threading
 import time
 from collections.abc import Callable
 from typing import Any
 
-from pylog.errors import WakeupError
+from pylog.errors import ConcurrentModificationError, WakeupError
+from pylog.options import at_least
 from pylog.subscriber import Subscriber
 from pylog.topic import OffsetAndMetadata, TopicPartition
 
@@ -19,19 +22,40 @@ AHEAD_LISTS = 2         # of a partition, that wait for its thread
 LOOK_SECONDS = 0.05     # between looks at a commit that may become due
 
 
-class Handling:
-    """A run of a consumer with `concurrency` threads.
+def check_run(
+    consumer: Subscriber, handler: object, concurrency: int, commit_every: int | None,
+    commit_interval: float | None,
+) -> tuple[int, int | None]:
+    """How many at once, and after how many to commit. Raises for what cannot be, and where a run is
+    going on already."""
+    if not callable(handler):
+        raise TypeError(f"the handler must be callable, not {type(handler).__name__}")
+    most = at_least("concurrency", concurrency, 1)
+    every = None if commit_every is None else at_least("commit_every", commit_every, 1)
+    if every is not None or commit_interval is not None:
+        consumer._needs_group("run(commit_every=, commit_interval=)")
+    consumer._check_usable()
+    if consumer._handling is not None:
+        raise ConcurrentModificationError("the consumer is in a run already: let that end")
+    return most, every
+
+
+def is_async(handler: Any) -> bool:
+    """Whether what it returns has to be awaited: a coroutine function, or an object that is one."""
+    return inspect.iscoroutinefunction(handler) or inspect.iscoroutinefunction(handler.__call__)
+
+
+class Progress:
+    """What a run has handled and committed. Safe for threads.
 
     commit_every: after how many records to commit. commit_seconds: how often. None: not for that
     reason.
     """
 
     def __init__(
-        self, consumer: Subscriber, handler: Callable[[Any], object], concurrency: int,
-        commit_every: int | None, commit_seconds: float | None,
+        self, consumer: Subscriber, commit_every: int | None, commit_seconds: float | None,
     ) -> None:
         self._consumer = consumer
-        self._handler = handler
         self._every = commit_every
         self._seconds = commit_seconds
         self._commit_at = time.monotonic()
@@ -39,13 +63,57 @@ class Handling:
         self._reached: dict[TopicPartition, int] = {}      # the first offset not handled
         self._committed: dict[TopicPartition, int] = {}
         self._count = 0                                    # handled since the last commit
-        self._pending: dict[TopicPartition, int] = {}      # lists not handled yet
-        self._gone: set[TopicPartition] = set()            # given up: what waits is dropped
         self._full: set[TopicPartition] = set()            # paused by us
-        self._calls = 0                                    # of wakeup, by us
-        self._calls_before = consumer._wakeups
         self._failure: BaseException | None = None
         self._has_ended = False
+
+    def finished(self) -> dict[TopicPartition, OffsetAndMetadata]:
+        """What was handled since it was last asked for, to be committed."""
+        with self._lock:
+            moved = {one: offset for one, offset in self._reached.items()
+                     if self._committed.get(one) != offset}
+            self._committed |= moved
+            self._count = 0
+        return {one: OffsetAndMetadata(offset) for one, offset in moved.items()}
+
+    def forget(self, partitions: list[TopicPartition]) -> None:
+        """They are another's from now on."""
+        with self._lock:
+            for partition in partitions:
+                self._reached.pop(partition, None)
+                self._committed.pop(partition, None)
+                self._full.discard(partition)
+
+    def _commit_if_due(self) -> None:
+        now = time.monotonic()
+        if (self._every is not None and self._count >= self._every) or (
+                self._seconds is not None and now >= self._commit_at):
+            self._commit_at = now + (self._seconds or 0)
+            self._consumer._commit_finished()
+
+    def _go_back(self) -> None:
+        """The consumer stands where the handler has come to."""
+        if self._every is not None or self._seconds is not None or self._consumer._does_commit:
+            self._consumer._commit_finished()
+        for partition in set(self._reached) & set(self._consumer._partitions()):
+            self._consumer._seek(partition, self._reached[partition])
+            if partition in self._full:
+                self._consumer._pause(partition, False)
+
+
+class Handling(Progress):
+    """A run of a consumer with `concurrency` threads."""
+
+    def __init__(
+        self, consumer: Subscriber, handler: Callable[[Any], object], concurrency: int,
+        commit_every: int | None, commit_seconds: float | None,
+    ) -> None:
+        super().__init__(consumer, commit_every, commit_seconds)
+        self._handler = handler
+        self._pending: dict[TopicPartition, int] = {}      # lists not handled yet
+        self._gone: set[TopicPartition] = set()            # given up: what waits is dropped
+        self._calls = 0                                    # of wakeup, by us
+        self._calls_before = consumer._wakeups
         self._queues: list[queue.SimpleQueue[Any]] = [
             queue.SimpleQueue() for _ in range(concurrency)]
         self._places: dict[TopicPartition, int] = {}       # which queue
@@ -129,44 +197,13 @@ class Handling:
         for partition in free & set(self._consumer._partitions()):
             self._consumer._pause(partition, False)
 
-    def _commit_if_due(self) -> None:
-        now = time.monotonic()
-        if (self._every is not None and self._count >= self._every) or (
-                self._seconds is not None and now >= self._commit_at):
-            self._commit_at = now + (self._seconds or 0)
-            self._consumer._commit_finished()
-
-    def finished(self) -> dict[TopicPartition, OffsetAndMetadata]:
-        """What was handled since it was last asked for, to be committed."""
-        with self._lock:
-            moved = {one: offset for one, offset in self._reached.items()
-                     if self._committed.get(one) != offset}
-            self._committed |= moved
-            self._count = 0
-        return {one: OffsetAndMetadata(offset) for one, offset in moved.items()}
-
-    def let_go(self, partitions: list[TopicPartition]) -> None:
-        """Handles no more of these, but for the record that is being handled: waits for that."""
+    def let_go(self, partitions: list[TopicPartition]) -> set[TopicPartition]:
+        """Handles no more of these, but for the record that is being handled: waits for that.
+        Returns those that are in work all the same: none."""
         with self._lock:
             self._gone |= set(partitions)
             self._lock.wait_for(lambda: not any(self._pending.get(one) for one in partitions))
-
-    def forget(self, partitions: list[TopicPartition]) -> None:
-        """They are another's from now on."""
-        with self._lock:
-            for partition in partitions:
-                self._reached.pop(partition, None)
-                self._committed.pop(partition, None)
-                self._full.discard(partition)
-
-    def _go_back(self) -> None:
-        """The consumer stands where the handler has come to."""
-        if self._every is not None or self._seconds is not None or self._consumer._does_commit:
-            self._consumer._commit_finished()
-        for partition in set(self._reached) & set(self._consumer._partitions()):
-            self._consumer._seek(partition, self._reached[partition])
-            if partition in self._full:
-                self._consumer._pause(partition, False)
+        return set()
 
     # ---- in the threads
 

@@ -32,10 +32,13 @@ LOOK_SECONDS = 10.0    # topics are told of when they change, unless who changed
 
 
 class Listener(Protocol):
-    """What a member tells the consumer that it is of; what these raise comes out of `sync`."""
+    """What a member tells the consumer that it is of; what these raise comes out of `sync`.
+
+    _revoked returns those that are in work still, if any: they go at a later `sync`.
+    """
 
     def _assigned(self, partitions: list[TopicPartition]) -> None: ...
-    def _revoked(self, partitions: list[TopicPartition]) -> None: ...
+    def _revoked(self, partitions: list[TopicPartition]) -> Collection[TopicPartition] | None: ...
     def _lost(self, partitions: list[TopicPartition]) -> None: ...
 
 
@@ -195,13 +198,15 @@ class Membership:
                         if m.session_timeout_ms is not None]
             self.look_seconds = min([LOOK_SECONDS, *(ms / 4000 for ms in sessions)])
             mine = set(roster.assignment.get(self.number, ()))
+            kept: Collection[TopicPartition] = ()
             if gone := self.owned - mine:
                 try:
-                    listener._revoked(sorted(gone))
+                    kept = listener._revoked(sorted(gone)) or ()
                 finally:
-                    self._let_go(gone)
+                    self._let_go(gone.difference(kept))
             self._take(mine - self.owned, generation, roster, listener)
             if self.table.generation == generation:
+                self._changes = -1 if kept else self._changes    # not seen to until they go too
                 return
 
     def _take(self, wanted: set[TopicPartition], generation: int, roster: Roster,

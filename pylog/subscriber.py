@@ -406,30 +406,41 @@ class Subscriber(Positions):
     def _assigned(self, partitions: list[TopicPartition]) -> None:
         self._take_in(partitions, self._reset_to)
 
-    def _revoked(self, partitions: list[TopicPartition]) -> None:
+    def _revoked(self, partitions: list[TopicPartition]) -> set[TopicPartition]:
         if self._group is not None:
             self._be_member(self._group.number, self._group.seen)
+        kept: set[TopicPartition] = set()
         try:
             if self._handling is not None:
-                self._handling.let_go(partitions)
-            if self._does_commit:
-                self._commit_finished()
+                kept = self._handling.let_go(partitions)
+            try:
+                if self._does_commit:
+                    self._commit_finished()
+            finally:
+                self._tell("revoked", [one for one in partitions if one not in kept])
+        except BaseException:
+            kept = set()    # the group lets go of them all
+            raise
         finally:
-            self._give_up("revoked", partitions)
+            self._drop([one for one in partitions if one not in kept])
+        return kept
 
     def _lost(self, partitions: list[TopicPartition]) -> None:
-        self._give_up("lost", partitions)
-
-    def _give_up(self, what: str, partitions: list[TopicPartition]) -> None:
         try:
-            if self._subscription is not None:
-                self._subscription.tell(what, partitions)
+            self._tell("lost", partitions)
         finally:
-            if self._handling is not None:
-                self._handling.let_go(partitions)
-                self._handling.forget(partitions)
-            for partition in partitions:
-                self._remove(partition)
+            self._drop(partitions)
+
+    def _tell(self, what: str, partitions: list[TopicPartition]) -> None:
+        if self._subscription is not None:
+            self._subscription.tell(what, partitions)
+
+    def _drop(self, partitions: list[TopicPartition]) -> None:
+        if self._handling is not None:
+            self._handling.let_go(partitions)
+            self._handling.forget(partitions)
+        for partition in partitions:
+            self._remove(partition)
 
     # ---- figures, lifetime
 

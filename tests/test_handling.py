@@ -219,6 +219,7 @@ def test_partition_that_another_member_gets_is_let_go_behind_the_record_in_work(
 
 
 @pytest.mark.parametrize(("options", "error"), [
+    ({"handler": "print"}, TypeError),
     ({"concurrency": 0}, pylog.ConfigurationError),
     ({"concurrency": "many"}, TypeError),
     ({"commit_every": 0}, pylog.ConfigurationError),
@@ -228,7 +229,7 @@ def test_partition_that_another_member_gets_is_let_go_behind_the_record_in_work(
 def test_impossible_runs_are_refused(broker, options, error):
     with Consumer(broker, "orders", consumer_timeout_ms=0) as consumer:
         with pytest.raises(error):
-            consumer.run(Diary(), **options)
+            consumer.run(**{"handler": Diary(), **options})
 
 
 def test_second_run_inside_a_run_is_refused(broker):
