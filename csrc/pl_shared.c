@@ -13,6 +13,16 @@
 
 enum { WAIT_MS = 10000, OTHERS_MS = 300 };
 
+/* Once, when the file is made: a sync of what is in it says nothing about its name. */
+static pl_status sync_directory_of(const char *path) {
+  char directory[PL_PATH_MAX];
+  snprintf(directory, sizeof directory, "%s", path);
+  char *slash = strrchr(directory, '/');
+  if (!slash) return pl_file_sync_directory(".");
+  *(slash == directory ? slash + 1 : slash) = 0;
+  return pl_file_sync_directory(directory);
+}
+
 /* Under another name first: who is killed in here leaves no half file. */
 static pl_status make(const char *path, const pl_shared_kind *kind, const uint8_t *old,
                       size_t old_size, void *context) {
@@ -44,6 +54,7 @@ static pl_status make(const char *path, const pl_shared_kind *kind, const uint8_
     /* A rename replaces the old; a link leaves it to whoever was first. */
     status = old ? pl_file_rename(unfinished, path) : pl_file_link(unfinished, path);
   }
+  if (status == PL_OK && kind->is_kept) status = sync_directory_of(path);
   pl_file_close(fd);
   if (!old || status != PL_OK) (void)pl_file_remove(unfinished);
   return status;
@@ -55,7 +66,8 @@ static pl_fit judge(const pl_page_identity *found, const pl_shared_kind *kind,
                     const pl_file_info *info) {
   pl_page_identity wanted = {0};
   pl_page_identify(&wanted, 0);
-  if (info->size < kind->bytes || found->magic != kind->magic) return IS_OLD;
+  if (info->size < kind->bytes || !found->magic) return IS_OLD;
+  if (found->magic != kind->magic) return kind->is_kept ? IS_OTHER_LAYOUT : IS_OLD;
   if (found->layout != kind->layout) return IS_OTHER_LAYOUT;
   if (memcmp(found->boot_id, wanted.boot_id, sizeof wanted.boot_id) != 0 ||
       found->device != info->device || found->inode != info->inode ||
@@ -82,6 +94,12 @@ static pl_status replace(pl_shared *self, const pl_file_info *info, void *contex
   return PL_NOT_READY;
 }
 
+static pl_status of_another_version(const pl_shared *self) {
+  return pl_fail(PL_ERR_FORMAT, self->path, "%s is of another version of pylog, or its first bytes "
+                 "are damaged; open it with that version, or restore the file; if you remove it, "
+                 "what was committed in it is forgotten", self->kind->noun);
+}
+
 /* What is there, locked shared and mapped; PL_NOT_READY: made anew or gone meanwhile, or it did not
  * fit and somebody has it open. Try again. */
 static pl_status try_open(pl_shared *self, void *context, pl_fit *fit) {
@@ -97,7 +115,8 @@ static pl_status try_open(pl_shared *self, void *context, pl_fit *fit) {
     pl_page_identity *found = (pl_page_identity *)(void *)self->data, nothing = {0};
     *fit = judge(info.size < kind->bytes ? &nothing : found, kind, &info);
     if (*fit == FITS) return PL_OK;
-    status = replace(self, &info, context);
+    status = *fit == IS_OTHER_LAYOUT && kind->is_kept ? of_another_version(self)
+                                                     : replace(self, &info, context);
   }
   pl_shared_close(self);
   return status == PL_BUSY ? PL_NOT_READY : status;

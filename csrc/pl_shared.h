@@ -17,6 +17,7 @@ typedef struct pl_shared_kind {
   uint32_t layout;
   size_t bytes;       /* of a new file; of one that replaces another, at least that one's size */
   size_t bytes_max;   /* of the mapping */
+  bool is_kept;       /* it holds what must not be lost: another version's is left alone */
   /* Fills a new, zeroed file. `old` is the one that it replaces, `old_size` of its bytes can be
    * read, and none of them is to be trusted; NULL: there is none. */
   void (*fill)(uint8_t *data, size_t size, const uint8_t *old, size_t old_size, void *context);
@@ -32,7 +33,8 @@ typedef struct pl_shared {
 
 /* PL_ERR_FORMAT: of another layout, and in use. PL_ERR_ENVIRONMENT: in use in another PID
  * namespace, where the kernel's robust locks do not reach. PL_ERR_TIMEOUT: another process has been
- * making it anew for 10 s. What nobody has open is made anew, whoever it was of. */
+ * making it anew for 10 s. What nobody has open is made anew, whoever it was of, unless it is kept:
+ * then PL_ERR_FORMAT. */
 pl_status pl_shared_open(const char *path, const pl_shared_kind *kind, void *context,
                          pl_shared *out);
 /* Removes the file, if nobody else has it open (PL_BUSY). PL_OK too when another did: either way it

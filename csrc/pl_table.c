@@ -125,6 +125,7 @@ static const pl_shared_kind KIND = {
     .layout = 2,
     .bytes = FIRST_BYTES,
     .bytes_max = BYTES_MAX,
+    .is_kept = true,
     .fill = fill,
 };
 

@@ -22,6 +22,7 @@ from pylog.errors import (
     NonEmptyGroupError,
     OffsetMetadataTooLargeError,
 )
+from pylog.metadata_file import sync_name
 from pylog.topic import OffsetAndMetadata, TopicPartition
 
 FILE_NAME_MAX = 240
@@ -145,7 +146,9 @@ class Group:
                  durability: str) -> None:
         self.id = check_group_id(group_id)
         directory = data_dir / "groups"
-        directory.mkdir(mode=0o700, exist_ok=True)
+        if not directory.exists():
+            directory.mkdir(mode=0o700, exist_ok=True)
+            sync_name(data_dir)
         self.table = Table(directory / file_name(group_id), group_id, processes)
         self.processes = processes
         self.writes_through = durability == "fsync"

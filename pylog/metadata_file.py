@@ -199,7 +199,7 @@ def make_store(directory: Path) -> None:
                            len(entries))
         _remove(path, "-wal", "-shm")     # of a store that is gone: they would be read into the new
         os.replace(unfinished, path)
-        _sync(directory)
+        sync_name(directory)
 
 
 def _write_store(path: Path, entries: list[TopicEntry]) -> None:
@@ -215,7 +215,7 @@ def _write_store(path: Path, entries: list[TopicEntry]) -> None:
             digest ^= crc_of(entry)
         connection.execute("INSERT INTO store VALUES (1, ?, ?)", (sequence, digest))
         connection.execute("COMMIT")
-    _sync(path)
+    sync_name(path)
 
 
 def _topics_on_disk(directory: Path) -> list[TopicEntry]:
@@ -253,7 +253,8 @@ def _remove(path: Path, *suffixes: str) -> None:
             os.unlink(f"{path}{suffix}")
 
 
-def _sync(path: Path) -> None:
+def sync_name(path: Path) -> None:
+    """Has a file, or the names in a directory, on disk."""
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)

@@ -344,6 +344,23 @@ def test_a_table_of_another_version_that_is_in_use_is_left_alone(place, table):
         _native.Table(place / "group", "a group", table_processes(place))
 
 
+@pytest.mark.parametrize("at", [0, VERSION])
+def test_commits_of_another_version_or_behind_damage_are_kept_for_who_can_read_them(
+        place, table, at):
+    commit_numbers(table, 3)
+    table.close()
+    change_byte(place / "group", at)
+    before = (place / "group").read_bytes()
+
+    with pytest.raises(UnsupportedFormatError, match="another version of pylog, or"):
+        _native.Table(place / "group", "a group", table_processes(place))
+
+    assert (place / "group").read_bytes() == before
+    change_byte(place / "group", at)
+    table = _native.Table(place / "group", "a group", table_processes(place))
+    assert [table.get(table.find("topic", n))[0] for n in range(3)] == [1000, 1001, 1002]
+
+
 def test_a_table_of_another_pid_namespace_that_is_in_use_is_left_alone(place, table):
     change_byte(place / "group", NAMESPACE)
     with pytest.raises(UnsupportedEnvironmentError, match="PID namespace"):
