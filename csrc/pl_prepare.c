@@ -363,9 +363,9 @@ pl_status pl_retire(pl_log *log) {
   pl_status status = pl_maintenance_enter(log, 0);
   if (status == PL_BUSY) return PL_OK;
   PL_TRY(status);
+  int64_t active = atomic_load(&page->active_base); /* first: all before it are in the list then */
   int64_t *bases, count;
   status = pl_list_segments(log->directory, &bases, &count);
-  int64_t active = atomic_load(&page->active_base);
   for (int64_t i = 0; status == PL_OK && i + 1 < count && bases[i] < active; i++) {
     if (bases[i] < atomic_load(&page->retired_base)) continue;
     status = retire_one(log, bases[i], bases[i + 1]);
