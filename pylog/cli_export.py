@@ -1,5 +1,6 @@
 """`pylog export` and `pylog import`: topics into files and back, as JSON lines or Parquet."""
 
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -100,12 +101,29 @@ def writer(output: Path | None) -> Iterator[Callable[[list[Record]], object]]:
     """A function that takes lists of records, to stdout, or into a file that is then closed."""
     if output is None:
         yield lambda records: sys.stdout.buffer.write(envelope.json_lines(records))
-    elif output.suffix == ".parquet":
-        with ParquetWriter(output) as file:
-            yield file.write
-    else:
-        with open(output, "wb") as stream:
-            yield lambda records: stream.write(envelope.json_lines(records))
+        return
+    with whole_or_none(output) as path:
+        if output.suffix == ".parquet":
+            with ParquetWriter(path) as file:
+                yield file.write
+        else:
+            with open(path, "wb") as stream:
+                yield lambda records: stream.write(envelope.json_lines(records))
+
+
+@contextmanager
+def whole_or_none(output: Path) -> Iterator[Path]:
+    """Where to write what is to be `output` once it is all there: half an export looks like one."""
+    if output.exists() and not output.is_file():
+        yield output    # a pipe, say
+        return
+    target = output.resolve()
+    unfinished = target.with_name(f".{target.name}.{os.getpid()}.part")
+    try:
+        yield unfinished
+        unfinished.replace(target)
+    finally:
+        unfinished.unlink(missing_ok=True)
 
 
 # ---- import -------------------------------------------------------------------------------------

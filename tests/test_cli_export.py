@@ -7,7 +7,7 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 from orders import NOON, fill, orders_broker
-from shell import done, fails
+from shell import done, fails, run
 
 import pylog
 from pylog import cli_export
@@ -47,6 +47,33 @@ def test_what_was_exported_comes_back_whole(data, tmp_path, name):
     assert everything(tmp_path / "there", "orders") == everything(data, "orders")
     with pylog.Broker(tmp_path / "there") as broker:    # retention would have them go at once
         assert broker.topics()["orders"].configs == {"retention.ms": "-1"}
+
+
+@pytest.mark.parametrize("had", [None, b"an earlier export"])
+@pytest.mark.parametrize("name", ["records.jsonl", "records.parquet"])
+def test_export_that_is_broken_off_leaves_what_was_there(data, tmp_path, monkeypatch, name, had):
+    path = tmp_path / name
+    if had is not None:
+        path.write_bytes(had)
+    chunks = cli_export.chunks
+
+    def broken_off(*given):
+        yield next(chunks(*given))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli_export, "chunks", broken_off)
+    assert run("export", "orders", "-o", path).exit_code == Exit.INTERRUPTED
+
+    assert (path.read_bytes() if path.exists() else None) == had
+    assert [one.name for one in tmp_path.iterdir() if "records" in one.name] == \
+        [name] * (had is not None)
+
+
+def test_export_goes_where_a_link_leads(data, tmp_path):
+    (tmp_path / "link.jsonl").symlink_to(tmp_path / "records.jsonl")
+    done("export", "orders", "-o", tmp_path / "link.jsonl")
+    assert (tmp_path / "link.jsonl").is_symlink()
+    assert len((tmp_path / "records.jsonl").read_bytes().splitlines()) == 34
 
 
 def test_export_to_stdout_is_what_consume_writes(data):
