@@ -48,7 +48,10 @@ class Admin(GroupAdmin):
 
     def create_topics(self, topics: Mapping[str, Mapping[str, Any]]) -> None:
         """Makes topics: {"orders": {"num_partitions": 3, "configs": {...}}}."""
-        for options in topics.values():
+        for options in _by_name(topics, "{'orders': {'num_partitions': 3}}").values():
+            if not isinstance(options, Mapping):
+                raise TypeError(f"a topic is told as {{'num_partitions': 3, 'configs': {{...}}}}, "
+                                f"not {options!r}")
             if unknown := set(options) - {"num_partitions", "configs"}:
                 raise ConfigurationError(
                     f"a topic has no {min(unknown)!r}; use num_partitions and configs",
@@ -92,7 +95,7 @@ class Admin(GroupAdmin):
     def create_partitions(self, topics: Mapping[str, int]) -> None:
         """Gives topics more partitions: {"orders": 6} in total. There is no way back, and keys may
         land elsewhere from then on. Raises InvalidPartitionsError."""
-        for name, total in topics.items():
+        for name, total in _by_name(topics, "{'orders': 6}").items():
             self._broker.metadata.add_partitions(name, total)
 
     # ---- configs
@@ -108,7 +111,7 @@ class Admin(GroupAdmin):
         Every process goes by them from its next append on. Raises InvalidConfigError,
         NotSupportedError.
         """
-        for name, configs in topics.items():
+        for name, configs in _by_name(topics, "{'orders': {'retention.ms': 3_600_000}}").items():
             self._entry(name)
             self._broker.alter_configs(name, dict(configs))
 
@@ -173,6 +176,14 @@ class Admin(GroupAdmin):
 
     def __exit__(self, *exception: object) -> None:
         self.close()
+
+
+def _by_name(topics: Mapping[str, Any], example: str) -> Mapping[str, Any]:
+    """What is said of each; kafka-python 2 had lists of objects."""
+    if not isinstance(topics, Mapping):
+        raise TypeError(f"topics must be a dict by name, as {example}, not "
+                        f"{type(topics).__name__}")
+    return topics
 
 
 def _names(topics: Iterable[str]) -> list[str]:

@@ -362,6 +362,10 @@ class Broker:
                     stack.callback(log.close)
             self._logs.clear()
 
+    def __reduce__(self) -> Any:
+        raise TypeError(
+            "a broker cannot be pickled; pass its path and open it in the other process")
+
     def __enter__(self) -> Self:
         return self
 

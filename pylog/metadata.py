@@ -289,7 +289,7 @@ class Metadata:
         if self._is_closed:
             raise ClosedError("the metadata store is closed; open it again")
         if self._pid != os.getpid():
-            raise IllegalStateError("the metadata store was opened before a fork; open it again")
+            raise IllegalStateError("the broker was opened before a fork; open it again")
 
     def _connected(self) -> sqlite3.Connection:
         """The connection to the file that is there now: after a fork or a rebuild, a new one."""

@@ -1,6 +1,7 @@
 """A broker: topics in a directory that many processes open."""
 
 import os
+import pickle
 import signal
 import threading
 import time
@@ -114,6 +115,15 @@ def test_records_survive_the_kill_of_who_appended_them(broker):
     os.waitpid(pid, 0)
 
     assert values(broker, "orders") == [b"%d" % n for n in range(1000)]
+
+
+def test_another_process_is_told_to_open_a_broker_of_its_own(broker):
+    with pytest.raises(TypeError, match="a broker cannot be pickled; pass its path"):
+        pickle.dumps(broker)
+
+    error = in_child(lambda: broker.append("orders", b"v"))
+    assert isinstance(error, pylog.IllegalStateError)
+    assert "the broker was opened before a fork" in str(error)
 
 
 def test_reading_ends_where_the_end_was_when_it_began(broker):
