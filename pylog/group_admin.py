@@ -27,8 +27,9 @@ class GroupOffset(NamedTuple):
     """Where a group is in a partition.
 
     offset: committed, that of the record to be read next; None: nothing is. lag: offsets from there
-    to the end, or from the start where nothing is committed. time_ms: when it was committed, ms
-    since the epoch. member_id: of who reads it now, "" for nobody.
+    to the end, or from the start where nothing is committed; those of records that a power cut took
+    count too, until the group has read past them. time_ms: when it was committed, ms since the
+    epoch. member_id: of who reads it now, "" for nobody.
     """
 
     offset: int | None

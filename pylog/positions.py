@@ -135,7 +135,10 @@ class Positions(_native.Fetcher):
         return int(self._log(take_partition(partition)).readable_offset)
 
     def lag(self, partition: TopicPartition | None = None) -> int:
-        """How many offsets lie before the end, of one assigned partition or of all together."""
+        """How many offsets lie before the end, of one assigned partition or of all together.
+
+        Those count too that no record has: what a power cut took, until a read has gone past it.
+        """
         chosen = self._chosen(() if partition is None else (partition,))
         return sum(self.highwater(one) - self.position(one) for one in chosen)
 
