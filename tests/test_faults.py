@@ -28,7 +28,7 @@ OUTCOMES = ["absorbed", "refused", "poisoned"]
 HARMLESS = {
     "clock_gettime", "getpid", "memcmp", "memcpy", "memmove", "memset", "nanosleep",
     "pthread_join", "pthread_once", "qsort", "sigfillset", "snprintf", "strcmp", "strerror",
-    "strlen", "strncmp", "strncpy", "strspn", "strstr", "strtok_r", "strtol", "strtoll",
+    "strlen", "strncmp", "strncpy", "strrchr", "strspn", "strstr", "strtok_r", "strtol", "strtoll",
     "strtoul", "strtoull", "vsnprintf",
 }
 PREFIXES_HARMLESS = ("pl_", "__", "_GLOBAL", "pthread_mutex", "pthread_attr_", "pthread_sigmask",

@@ -42,7 +42,7 @@ RUNS = [
     ("alone", "fsync", 65_536, 180),
 ]
 # As long as a point was hit too seldom.
-MORE = [("alone", "fsync", 65_536, 60), ("deleters", "fsync", 65_536, 40)] * 3
+MORE = [("alone", "fsync", 65_536, 60), ("deleters", "fsync", 65_536, 40)] * 8
 PYTHON_KILLS = 40       # of each durability
 WRITERS = 3
 KILLS_LEAST = 1000

@@ -206,9 +206,9 @@ static void execute(void) {
   uint64_t inode = ((pl_page_identity *)(void *)spoiled)->inode;
   pl_status status = pl_table_open(path, "a group", &table);
   if (status != PL_OK) {
-    CHECK(status == PL_ERR_CORRUPT || status == PL_ERR_ENVIRONMENT);
+    CHECK(status == PL_ERR_CORRUPT || status == PL_ERR_ENVIRONMENT || status == PL_ERR_FORMAT);
     counts.refused++;
-    if (status == PL_ERR_ENVIRONMENT) unlink(path);
+    if (status != PL_ERR_CORRUPT) unlink(path);
     return;
   }
   counts.opened++;
