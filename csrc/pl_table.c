@@ -73,9 +73,7 @@ static void copy_entry(pl_entry *to, const pl_entry *from) {
 static void take_over(uint8_t *data, size_t size, const uint8_t *old, size_t old_size) {
   pl_table_file *file = (pl_table_file *)(void *)data;
   const pl_table_file *had = (const pl_table_file *)(const void *)old;
-  if (old_size < FIRST_BYTES || had->identity.magic != file->identity.magic ||
-      had->identity.layout != file->identity.layout)
-    return;
+  if (old_size < FIRST_BYTES || had->identity.magic != file->identity.magic) return;
   uint64_t generation = atomic_load(&had->generation), next = atomic_load(&had->next_owner);
   /* Even, so that the first, empty document is the one that holds. */
   if (generation < (uint64_t)1 << 52) atomic_store(&file->generation, (generation / 2 + 1) * 2);

@@ -16,7 +16,7 @@ from typing import Any, Literal, Self
 from pylog import _native
 from pylog.aio_handling import AsyncHandling
 from pylog.errors import ConcurrentModificationError, PylogTimeoutError
-from pylog.handling import check_run
+from pylog.handling import terms_of
 from pylog.options import at_least, seconds, takes_options_as
 from pylog.subscriber import Offsets, Subscriber
 from pylog.topic import TopicPartition
@@ -123,8 +123,8 @@ class AsyncConsumer(Subscriber):
         The rest is as with `Consumer.run`. A run that is cancelled cancels its handlers. handler: a
         coroutine function, or one that does not wait.
         """
-        most, every = check_run(self, handler, concurrency, commit_every, commit_interval)
-        self._handling = AsyncHandling(self, handler, most, every, commit_interval)
+        self._handling = AsyncHandling(
+            self, terms_of(self, handler, concurrency, commit_every, commit_interval))
         try:
             await self._handling.run(
                 self._max_poll_records, self._iteration_seconds, self._wait)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pylog.errors import WakeupError
-from pylog.handling import Progress
+from pylog.handling import Progress, Terms
 from pylog.subscriber import Subscriber
 from pylog.topic import TopicPartition
 
@@ -35,13 +35,9 @@ class _Work:
 class AsyncHandling(Progress):
     """A run of a consumer with at most `concurrency` records in work at once."""
 
-    def __init__(
-        self, consumer: Subscriber, handler: Callable[[Any], object], concurrency: int,
-        commit_every: int | None, commit_seconds: float | None,
-    ) -> None:
-        super().__init__(consumer, commit_every, commit_seconds)
-        self._handler = handler
-        self._turns = asyncio.Semaphore(concurrency)
+    def __init__(self, consumer: Subscriber, terms: Terms) -> None:
+        super().__init__(consumer, terms)
+        self._turns = asyncio.Semaphore(terms.concurrency)
         self._works: dict[TopicPartition, _Work] = {}    # the last of each
         self._tasks: set[asyncio.Task[None]] = set()
 

@@ -10,7 +10,7 @@ from typing import Any, Self
 
 from pylog import _native
 from pylog.errors import WakeupError
-from pylog.handling import Handling, check_run, is_async
+from pylog.handling import Handling, Terms, is_async, terms_of
 from pylog.options import at_least, seconds, takes_options_as
 from pylog.subscriber import Offsets, Subscriber
 from pylog.topic import TopicPartition
@@ -32,7 +32,7 @@ class Consumer(Subscriber):
     is not finished: `close` does not commit it, `commit()` does. A context manager.
 
     Without a group all partitions of the topics are read, nothing can be committed, and new
-    partitions and topics (by pattern) are found within a second; from their beginning.
+    partitions and topics (by pattern) are found when they are made; from their beginning.
 
         >>> import tempfile
         >>> from pylog.broker import Broker
@@ -92,21 +92,21 @@ class Consumer(Subscriber):
         seconds, beside the auto-commit. What the handler raises ends the run and is raised; that
         record, and what of its partition comes after it, is not finished and will be read again.
         """
-        most, every = check_run(self, handler, concurrency, commit_every, commit_interval)
+        terms = terms_of(self, handler, concurrency, commit_every, commit_interval)
         if is_async(handler):
             raise TypeError(f"the handler {handler!r} is async, and nobody would await it; use "
                             "AsyncConsumer.run")
-        if most == 1:
-            self._run_here(handler, every, commit_interval)
+        if terms.concurrency == 1:
+            self._run_here(terms)
             return
-        self._handling = Handling(self, handler, most, every, commit_interval)
+        self._handling = Handling(self, terms)
         try:
             self._handling.run(self._max_poll_records, self._iteration_seconds)
         finally:
             self._handling = None
 
-    def _run_here(self, handler: Callable[[Any], object], every: int | None,
-                  interval: float | None) -> None:
+    def _run_here(self, terms: Terms) -> None:
+        handler, every, interval = terms.handler, terms.commit_every, terms.commit_seconds
         commit_at, count = time.monotonic() + (interval or 0), 0
         try:
             for record in self:    # which says that the one before is finished

@@ -11,6 +11,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from pylog.errors import ConcurrentModificationError, WakeupError
@@ -22,12 +23,23 @@ AHEAD_LISTS = 2         # of a partition, that wait for its thread
 LOOK_SECONDS = 0.05     # between looks at a commit that may become due
 
 
-def check_run(
-    consumer: Subscriber, handler: object, concurrency: int, commit_every: int | None,
-    commit_interval: float | None,
-) -> tuple[int, int | None]:
-    """How many at once, and after how many to commit. Raises for what cannot be, and where a run is
-    going on already."""
+@dataclass(frozen=True)
+class Terms:
+    """How a run is to be. concurrency: how many records at once. commit_every: after how many to
+    commit. commit_seconds: how often. None: not for that reason."""
+
+    handler: Callable[[Any], object]
+    concurrency: int
+    commit_every: int | None
+    commit_seconds: float | None
+
+
+def terms_of(
+    consumer: Subscriber, handler: Callable[[Any], object], concurrency: int,
+    commit_every: int | None, commit_interval: float | None,
+) -> Terms:
+    """What `run` was given, checked. Raises for what cannot be, and where a run is going on
+    already."""
     if not callable(handler):
         raise TypeError(f"the handler must be callable, not {type(handler).__name__}")
     most = at_least("concurrency", concurrency, 1)
@@ -37,7 +49,7 @@ def check_run(
     consumer._check_usable()
     if consumer._handling is not None:
         raise ConcurrentModificationError("the consumer is in a run already: let that end")
-    return most, every
+    return Terms(handler, most, every, commit_interval)
 
 
 def is_async(handler: Any) -> bool:
@@ -46,18 +58,13 @@ def is_async(handler: Any) -> bool:
 
 
 class Progress:
-    """What a run has handled and committed. Safe for threads.
+    """What a run has handled and committed. Safe for threads."""
 
-    commit_every: after how many records to commit. commit_seconds: how often. None: not for that
-    reason.
-    """
-
-    def __init__(
-        self, consumer: Subscriber, commit_every: int | None, commit_seconds: float | None,
-    ) -> None:
+    def __init__(self, consumer: Subscriber, terms: Terms) -> None:
         self._consumer = consumer
-        self._every = commit_every
-        self._seconds = commit_seconds
+        self._handler = terms.handler
+        self._every = terms.commit_every
+        self._seconds = terms.commit_seconds
         self._commit_at = time.monotonic()
         self._lock = threading.Condition()
         self._reached: dict[TopicPartition, int] = {}      # the first offset not handled
@@ -104,18 +111,14 @@ class Progress:
 class Handling(Progress):
     """A run of a consumer with `concurrency` threads."""
 
-    def __init__(
-        self, consumer: Subscriber, handler: Callable[[Any], object], concurrency: int,
-        commit_every: int | None, commit_seconds: float | None,
-    ) -> None:
-        super().__init__(consumer, commit_every, commit_seconds)
-        self._handler = handler
+    def __init__(self, consumer: Subscriber, terms: Terms) -> None:
+        super().__init__(consumer, terms)
         self._pending: dict[TopicPartition, int] = {}      # lists not handled yet
         self._gone: set[TopicPartition] = set()            # given up: what waits is dropped
         self._calls = 0                                    # of wakeup, by us
         self._calls_before = consumer._wakeups
         self._queues: list[queue.SimpleQueue[Any]] = [
-            queue.SimpleQueue() for _ in range(concurrency)]
+            queue.SimpleQueue() for _ in range(terms.concurrency)]
         self._places: dict[TopicPartition, int] = {}       # which queue
         self._threads = [threading.Thread(target=self._work, args=(one,), daemon=True,
                                           name=f"pylog-handler-{number}")

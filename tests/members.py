@@ -2,6 +2,9 @@
 
 import time
 
+import pytest
+
+from pylog.broker import Broker
 from pylog.membership import Membership
 from pylog.subscription import make_subscription
 from pylog.topic import OffsetAndMetadata, TopicPartition
@@ -9,6 +12,30 @@ from pylog.topic import OffsetAndMetadata, TopicPartition
 
 def at(number, topic="t"):
     return TopicPartition(topic, number)
+
+
+@pytest.fixture
+def six(tmp_path):
+    """A broker with a topic of six partitions."""
+    with Broker(tmp_path / "data") as broker:
+        broker.create_topic("t", 6)
+        yield broker
+
+
+class Listener:
+    """Writes down what a consumer tells."""
+
+    def __init__(self):
+        self.told = []
+
+    def on_partitions_assigned(self, partitions):
+        self.told.append(("assigned", [one.partition for one in partitions]))
+
+    def on_partitions_revoked(self, partitions):
+        self.told.append(("revoked", [one.partition for one in partitions]))
+
+    def on_partitions_lost(self, partitions):
+        self.told.append(("lost", [one.partition for one in partitions]))
 
 
 class Worker:
@@ -22,7 +49,7 @@ class Worker:
         self.sync()
 
     def sync(self):
-        self.member._look_at = 0    # at the topics too, which is done once a second
+        self.member._look_at = 0    # at sessions and topics too, which is done now and then
         self.member.sync(self)
 
     def _assigned(self, partitions):

@@ -10,6 +10,7 @@ import time
 import pytest
 from children import appended_soon, in_child
 from orders import ORDERS, everything, fill, orders_broker, values
+from turns import turns_of_another
 
 import pylog
 from pylog.aio_consumer import AsyncConsumer
@@ -138,18 +139,9 @@ def test_long_iteration_lets_other_tasks_run(broker):
     broker.log("orders", 0).append_many([b"x" * 100] * 20_000)
 
     async def act(consumer):
-        turns = 0
-
-        async def other():
-            nonlocal turns
-            while True:
-                turns += 1
-                await asyncio.sleep(0)
-
-        task = asyncio.ensure_future(other())
-        assert len(await all_of(consumer)) == 20_000
-        task.cancel()
-        return turns
+        with turns_of_another() as turns:
+            assert len(await all_of(consumer)) == 20_000
+        return turns.count
 
     assert run(broker, act, consumer_timeout_ms=0) >= 5
 

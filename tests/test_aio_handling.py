@@ -4,7 +4,10 @@ import asyncio
 import time
 
 import pytest
+from members import Listener
 from orders import ORDERS, fill, orders_broker
+from runs import committed, impossible_runs
+from turns import turns_of_another
 
 import pylog
 from pylog import AsyncConsumer, Consumer
@@ -17,12 +20,6 @@ def broker(log_path):
     with orders_broker(log_path) as broker:
         fill(broker, 20)
         yield broker
-
-
-def committed(broker):
-    """What the next consumer of the group finds, by partition."""
-    found = [broker.group("g").committed(one, broker.log(*one).incarnation) for one in ORDERS]
-    return [one and one.offset for one in found]
 
 
 class Diary:
@@ -101,21 +98,12 @@ def test_a_slow_partition_keeps_no_other_from_going_on(broker):
 
 
 def test_other_tasks_have_their_turn(broker):
-    turns = 0
-
     async def act(consumer):
-        async def count():
-            nonlocal turns
-            while True:
-                turns += 1
-                await asyncio.sleep(0)
-        counting = asyncio.ensure_future(count())
-        await consumer.run(lambda record: None)
-        counting.cancel()
+        with turns_of_another() as turns:
+            await consumer.run(lambda record: None)
+        assert turns.count > 60
 
     in_loop(broker, act, max_poll_records=1)
-
-    assert turns > 60
 
 
 @each_way
@@ -200,20 +188,6 @@ def test_nothing_is_committed_where_nobody_asked_for_it(broker, concurrency):
             enable_auto_commit=False)
 
     assert committed(broker) == [None, None, None]
-
-
-class Listener:
-    def __init__(self):
-        self.told = []
-
-    def on_partitions_assigned(self, partitions):
-        self.told.append(("assigned", [one.partition for one in partitions]))
-
-    def on_partitions_revoked(self, partitions):
-        self.told.append(("revoked", [one.partition for one in partitions]))
-
-    def on_partitions_lost(self, partitions):
-        self.told.append(("lost", [one.partition for one in partitions]))
 
 
 def test_a_partition_in_work_is_let_go_behind_its_record_and_the_others_go_on(broker):
@@ -314,14 +288,7 @@ def test_what_a_listener_raises_ends_the_run_with_nothing_kept(broker):
     in_loop(broker, act, group_id="g", consumer_timeout_ms=None)
 
 
-@pytest.mark.parametrize(("options", "error"), [
-    ({"handler": "print"}, TypeError),
-    ({"concurrency": 0}, pylog.ConfigurationError),
-    ({"concurrency": "many"}, TypeError),
-    ({"commit_every": 0}, pylog.ConfigurationError),
-    ({"commit_every": 10}, pylog.IllegalStateError),
-    ({"commit_interval": 1.0}, pylog.IllegalStateError),
-])
+@impossible_runs
 def test_impossible_runs_are_refused(broker, options, error):
     async def act(consumer):
         with pytest.raises(error):

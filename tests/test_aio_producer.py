@@ -6,6 +6,7 @@ import time
 
 import pytest
 from brokers import values
+from turns import turns_of_another
 
 import pylog
 from pylog import AsyncProducer
@@ -85,21 +86,11 @@ def test_loop_runs_on_while_a_disk_is_waited_for(tmp_path):
 
 def test_sends_that_never_wait_let_others_run(broker):
     async def main():
-        turns = 0
-
-        async def other():
-            nonlocal turns
-            while True:
-                turns += 1
-                await asyncio.sleep(0)
-
-        task = asyncio.create_task(other())
-        async with AsyncProducer(broker) as producer:
-            for _ in range(2000):
-                await producer.send("one", b"v")
-            seen = turns
-        task.cancel()
-        return seen
+        with turns_of_another() as turns:
+            async with AsyncProducer(broker) as producer:
+                for _ in range(2000):
+                    await producer.send("one", b"v")
+                return turns.count
 
     assert asyncio.run(main()) >= 5
 

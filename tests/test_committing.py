@@ -4,6 +4,7 @@ import threading
 import time
 
 import pytest
+from members import Listener
 from orders import ORDERS, fill, orders_broker, values
 
 import pylog
@@ -179,20 +180,6 @@ def test_commits_of_an_fsync_broker_are_synced(tmp_path, durability, commit):
         commit(consumer)
 
         assert (table.syncs > 0) == (durability == "fsync")
-
-
-class Listener:
-    def __init__(self):
-        self.told = []
-
-    def on_partitions_assigned(self, partitions):
-        self.told.append(("assigned", [p.partition for p in partitions]))
-
-    def on_partitions_revoked(self, partitions):
-        self.told.append(("revoked", [p.partition for p in partitions]))
-
-    def on_partitions_lost(self, partitions):
-        self.told.append(("lost", [p.partition for p in partitions]))
 
 
 def listening(broker, **options):

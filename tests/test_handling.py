@@ -5,15 +5,10 @@ import time
 
 import pytest
 from orders import ORDERS, fill
+from runs import committed, impossible_runs
 
 import pylog
 from pylog.consumer import Consumer
-
-
-def committed(broker):
-    """What the next consumer of the group finds, by partition."""
-    found = [broker.group("g").committed(one, broker.log(*one).incarnation) for one in ORDERS]
-    return [one and one.offset for one in found]
 
 
 class Diary:
@@ -218,14 +213,7 @@ def test_partition_that_another_member_gets_is_let_go_behind_the_record_in_work(
         assert sorted(first.offsets(number) + second.offsets(number)) == list(range(300))
 
 
-@pytest.mark.parametrize(("options", "error"), [
-    ({"handler": "print"}, TypeError),
-    ({"concurrency": 0}, pylog.ConfigurationError),
-    ({"concurrency": "many"}, TypeError),
-    ({"commit_every": 0}, pylog.ConfigurationError),
-    ({"commit_every": 10}, pylog.IllegalStateError),
-    ({"commit_interval": 1.0}, pylog.IllegalStateError),
-])
+@impossible_runs
 def test_impossible_runs_are_refused(broker, options, error):
     with Consumer(broker, "orders", consumer_timeout_ms=0) as consumer:
         with pytest.raises(error):

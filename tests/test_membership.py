@@ -5,6 +5,7 @@ import signal
 import threading
 import time
 
+import members
 import pytest
 from children import in_child
 from members import Worker, at, settle
@@ -29,11 +30,7 @@ from pylog.topic import OffsetAndMetadata
 TAKEOVER_S = 0.2
 
 
-@pytest.fixture
-def broker(tmp_path):
-    with Broker(tmp_path / "data") as broker:
-        broker.create_topic("t", 6)
-        yield broker
+broker = members.six
 
 
 # ---- coming and going ----------------------------------------------------------------------------

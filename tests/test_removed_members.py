@@ -1,5 +1,6 @@
 """Members that an administrator takes out of a group: dead ones for good, the others join anew."""
 
+import members
 import pytest
 from children import killed
 from members import Worker, settle
@@ -9,12 +10,7 @@ from pylog.broker import Broker
 from pylog.errors import GroupIdNotFoundError, UnknownMemberIdError
 from pylog.group import describe
 
-
-@pytest.fixture
-def broker(tmp_path):
-    with Broker(tmp_path / "data") as broker:
-        broker.create_topic("t", 6)
-        yield broker
+broker = members.six
 
 
 def test_a_static_member_that_is_removed_is_waited_for_no_more(broker):
