@@ -521,9 +521,12 @@ static void tidy(pl_log *log) {
   if (pl_file_path(log->directory, PL_PREPARED_NAME, path) == PL_OK) pl_file_remove(path);
   atomic_store(&page->prepared, 0);
   if (status != PL_OK) return;
+  /* First: who waits for our flock, should we die here, attaches to this page without recovery, and
+   * must mark the log dirty again before it appends. */
+  atomic_store(&page->is_dirty, 0);
   PL_POINT("before-clean-mark");
   /* Synced whatever the durability: a log.meta that a power cut left empty would end the log. */
-  if (pl_log_change_meta(log, set_clean, &end, true) == PL_OK) atomic_store(&page->is_dirty, 0);
+  if (pl_log_change_meta(log, set_clean, &end, true) == PL_OK) PL_POINT("clean-marked");
 }
 
 pl_status pl_log_close(pl_log *log) {

@@ -3,6 +3,7 @@
  *   pl_log.c      open, close, the list of segments, what a reader may see
  *   pl_create.c   a new log
  *   pl_recover.c  what the first opener does before anybody else may come in
+ *   pl_scan.c     the walk of a log that no control page tells of
  *   pl_append.c   the writers' critical section: encode, publish, seal, roll
  *   pl_prepare.c  what an appending thread must never do itself: map, allocate, prefault, reserve
  *   pl_flush.c    durability and group commit

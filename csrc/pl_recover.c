@@ -20,148 +20,7 @@
 
 #include "pl_fault.h"
 #include "pl_log.h"
-
-/* Where a scan stopped. */
-typedef struct pl_scan {
-  int64_t *bases;
-  uint64_t *ends;     /* where each segment's batches end, in bytes; 0: not scanned */
-  int64_t count;
-  int64_t at;         /* index of the segment that holds the cut */
-  int64_t cut_offset;
-  uint64_t cut_position;
-  uint64_t file_size; /* of that segment */
-  bool is_torn;       /* something other than zeros, or a later segment, follows */
-  int64_t cut_bytes, beyond; /* how much of it, and valid batches among it */
-  char why[160];
-} pl_scan;
-
-/* ---- the scan --------------------------------------------------------------------------- */
-
-static pl_status open_segment(pl_log *log, int64_t base, bool writable, pl_segment **segment) {
-  char name[32];
-  pl_segment_name(base, ".log", name);
-  return pl_segment_open(log->directory, name, base, 0, writable,
-                         (uint64_t)log->meta.options.index_interval_bytes, segment);
-}
-
-static bool is_zero(const uint8_t *p, uint64_t size) {
-  while (size && *p == 0) p++, size--;
-  return size == 0;
-}
-
-static const char unreadable[] = "it cannot be read"; /* whose status stands in pl_error_last() */
-
-/* What a writer was filling: its length and CRC would have come with its sealing. */
-static bool is_open_batch(const uint8_t *batch, int64_t expected) {
-  return pl_load_u32(batch + PL_BATCH_LENGTH) == 0 && batch[PL_BATCH_MAGIC] == 2 &&
-         pl_load_i64(batch + PL_BATCH_BASE_OFFSET) == expected;
-}
-
-/* The acceptance rule for the batch at `position`; NULL or why not. */
-static const char *reject(pl_segment *segment, uint64_t position, int64_t expected,
-                          const pl_meta *meta, pl_header *header) {
-  uint64_t size = atomic_load(&segment->size);
-  const char *why;
-  int64_t unused;
-  if (position + PL_BATCH_HEADER_SIZE > size) return "the file ends inside a batch header";
-  const uint8_t *batch = segment->data + position;
-  if (is_open_batch(batch, expected)) return "an open batch, which was not sealed: it has no CRC";
-  if (!pl_header_decode(batch, size - position, header, &why)) return why;
-  if (pl_segment_probe(segment, position, header->size) != PL_OK) return unreadable;
-  if (!pl_batch_crc_matches(batch, header->size)) return "a batch fails its CRC-32C";
-  if (header->base_offset != expected) return "a batch does not begin where the last one ended";
-  if (header->records_count != header->last_offset - header->base_offset + 1)
-    return "a batch's record count and offsets disagree";
-  if (!pl_meta_allows(meta, header->leader_epoch, expected, header->last_offset))
-    return "a batch bears a leader epoch that does not belong to its offset";
-  if (!(header->attributes & PL_ATTRIBUTE_CODEC_MASK))
-    return pl_records_verify(batch + PL_BATCH_HEADER_SIZE, header->size - PL_BATCH_HEADER_SIZE,
-                             header, &unused);
-  return NULL;
-}
-
-/* Walks one segment from its start. Fills the cut when it fails before the end of the file. */
-static pl_status scan_segment(pl_log *log, pl_scan *scan, int64_t i, int64_t *expected,
-                              bool *reached_end) {
-  pl_segment *segment;
-  pl_header header;
-  const char *why = NULL;
-  uint64_t position = 0;
-  PL_TRY(open_segment(log, scan->bases[i], false, &segment));
-  uint64_t size = atomic_load(&segment->size);
-  if (size && pl_segment_probe(segment, 0, size) != PL_OK) why = unreadable;
-  while (!why && position < size) {
-    why = reject(segment, position, *expected, &log->meta, &header);
-    if (why) break;
-    position += header.size;
-    *expected = header.last_offset + 1;
-  }
-  if (why == unreadable) {
-    pl_segment_release(segment);
-    return pl_error_last()->status;
-  }
-  *reached_end = position >= size;
-  scan->ends[i] = position;
-  scan->at = i;
-  scan->cut_offset = *expected;
-  scan->cut_position = position;
-  scan->file_size = size;
-  scan->is_torn = !*reached_end && !is_zero(segment->data + position, size - position);
-  if (scan->is_torn) scan->beyond = pl_segment_count_valid(segment, position + 1);
-  if (!why) why = "the segment files end: the last one was cut, or one behind it is missing";
-  else if (!scan->is_torn) why = "zeros follow";
-  snprintf(scan->why, sizeof scan->why, "%s", why);
-  pl_segment_release(segment);
-  return PL_OK;
-}
-
-/* Segments behind the cut go too. */
-static pl_status count_later(pl_log *log, pl_scan *scan) {
-  for (int64_t i = scan->at + 1; i < scan->count; i++) {
-    pl_segment *segment;
-    PL_TRY(open_segment(log, scan->bases[i], false, &segment));
-    uint64_t size = atomic_load(&segment->size);
-    int64_t valid = pl_segment_count_valid(segment, 0);
-    if (valid > 0) scan->beyond += valid;
-    scan->cut_bytes += (int64_t)size;
-    scan->is_torn = true;
-    pl_segment_release(segment);
-  }
-  return PL_OK;
-}
-
-static pl_status scan_log(pl_log *log, int64_t floor, pl_scan *scan) {
-  memset(scan, 0, sizeof *scan);
-  PL_TRY(pl_list_segments(log->directory, &scan->bases, &scan->count));
-  if (scan->count == 0)
-    return pl_fail_corrupt(log->directory, -1, log->meta.log_start, -1,
-                           "there is no segment file; restore it from a copy");
-  scan->ends = calloc((size_t)scan->count, sizeof *scan->ends);
-  if (!scan->ends) return pl_fail(PL_ERR_NO_MEMORY, log->directory, "out of memory for a scan");
-  /* From the segment of the last durable record on: if nothing of a later one is whole, a gap will
-   * follow that one, and it must be trimmed. */
-  int64_t i = scan->count - 1;
-  while (i > 0 && scan->bases[i] >= floor) i--;
-  int64_t expected = scan->bases[i];
-  for (; i < scan->count; i++) {
-    bool reached_end = false;
-    int64_t base = scan->bases[i];
-    if (base != expected && !(base > expected && pl_meta_starts_epoch(&log->meta, base))) {
-      scan->is_torn = true; /* a segment is missing, or holds what another one holds */
-      snprintf(scan->why, sizeof scan->why, "the segment at offset %" PRId64 " is missing",
-               expected);
-      break;
-    }
-    expected = base;
-    PL_TRY(scan_segment(log, scan, i, &expected, &reached_end));
-    /* A tail inside the log is a page that never reached the disk, or an untrimmed segment with
-     * zeros there or what a killed writer had begun: the next segment's name tells which. */
-    bool is_rolled = i + 1 < scan->count && (!scan->is_torn || scan->bases[i + 1] == expected);
-    if (!reached_end && !is_rolled) break;
-  }
-  if (scan->is_torn) scan->cut_bytes = (int64_t)(scan->file_size - scan->cut_position);
-  return count_later(log, scan);
-}
+#include "pl_scan.h"
 
 /* ---- after the scan --------------------------------------------------------------------- */
 
@@ -181,17 +40,12 @@ static pl_status copy_aside(pl_log *log, const pl_scan *scan, int64_t stamp) {
   char name[80];
   pl_segment *segment;
   if (scan->cut_position >= scan->file_size) return PL_OK;
-  PL_TRY(open_segment(log, scan->bases[scan->at], false, &segment));
+  PL_TRY(pl_scan_open(log, scan->bases[scan->at], false, &segment));
   snprintf(name, sizeof name, "%020" PRId64 ".log.cut-%" PRId64, scan->bases[scan->at], stamp);
   pl_status status = pl_file_replace(log->directory, name, segment->data + scan->cut_position,
                                      scan->file_size - scan->cut_position, true);
   pl_segment_release(segment);
   return status;
-}
-
-static void free_scan(pl_scan *scan) {
-  free(scan->bases);
-  free(scan->ends);
 }
 
 static pl_status trim(const pl_log *log, int64_t base, uint64_t size) {
@@ -264,13 +118,34 @@ static void report(pl_log *log, const pl_scan *scan, int64_t next, bool is_lossy
              is_lossy ? "; offsets that may have been lost are skipped" : "");
 }
 
-/* The log's end after a scan, with everything on disk arranged for it. */
-static pl_status settle(pl_log *log, pl_scan *scan, int64_t floor, bool was_clean_this_boot,
-                        int64_t *end) {
-  pl_meta *meta = &log->meta;
+static pl_status refuse_damage(const pl_log *log, const pl_scan *scan, int64_t floor,
+                               bool was_clean_this_boot) {
   if (scan->cut_offset < floor) return refuse(log, scan, floor);
-  if (was_clean_this_boot && scan->cut_offset != meta->clean_end)
-    return refuse(log, scan, meta->clean_end);
+  if (was_clean_this_boot && scan->cut_offset != log->meta.clean_end)
+    return refuse(log, scan, log->meta.clean_end);
+  return PL_OK;
+}
+
+/* Should we die from here on, who waits for our flock must recover too: attached to this page, it
+ * would go on behind an end that is no more. Its durable floor stays evidence. */
+static pl_status disown_page(const pl_log *log) {
+  char path[PL_PATH_MAX];
+  uint8_t *data;
+  int fd;
+  PL_TRY(pl_file_path(log->directory, "control", path));
+  PL_TRY(pl_file_open(path, O_RDWR, &fd));
+  pl_status status = pl_file_map(fd, path, PL_PAGE_BYTES, true, &data);
+  pl_file_close(fd);
+  PL_TRY(status);
+  pl_page *page = (pl_page *)(void *)data;
+  memset(page->identity.boot_id, 0, sizeof page->identity.boot_id);
+  pl_file_unmap(data, PL_PAGE_BYTES);
+  return PL_OK;
+}
+
+/* The log's end after a scan, with everything on disk arranged for it. */
+static pl_status settle(pl_log *log, pl_scan *scan, int64_t floor, int64_t *end) {
+  pl_meta *meta = &log->meta;
   bool is_lossless = scan->cut_offset == meta->clean_end ||
                      meta->options.durability == PL_DURABILITY_FSYNC;
   int64_t next = is_lossless ? scan->cut_offset : meta->reserved_end;
@@ -340,7 +215,7 @@ static pl_status tail_is_whole(pl_log *log, int64_t end, int64_t sealed, uint64_
   free(bases);
   if (base < 0 || base > end) return PL_OK;
   pl_view view = {end, sealed, &log->meta, true};
-  pl_status status = open_segment(log, base, false, &segment);
+  pl_status status = pl_scan_open(log, base, false, &segment);
   if (status == PL_OK) {
     status = walk_tail(segment, &view, hint, tail);
     pl_segment_release(segment);
@@ -452,7 +327,7 @@ static pl_status sync_all(pl_log *log, int64_t from, int *refused) {
   for (int64_t i = 0; status == PL_OK && i < count; i++) {
     if (i + 1 < count && bases[i + 1] <= from) continue;
     pl_segment *segment;
-    status = open_segment(log, bases[i], true, &segment);
+    status = pl_scan_open(log, bases[i], true, &segment);
     if (status != PL_OK) break;
     if (pl_file_sync(segment->fd, segment->path) != PL_OK) *refused = pl_error_last()->os_errno;
     pl_segment_release(segment);
@@ -502,11 +377,13 @@ static pl_status recover_with(pl_log *log, pl_page *old) {
   } else {
     pl_scan scan;
     memset(&tail, 0, sizeof tail);
-    pl_status status = scan_log(log, floor, &scan);
-    if (status == PL_OK) status = settle(log, &scan, floor, was_clean, &end);
+    pl_status status = pl_scan_log(log, floor, &scan);
+    if (status == PL_OK) status = refuse_damage(log, &scan, floor, was_clean);
+    if (status == PL_OK && trust == PL_TRUST_ALL) status = disown_page(log);
+    if (status == PL_OK) status = settle(log, &scan, floor, &end);
     if (status == PL_OK && !log->recovered.is_lossy && !scan.is_torn)
       tail.position = tail.batch_position = scan.cut_position;
-    free_scan(&scan);
+    pl_scan_free(&scan);
     PL_TRY(status);
     state_from = NULL;
   }
@@ -557,9 +434,9 @@ pl_status pl_recover_private(pl_log *log) {
   bool is_whole = false;
   if (end >= 0) PL_TRY(tail_is_whole(log, end, end, UINT64_MAX, &tail, &is_whole));
   if (!is_whole) {
-    status = scan_log(log, log->meta.durable_end, &scan);
+    status = pl_scan_log(log, log->meta.durable_end, &scan);
     end = scan.cut_offset;
-    free_scan(&scan);
+    pl_scan_free(&scan);
     PL_TRY(status);
     /* What was there for certain and is not is damage, which a reader meets where it is. */
     int64_t known_end = pl_meta_is_clean(&log->meta) ? log->meta.clean_end : log->meta.durable_end;

@@ -13,11 +13,14 @@ import shutil
 import signal
 import struct
 import subprocess
+import threading
 import time
 from collections import Counter
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from children import killed
 from drivers import built
 
 import pylog
@@ -59,6 +62,7 @@ def points_named(name):
 
 
 ALTERING, ERASING = points_named("alter-[a-z-]+"), points_named("erase-[a-z-]+")
+CLEANING, RECOVERING = points_named("[a-z-]*clean-mark[a-z-]*"), points_named("recover-[a-z-]+")
 
 
 def points_of_the_core():
@@ -371,6 +375,55 @@ def test_writer_killed_inside_leaves_whole_records_only(log_path, holder, point,
     assert [record.value for record in log.read()] == [b"before", *held, b"next"]
     assert log.stats()["owner_deaths"] == keeps_open
     log.close()
+
+
+# ---- who waited for the one who died alone in the log --------------------------------------------
+
+@contextmanager
+def freed_soon(stopped):
+    """Kills a process that is stopped alone in the log, when others had time to wait for it."""
+    os.waitid(os.P_PID, stopped.pid, os.WSTOPPED)
+    timer = threading.Timer(0.1, stopped.kill)
+    timer.start()
+    yield
+    timer.join()
+
+
+def append_and_die(path, value):
+    def append():
+        log = pylog.Log(path)
+        log.append(value)
+        return log
+
+    killed(append)
+
+
+@pytest.mark.parametrize("point", CLEANING)
+def test_who_waited_for_a_last_closer_that_died_is_believed_later(log_path, holder, point):
+    pylog.Log(log_path).close()
+    with freed_soon(holder(log_path, point, signal.SIGSTOP)):
+        append_and_die(log_path, b"waited")
+
+    with pylog.Log(log_path) as log:
+        assert [record.value for record in log.read()] == [b"before", b"held", b"after", b"waited"]
+        assert log.check().ok
+
+
+@pytest.mark.parametrize("point", RECOVERING)
+def test_who_waited_for_a_recovery_that_died_recovers(log_path, holder, point):
+    """The file was cut under the dead writer's page, which tells of more than there is now."""
+    append_and_die(log_path, b"flushed")
+    with pylog.Log(log_path) as log:
+        log.flush()
+    append_and_die(log_path, bytes(1000))
+    segment = log_path / "00000000000000000000.log"
+    os.truncate(segment, 500)
+    with freed_soon(holder(log_path, point, signal.SIGSTOP, "open")):
+        append_and_die(log_path, b"waited")
+
+    with pylog.Log(log_path) as log:
+        assert [record.value for record in log.read()] == [b"flushed", b"waited"]
+        assert log.check().ok
 
 
 # ---- options that change, a log that is deleted -------------------------------------------------

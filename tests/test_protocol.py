@@ -170,7 +170,8 @@ def test_planted_mistake_is_found_by_the_shortest_way(mistake, monkeypatch):
 NOT_MODELLED = {
     "create-": "the first segment, before there is a page",
     "recover-": "the first opener, alone under its flock; its order is RECOVERY, below",
-    "before-clean-mark": "the last closer, alone under its flock",
+    "before-clean-mark": "the last closer, alone under its flock; test_kills.py kills at each",
+    "clean-marked": "the same",
     "alter-": "options that change: no record is moved; test_kills.py kills at each",
     "erase-": "how a log ends, and nothing follows; test_kills.py kills at each",
     "process-": "who lives: a file of the broker, not the control page",

@@ -245,7 +245,7 @@ static void choose_death(void) {
   if (armed_point < 0) return;
   atomic_fetch_add(&the_stage->points[armed_point].tries, 1);
   static const char *const once_a_life[] = {"recover-",      "repair-", "create-",
-                                            "before-clean-", "remove-", "delete-",
+                                            "before-clean-", "clean-", "remove-", "delete-",
                                             "map-"};
   bool is_rare = false;
   for (size_t i = 0; i < sizeof once_a_life / sizeof *once_a_life; i++)
