@@ -121,15 +121,18 @@ class AsyncConsumer(Subscriber):
         another partition; a partition's records in order all the same.
 
         The rest is as with `Consumer.run`. A run that is cancelled cancels its handlers. handler: a
-        coroutine function, or one that does not wait.
+        coroutine function, or one that does not wait. It may seek, pause, commit what was handled
+        (its own record too) and unsubscribe: what was read ahead is read again, or not at all.
         """
         self._handling = AsyncHandling(
             self, terms_of(self, handler, concurrency, commit_every, commit_interval))
+        self._be_in_run(True)
         try:
             await self._handling.run(
                 self._max_poll_records, self._iteration_seconds, self._wait)
         finally:
             self._handling = None
+            self._be_in_run(False)
 
     async def _wait(self, deadline: float | None) -> bool:
         """Until there may be something; False: it is past the deadline."""

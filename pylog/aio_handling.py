@@ -1,7 +1,7 @@
 """AsyncHandling: records of a consumer given to a coroutine, of several partitions at once.
 
 A list of a partition is a task, which handles its records in order; meanwhile the partition is
-paused. Nothing here may block the loop: a partition that the group takes away while a record of it
+held. Nothing here may block the loop: a partition that the group takes away while a record of it
 is in work is kept until that is done, and the others go on.
 """
 
@@ -22,12 +22,13 @@ Wait = Callable[[float | None], Awaitable[bool]]
 
 @dataclass(eq=False)
 class _Work:
-    """A list in work. is_stopped: no more of it is begun. is_forgotten: nobody asks how far it
-    came."""
+    """A list in work. next_offset: behind the record in work. is_stopped: no more of it is begun.
+    is_forgotten: nobody asks how far it came."""
 
     partition: TopicPartition
     records: list[Any]
     task: "asyncio.Task[None] | None" = None
+    next_offset: int = 0
     is_stopped: bool = False
     is_forgotten: bool = False
 
@@ -84,7 +85,7 @@ class AsyncHandling(Progress):
         self._works[partition] = work
         self._reached.setdefault(partition, records[0].offset)
         self._full.add(partition)
-        self._consumer._pause(partition, True)
+        self._consumer._hold(partition, True)
         work.task = asyncio.create_task(self._handle(work, before.task if before else None))
         self._tasks.add(work.task)
         work.task.add_done_callback(self._end)
@@ -101,19 +102,28 @@ class AsyncHandling(Progress):
         try:
             for record in work.records:
                 async with self._turns:
-                    if self._has_ended or self._failure is not None or work.is_stopped:
+                    if self._has_ended or self._failure is not None or work.is_stopped or \
+                            self._consumer._is_paused(work.partition):
                         return
+                    work.next_offset = record.offset + 1
                     done = self._handler(record)
                     if inspect.isawaitable(done):
                         await done
                 if not work.is_forgotten:
-                    self._reached[work.partition] = record.offset + 1
+                    self._reached[work.partition] = work.next_offset
                     self._count += 1
                     self._commit_if_due()
         except BaseException as error:
             self._failure = self._failure or error
         finally:
             self._go_on(work)
+
+    def finish_own(self) -> None:
+        """The record that its handler commits is finished."""
+        own = asyncio.current_task()
+        for partition, work in self._works.items():
+            if work.task is own and not work.is_forgotten:
+                self._reached[partition] = work.next_offset
 
     def _go_on(self, work: _Work) -> None:
         partition = work.partition
@@ -122,7 +132,7 @@ class AsyncHandling(Progress):
             self._full.discard(partition)
             if self._reached[partition] <= work.records[-1].offset:
                 self._consumer._seek(partition, self._reached[partition])
-            self._consumer._pause(partition, False)
+            self._consumer._hold(partition, False)
 
     # ---- when partitions go
 

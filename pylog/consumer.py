@@ -91,6 +91,8 @@ class Consumer(Subscriber):
         commit_every, commit_interval: commits what was handled after so many records, or so many
         seconds, beside the auto-commit. What the handler raises ends the run and is raised; that
         record, and what of its partition comes after it, is not finished and will be read again.
+        A handler may seek, pause and commit (its own record too) where concurrency is 1; of
+        several, in other threads, ConcurrentModificationError is raised for all but `wakeup`.
         """
         terms = terms_of(self, handler, concurrency, commit_every, commit_interval)
         if is_async(handler):
@@ -100,10 +102,12 @@ class Consumer(Subscriber):
             self._run_here(terms)
             return
         self._handling = Handling(self, terms)
+        self._be_in_run(True)
         try:
             self._handling.run(self._max_poll_records, self._iteration_seconds)
         finally:
             self._handling = None
+            self._be_in_run(False)
 
     def _run_here(self, terms: Terms) -> None:
         handler, every, interval = terms.handler, terms.commit_every, terms.commit_seconds
@@ -116,7 +120,7 @@ class Consumer(Subscriber):
                 try:
                     handler(record)
                 except BaseException:
-                    self._seek(TopicPartition(record.topic, record.partition), record.offset)
+                    self._take_back()
                     raise
                 count += 1
         except WakeupError:

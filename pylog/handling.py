@@ -2,7 +2,7 @@
 
 A partition belongs to one thread, so its records are handled in order. What counts as finished is
 what was handled, however much more was read. Reading goes on a few lists ahead; a partition whose
-thread has enough to do is paused meanwhile, so that the reading thread always turns to its group.
+thread has enough to do is held meanwhile, so that the reading thread always turns to its group.
 `aio_handling.py` does the same with tasks.
 """
 
@@ -70,9 +70,12 @@ class Progress:
         self._reached: dict[TopicPartition, int] = {}      # the first offset not handled
         self._committed: dict[TopicPartition, int] = {}
         self._count = 0                                    # handled since the last commit
-        self._full: set[TopicPartition] = set()            # paused by us
+        self._full: set[TopicPartition] = set()            # held: nothing more is read of it
         self._failure: BaseException | None = None
         self._has_ended = False
+
+    def finish_own(self) -> None:
+        """The record that its handler commits is finished."""
 
     def finished(self) -> dict[TopicPartition, OffsetAndMetadata]:
         """What was handled since it was last asked for, to be committed."""
@@ -84,12 +87,13 @@ class Progress:
         return {one: OffsetAndMetadata(offset) for one, offset in moved.items()}
 
     def forget(self, partitions: list[TopicPartition]) -> None:
-        """They are another's from now on."""
+        """What was read of them is void: they are another's from now on, or were sought in."""
         with self._lock:
             for partition in partitions:
                 self._reached.pop(partition, None)
                 self._committed.pop(partition, None)
                 self._full.discard(partition)
+                self._consumer._hold(partition, False)
 
     def _commit_if_due(self) -> None:
         now = time.monotonic()
@@ -104,8 +108,7 @@ class Progress:
             self._consumer._commit_finished()
         for partition in set(self._reached) & set(self._consumer._partitions()):
             self._consumer._seek(partition, self._reached[partition])
-            if partition in self._full:
-                self._consumer._pause(partition, False)
+            self._consumer._hold(partition, False)
 
 
 class Handling(Progress):
@@ -190,7 +193,7 @@ class Handling(Progress):
             if is_full:
                 self._full.add(partition)
         if is_full:
-            self._consumer._pause(partition, True)
+            self._consumer._hold(partition, True)
         self._queues[place].put((partition, records))
 
     def _resume(self) -> None:
@@ -198,7 +201,7 @@ class Handling(Progress):
             free = {one for one in self._full if self._pending[one] < AHEAD_LISTS}
             self._full -= free
         for partition in free & set(self._consumer._partitions()):
-            self._consumer._pause(partition, False)
+            self._consumer._hold(partition, False)
 
     def let_go(self, partitions: list[TopicPartition]) -> set[TopicPartition]:
         """Handles no more of these, but for the record that is being handled: waits for that.

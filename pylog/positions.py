@@ -44,17 +44,17 @@ class Positions(_native.Fetcher):
         if wanted < 0:
             raise ConfigurationError(f"offset={wanted} is negative; seek_to_end() goes to the end",
                                      option="offset", value=wanted)
-        self._seek(take_partition(partition), wanted)
+        self._go(take_partition(partition), wanted)
 
     def seek_to_beginning(self, *partitions: TopicPartition) -> None:
         """Goes to the first record that is kept, of these partitions or of all."""
         for partition in self._chosen(partitions):
-            self._seek(partition, self._log(partition).start_offset)
+            self._go(partition, self._log(partition).start_offset)
 
     def seek_to_end(self, *partitions: TopicPartition) -> None:
         """Goes behind what can be read now, of these partitions or of all."""
         for partition in self._chosen(partitions):
-            self._seek(partition, self._log(partition).readable_offset)
+            self._go(partition, self._log(partition).readable_offset)
 
     def seek_to_timestamp(
         self, timestamp: SupportsIndex | datetime, *partitions: TopicPartition
@@ -65,7 +65,11 @@ class Positions(_native.Fetcher):
         found = {one: self._log(one).offset_for_time(timestamp) for one in chosen}
         for partition, offset in found.items():
             end = self._log(partition).readable_offset
-            self._seek(partition, end if offset is None else offset)
+            self._go(partition, end if offset is None else offset)
+
+    def _go(self, partition: TopicPartition, offset: int) -> None:
+        """Where the user wants to be."""
+        self._seek(partition, offset)
 
     def pause(self, *partitions: TopicPartition) -> None:
         """Returns no records of these partitions until `resume`."""

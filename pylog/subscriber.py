@@ -139,7 +139,7 @@ class Subscriber(Positions):
         else:
             for partition in self._partitions():
                 if not wanted.matches(partition.topic):
-                    self._remove(partition)
+                    self._drop([partition])
             self._take_in(present, self._reset_to)
         self._look_soon()
         return None
@@ -160,8 +160,7 @@ class Subscriber(Positions):
                 self._subscription.tell("revoked", partitions)
         finally:
             self._subscription = None
-            for partition in partitions:
-                self._remove(partition)
+            self._drop(partitions)
             if self._group is not None:
                 self._group.leave()
                 self._be_member(0, self._group.seen)
@@ -183,8 +182,7 @@ class Subscriber(Positions):
         if self._subscription is not None:
             raise IllegalStateError("the consumer has subscribed to topics: unsubscribe() first")
         logs = {one: self._broker.log(*one) for one in wanted}
-        for partition in set(self._partitions()) - set(wanted):
-            self._remove(partition)
+        self._drop(sorted(set(self._partitions()).difference(wanted)))
         for partition in wanted:
             if partition not in self._partitions():
                 self._add(partition, logs[partition], self._first_offset(partition, self._reset_to))
@@ -226,6 +224,9 @@ class Subscriber(Positions):
         group = self._group
         if group is None or self.closed:
             group = self._needs_group("commit")
+        if offsets is None and self._handling is not None:    # what it has read is not finished
+            self._handling.finish_own()
+            offsets = self._handling.finished()
         if offsets is None:
             if (refused := self._commit_lanes(True)) is not None:
                 self._commit_again(group, refused, True)
@@ -296,7 +297,12 @@ class Subscriber(Positions):
         where `auto_offset_reset` says. Raises NoOffsetForPartitionError."""
         self._needs_group("seek_to_committed")
         for partition in self._chosen(partitions):
-            self._seek(partition, self._start(partition))
+            self._go(partition, self._start(partition))
+
+    def _go(self, partition: TopicPartition, offset: int) -> None:
+        self._log(partition)    # raises where it is not assigned
+        self._forget([partition])
+        self._seek(partition, offset)
 
     def group_metadata(self) -> ConsumerGroupMetadata:
         """Who this consumer is in its group; generation and member are -1 and "" outside."""
@@ -436,11 +442,15 @@ class Subscriber(Positions):
             self._subscription.tell(what, partitions)
 
     def _drop(self, partitions: list[TopicPartition]) -> None:
+        self._forget(partitions)
+        for partition in partitions:
+            self._remove(partition)
+
+    def _forget(self, partitions: list[TopicPartition]) -> None:
+        """What a run has read of them and not handled."""
         if self._handling is not None:
             self._handling.let_go(partitions)
             self._handling.forget(partitions)
-        for partition in partitions:
-            self._remove(partition)
 
     # ---- figures, lifetime
 
@@ -473,6 +483,7 @@ class Subscriber(Positions):
             if self._group is not None:
                 self._leave(autocommit and self._does_commit)
         finally:
+            self._forget(self._partitions())
             self._shut()
             if self._owns_broker:
                 self._broker.close()

@@ -10,7 +10,7 @@ from runs import committed, impossible_runs
 from turns import turns_of_another
 
 import pylog
-from pylog import AsyncConsumer, Consumer
+from pylog import AsyncConsumer, Consumer, TopicPartition
 
 EVERYTHING = [(p, n) for p in range(3) for n in range(20)]
 
@@ -286,6 +286,140 @@ def test_what_a_listener_raises_ends_the_run_with_nothing_kept(broker):
             assert consumer.assignment() == set(ORDERS[:1])
 
     in_loop(broker, act, group_id="g", consumer_timeout_ms=None)
+
+
+@each_way
+def test_a_handler_that_seeks_is_obeyed(broker, concurrency):
+    diary, sought = Diary(), []
+
+    async def act(consumer):
+        async def handle(record):
+            if record.offset == 3 and record.partition not in sought:
+                sought.append(record.partition)
+                consumer.seek(ORDERS[record.partition], 15 if record.partition else 1)
+            await diary(record)
+        await consumer.run(handle, concurrency=concurrency)
+        assert [consumer.position(one) for one in ORDERS] == [20] * 3
+
+    in_loop(broker, act, group_id="g")
+
+    assert diary.offsets(0) == [0, 1, 2, 3, *range(1, 20)]
+    assert diary.offsets(1) == [0, 1, 2, 3, *range(15, 20)]
+    assert committed(broker) == [20, 20, 20]
+
+
+@each_way
+def test_a_handler_that_seeks_and_ends_the_run_is_obeyed(broker, concurrency):
+    async def act(consumer):
+        async def handle(record):
+            if record.offset == 3:
+                consumer.seek(ORDERS[record.partition], 17)
+                consumer.wakeup()
+                raise ZeroDivisionError
+        with pytest.raises(ZeroDivisionError):
+            await consumer.run(handle, concurrency=concurrency)
+        assert 17 in [consumer.position(one) for one in ORDERS]
+        assert 4 not in [consumer.position(one) for one in ORDERS]
+
+    in_loop(broker, act)
+
+
+@each_way
+def test_a_handler_that_pauses_is_obeyed_until_somebody_resumes(broker, concurrency):
+    diary = Diary()
+
+    async def act(consumer):
+        async def handle(record):
+            await diary(record)
+            if record.offset == 3:
+                consumer.pause(ORDERS[record.partition])
+                if len(consumer.paused()) == 3:
+                    waiting.set()
+        waiting = asyncio.Event()
+        running = asyncio.ensure_future(consumer.run(handle, concurrency=concurrency))
+        await waiting.wait()
+        await asyncio.sleep(0.02)
+        assert len(diary.records) == 12
+        consumer.resume(ORDERS[2])
+        while diary.offsets(2)[-1] != 19:
+            await asyncio.sleep(0)
+        consumer.wakeup()
+        await running
+        assert consumer.paused() == set(ORDERS[:2])
+
+    in_loop(broker, act, group_id="g", consumer_timeout_ms=None)
+
+    assert [diary.offsets(number) for number in range(3)] == [[0, 1, 2, 3]] * 2 + [[*range(20)]]
+    assert committed(broker) == [4, 4, 20]
+
+
+@each_way
+@pytest.mark.parametrize("verb", ["unsubscribe", "close"])
+@pytest.mark.parametrize("group", ["g", None])
+def test_a_handler_that_gives_all_up_ends_the_run_and_nothing_is_handled_after_it(
+        broker, concurrency, verb, group):
+    diary = Diary()
+
+    async def act(consumer):
+        async def handle(record):
+            if record.offset == 3 and not given_up:
+                given_up.append(record)
+                if verb == "close":
+                    await consumer.close()
+                else:
+                    consumer.unsubscribe()
+                left.append(len(diary.records) + len(diary.inside))
+            await diary(record)
+        given_up, left = [], []
+        with pytest.raises(pylog.PylogError, match=r"nothing to read|closed"):
+            await consumer.run(handle, concurrency=concurrency)
+        assert len(diary.records) <= left[0] + 1
+
+    in_loop(broker, act, group_id=group)
+
+    if group:
+        assert all((one or 0) <= len(diary.offsets(number))
+                   for number, one in enumerate(committed(broker)))
+
+
+def test_partitions_that_a_handler_gave_up_are_not_committed_later(broker):
+    other = TopicPartition("refunds", 0)
+    broker.create_topic("refunds", 1)
+    broker.append("refunds", b"one")
+
+    async def act(consumer):
+        async def handle(record):
+            if record.topic == "orders" and record.offset == 3:
+                consumer.unsubscribe()
+                consumer.assign([other])
+        consumer.unsubscribe()
+        consumer.assign(ORDERS[:1])
+        await consumer.run(handle, commit_every=1)
+        assert consumer.committed(other) == 1
+
+    in_loop(broker, act, group_id="g", enable_auto_commit=False)
+
+    assert committed(broker)[0] == 3
+
+
+@each_way
+def test_a_handler_that_commits_commits_what_was_handled_and_its_own_record(broker, concurrency):
+    diary, ahead = Diary(), []
+
+    async def act(consumer):
+        async def handle(record):
+            await diary(record)
+            await consumer.commit()
+            found = committed(broker)
+            assert found[record.partition] == record.offset + 1
+            ahead.extend(number for number, one in enumerate(found)
+                         if (one or 0) > len(diary.offsets(number)))
+        await consumer.run(handle, concurrency=concurrency)
+
+    in_loop(broker, act, group_id="g", enable_auto_commit=False)
+
+    assert ahead == []
+    assert committed(broker) == [20, 20, 20]
 
 
 @impossible_runs

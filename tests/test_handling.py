@@ -213,6 +213,127 @@ def test_partition_that_another_member_gets_is_let_go_behind_the_record_in_work(
         assert sorted(first.offsets(number) + second.offsets(number)) == list(range(300))
 
 
+def own(record):
+    return pylog.TopicPartition(record.topic, record.partition)
+
+
+def test_a_handler_that_seeks_is_obeyed(broker):
+    fill(broker, 20)
+    diary, sought = Diary(), []
+
+    def handle(record):
+        diary(record)
+        if record.offset == 3 and record.partition not in sought:
+            sought.append(record.partition)
+            consumer.seek(own(record), 15 if record.partition else 1)
+
+    with Consumer(broker, "orders", group_id="g", consumer_timeout_ms=0) as consumer:
+        consumer.run(handle)
+
+    assert diary.offsets(0) == [0, 1, 2, 3, *range(1, 20)]
+    assert diary.offsets(1) == [0, 1, 2, 3, *range(15, 20)]
+    assert committed(broker) == [20, 20, 20]
+
+
+def test_a_handler_that_pauses_is_obeyed(broker):
+    fill(broker, 20)
+    diary = Diary()
+
+    def handle(record):
+        diary(record)
+        if record.offset == 3:
+            consumer.pause(own(record))
+
+    with Consumer(broker, "orders", group_id="g", consumer_timeout_ms=0) as consumer:
+        consumer.run(handle)
+        assert consumer.paused() == set(ORDERS)
+
+    assert [diary.offsets(number) for number in range(3)] == [[0, 1, 2, 3]] * 3
+    assert committed(broker) == [4, 4, 4]
+
+
+@pytest.mark.parametrize("verb", ["seek", "pause", "unsubscribe", "poll", "commit"])
+def test_what_a_handler_raises_is_raised_whatever_it_did_before(broker, verb):
+    fill(broker, 20)
+
+    def handle(record):
+        {"seek": lambda: consumer.seek(own(record), 7),
+         "pause": lambda: consumer.pause(own(record)),
+         "unsubscribe": consumer.unsubscribe,
+         "poll": lambda: consumer.poll(max_records=2),
+         "commit": consumer.commit}[verb]()
+        raise ZeroDivisionError
+
+    with Consumer(broker, "orders", group_id="g", consumer_timeout_ms=0) as consumer:
+        with pytest.raises(ZeroDivisionError):
+            consumer.run(handle)
+        if verb != "unsubscribe":
+            assert sum(map(consumer.position, ORDERS)) == {"seek": 7, "poll": 1}.get(verb, 0)
+
+
+@pytest.mark.parametrize("concurrency", [2, 8])
+def test_handler_in_another_thread_is_told_what_it_may_not(broker, concurrency):
+    fill(broker, 20)
+    errors = []
+
+    def handle(record):
+        partition = own(record)
+        for verb in (lambda: consumer.seek(partition, 0), lambda: consumer.pause(partition),
+                     lambda: consumer.resume(partition), consumer.unsubscribe, consumer.commit,
+                     consumer.poll, consumer.close, lambda: consumer.position(partition)):
+            with pytest.raises(pylog.ConcurrentModificationError, match="concurrency=1") as error:
+                verb()
+            errors.append(error)
+
+    with Consumer(broker, "orders", group_id="g", consumer_timeout_ms=50) as consumer:
+        consumer.run(handle, concurrency=concurrency)
+        assert [consumer.position(one) for one in ORDERS] == [20] * 3    # now it may
+        consumer.commit()
+
+    assert len(errors) == 8 * 60
+
+
+@pytest.mark.parametrize("concurrency", [1, 2, 8])
+def test_partition_that_the_user_paused_stays_paused(broker, concurrency):
+    fill(broker, 20)
+    diary = Diary()
+
+    with Consumer(broker, "orders", consumer_timeout_ms=50, max_poll_records=3) as consumer:
+        consumer.pause(ORDERS[1])
+        consumer.run(diary, concurrency=concurrency)
+        assert consumer.paused() == {ORDERS[1]}
+
+    assert [len(diary.offsets(number)) for number in range(3)] == [20, 0, 20]
+
+
+@pytest.mark.slow
+def test_listener_that_commits_commits_no_more_than_was_handled(broker):
+    fill(broker, 300)
+    diary, ahead = Diary(0.001), []
+
+    class Committing:
+        def on_partitions_revoked(self, partitions):
+            consumer.commit()
+            found = committed(broker)
+            ahead.extend((one, found[one.partition]) for one in partitions
+                         if found[one.partition] != len(diary.offsets(one.partition)))
+            consumer.wakeup()
+
+    def handle(record):
+        diary(record)
+        if len(diary.records) == 20:
+            others.append(Consumer(broker, "orders", group_id="g"))
+
+    others = []
+    with Consumer(broker, group_id="g", enable_auto_commit=False) as consumer:
+        consumer.subscribe(["orders"], listener=Committing())
+        consumer.run(handle, concurrency=3)
+
+    others[0].close()
+    assert len(diary.records) < 900
+    assert ahead == []
+
+
 @impossible_runs
 def test_impossible_runs_are_refused(broker, options, error):
     with Consumer(broker, "orders", consumer_timeout_ms=0) as consumer:

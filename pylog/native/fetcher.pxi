@@ -20,6 +20,7 @@ cdef class Fetcher(Lanes):
     cdef bint is_shut
     cdef unsigned forks
     cdef unsigned long user    # the thread inside; 0: none
+    cdef unsigned long runner  # the thread of a run that has handlers elsewhere; 0: there is none
     cdef pl_word wakeups
     cdef pl_watched watched[8]
     cdef int watched_count
@@ -278,7 +279,8 @@ cdef class Fetcher(Lanes):
             self.leave()
 
     def _take_back(self):
-        """What is in hand of a list was never returned."""
+        """What is in hand was never returned."""
+        self.leave_current()
         self.take_back()
 
     # -- which lane is next --
@@ -296,7 +298,7 @@ cdef class Fetcher(Lanes):
             if self.number >= count:
                 self.number = 0
             lane = <_Lane>PyList_GET_ITEM(self.lanes, self.number)
-            if not lane.is_paused and self.fill(lane):
+            if not lane.is_paused and not lane.is_held and self.fill(lane):
                 self.current = lane
                 self.cursor = lane.cursor
                 return True
@@ -317,6 +319,11 @@ cdef class Fetcher(Lanes):
     cdef int enter(self) except -1:
         """One thread at a time, and it not twice."""
         cdef unsigned long thread = PyThread_get_thread_ident()
+        if self.runner and self.runner != thread:
+            raise errors.ConcurrentModificationError(
+                "the consumer is in a run of another thread: from here, also from a handler, only "
+                "wakeup() may be called; a handler that seeks, pauses or commits needs "
+                "concurrency=1, or AsyncConsumer.run")
         if self.user:
             raise errors.ConcurrentModificationError(
                 "the consumer is being used by its own callback: let that return first"
@@ -335,7 +342,8 @@ cdef class Fetcher(Lanes):
         if self.forks != pl_forks:
             raise errors.IllegalStateError(
                 "the consumer was made before a fork; make one in this process")
-        if self.user and self.user != PyThread_get_thread_ident():
+        cdef unsigned long thread = PyThread_get_thread_ident()
+        if self.user and self.user != thread or self.runner and self.runner != thread:
             self.enter()    # says so
         return 0
 
@@ -343,7 +351,13 @@ cdef class Fetcher(Lanes):
         """Commits positions, in hand or not, if nothing is in the way: else False, and `_commit`
         sees to it. Cost: 50 ns, and 5 for each partition that has not moved."""
         self.check_usable()
-        return self.table is not None and not self.syncs_commits and self.commit_lanes(True) is None
+        return self.table is not None and not self.syncs_commits and not self.runner \
+            and self.commit_lanes(True) is None
+
+    def _be_in_run(self, bint is_begun):
+        """A run has begun, or ended, in this thread: until then no other may do anything, and what
+        was returned is not what is finished."""
+        self.runner = PyThread_get_thread_ident() if is_begun else 0
 
     def _check_usable(self):
         """Raises ClosedError, IllegalStateError, and ConcurrentModificationError if another thread
@@ -386,7 +400,8 @@ cdef class Fetcher(Lanes):
         cdef _Lane lane
         cdef int i = 0
         if self.waiter is None:
-            self.waited = [lane for lane in self.lanes if not (<_Lane>lane).is_paused]
+            self.waited = [lane for lane in self.lanes
+                           if not (<_Lane>lane).is_paused and not (<_Lane>lane).is_held]
             self.waiter = Waiter([(<_Lane>lane).cursor.log for lane in self.waited])
         for lane in self.waited:
             self.waiter.offsets[i] = lane.cursor.place()

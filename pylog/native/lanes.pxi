@@ -12,6 +12,7 @@ cdef class _Lane:
     cdef Cursor cursor
     cdef object partition
     cdef bint is_paused
+    cdef bint is_held          # as is_paused, by a run and not by the user
     cdef bint has_no_place     # where it starts is still to be said
     cdef int64_t held          # the first record in hand that is of a list; -1: none
     cdef int64_t committed     # what was committed last; -1: nothing
@@ -118,6 +119,16 @@ cdef class Lanes:
         self.leave_current()
         lane.is_paused = is_paused
         self.change()
+
+    def _hold(self, partition, bint is_held):
+        """As `_pause`, for a run whose handlers have enough to do."""
+        cdef _Lane lane = self.lane_of(partition)
+        self.leave_current()
+        lane.is_held = is_held
+        self.change()
+
+    def _is_paused(self, partition):
+        return self.lane_of(partition).is_paused
 
     def _paused(self):
         return [(<_Lane>lane).partition for lane in self.lanes if (<_Lane>lane).is_paused]
