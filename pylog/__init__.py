@@ -18,13 +18,18 @@ from pylog.aio_consumer import AsyncConsumer
 from pylog.aio_producer import AsyncProducer
 from pylog.broker import Broker
 from pylog.check import Finding, Report, check
+from pylog.claim import Claim, ClaimEntry
 from pylog.consumer import Consumer
 from pylog.errors import *  # noqa: F403
 from pylog.errors import __all__ as _error_names
+from pylog.group_admin import GroupOffset, OffsetReset
 from pylog.log import Log, Recovered
+from pylog.metadata_file import TopicEntry
 from pylog.producer import Producer
+from pylog.report import SegmentFigures
 from pylog.serde import TypedRecord
 from pylog.topic import (
+    BatchMetadata,
     ConsumerGroupMetadata,
     OffsetAndMetadata,
     OffsetAndTimestamp,
@@ -38,21 +43,28 @@ __all__ = [
     "Admin",
     "AsyncConsumer",
     "AsyncProducer",
+    "BatchMetadata",
     "Broker",
     "Chunk",
+    "Claim",
+    "ClaimEntry",
     "Consumer",
     "ConsumerGroupMetadata",
     "Cursor",
     "Finding",
+    "GroupOffset",
     "Log",
     "OffsetAndMetadata",
     "OffsetAndTimestamp",
+    "OffsetReset",
     "Producer",
     "Record",
     "RecordMetadata",
     "Recovered",
     "Report",
+    "SegmentFigures",
     "SendFuture",
+    "TopicEntry",
     "TopicPartition",
     "TypedRecord",
     "check",

@@ -40,7 +40,7 @@ class GroupOffset(NamedTuple):
     member_id: str
 
 
-class Reset(NamedTuple):
+class OffsetReset(NamedTuple):
     """What a reset does to a partition; before is None where nothing was committed."""
 
     before: int | None
@@ -126,7 +126,7 @@ class GroupAdmin:
         self, group: str, to: Start | timedelta | None = None, *, shift_by: int | None = None,
         topics: Iterable[str] | None = None, partitions: Iterable[TopicPartition] | None = None,
         dry_run: bool = False,
-    ) -> dict[TopicPartition, Reset]:
+    ) -> dict[TopicPartition, OffsetReset]:
         """Moves a group, and tells from where to where.
 
         to: "earliest", "latest", an offset, -10 (ten before the end), an aware datetime, or a
@@ -153,7 +153,7 @@ class GroupAdmin:
         return moves
 
     def _move(self, group: Group, partition: TopicPartition, to: Start | timedelta | None,
-              shift_by: int | None) -> Reset:
+              shift_by: int | None) -> OffsetReset:
         log = self._log(partition)
         committed = group.committed(partition, log.incarnation)
         before = committed and committed.offset
@@ -161,7 +161,7 @@ class GroupAdmin:
             to = datetime.now(UTC) - to
         after = log.resolve(to) if to is not None else \
             (log.start_offset if before is None else before) + (shift_by or 0)
-        return Reset(before, _within(log, after))
+        return OffsetReset(before, _within(log, after))
 
     def _chosen(self, group: str, topics: Iterable[str] | None,
                 partitions: Iterable[TopicPartition] | None) -> list[TopicPartition]:

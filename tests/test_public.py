@@ -1,19 +1,23 @@
 """The public face: the names that are exported are the ones that are meant, each is documented, and
 what a caller sees of a signature is what the docs say."""
 
+import ast
 import inspect
 import pydoc
 import types
+import typing
+from pathlib import Path
 
 import pytest
 
 import pylog
 
 NAMES = {
-    "Admin", "AsyncConsumer", "AsyncProducer", "Broker", "Chunk", "Consumer",
-    "ConsumerGroupMetadata", "Cursor", "Finding", "Log", "OffsetAndMetadata",
-    "OffsetAndTimestamp", "Producer", "Record", "RecordMetadata", "Recovered", "Report",
-    "SendFuture", "TopicPartition", "TypedRecord", "check",
+    "Admin", "AsyncConsumer", "AsyncProducer", "BatchMetadata", "Broker", "Chunk", "Claim",
+    "ClaimEntry", "Consumer", "ConsumerGroupMetadata", "Cursor", "Finding", "GroupOffset", "Log",
+    "OffsetAndMetadata", "OffsetAndTimestamp", "OffsetReset", "Producer", "Record",
+    "RecordMetadata", "Recovered", "Report", "SegmentFigures", "SendFuture", "TopicEntry",
+    "TopicPartition", "TypedRecord", "check",
     *pylog.errors.__all__,
 }
 CLASSES = sorted(
@@ -42,6 +46,65 @@ def test_all_is_what_is_meant_and_nothing_else():
 @pytest.mark.parametrize("name", sorted(NAMES))
 def test_every_public_name_is_documented(name):
     assert (getattr(pylog, name).__doc__ or "").strip()
+
+
+# What consumers stand on (Admin tells of groups in plain data), and what is only iterated over.
+INNER = {"Group", "Processes", "Batches"}
+_STUBS = Path(pylog.__file__).with_name("_native.pyi").read_text()
+STUBS = {node.name: node for node in ast.parse(_STUBS).body if isinstance(node, ast.ClassDef)}
+
+
+def classes_in(hint):
+    """Those of pylog's that an annotation names, at any depth."""
+    if isinstance(hint, type) and hint.__module__.startswith("pylog"):
+        yield hint.__name__
+    for part in hint if isinstance(hint, list) else typing.get_args(hint):
+        yield from classes_in(part)
+
+
+def named_natively(kind):
+    """By the stubs of a native class's public methods, for it has no annotations."""
+    for node in STUBS[kind.__name__].body:
+        if isinstance(node, ast.FunctionDef) and not node.name.startswith("_"):
+            arguments = [one.annotation for one in node.args.args + node.args.kwonlyargs]
+            for hint in filter(None, [node.returns, *arguments]):
+                for name in ast.walk(hint):
+                    if isinstance(name, ast.Name) and name.id in STUBS:
+                        yield node.name, name.id
+
+
+def named_in(kind):
+    """(member, class) for each class that the annotations of public methods and of fields name."""
+    hints = {"": typing.get_type_hints(kind)}
+    for parent in kind.__mro__:
+        if parent.__module__ == "pylog._native":
+            yield from named_natively(parent)
+            continue
+        for name, member in vars(parent).items():
+            if isinstance(member, property):
+                member = member.fget
+            elif isinstance(member, classmethod | staticmethod):
+                member = member.__func__
+            if not name.startswith("_") and isinstance(member, types.FunctionType):
+                hints[name] = typing.get_type_hints(member)
+    for name, found in hints.items():
+        for argument, hint in found.items():
+            if not argument.startswith("_"):
+                yield from ((name or argument, one) for one in classes_in(hint))
+
+
+@pytest.mark.parametrize("kind", CLASSES, ids=lambda kind: kind.__name__)
+def test_what_a_public_method_takes_or_returns_can_be_named(kind):
+    missing = {(member, name) for member, name in named_in(kind) if name not in NAMES | INNER}
+
+    assert not missing
+
+
+def test_classes_in_annotations_are_found():
+    assert ("send_many", "BatchMetadata") in named_in(pylog.AsyncProducer)
+    assert ("segments", "SegmentFigures") in named_in(pylog.Report)
+    assert ("batches", "Batches") in named_in(pylog.Log)
+    assert ("fetch", "Chunk") in named_in(pylog.Cursor)
 
 
 @pytest.mark.parametrize(
