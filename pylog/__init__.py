@@ -27,7 +27,7 @@ from pylog.log import Log, Recovered
 from pylog.metadata_file import TopicEntry
 from pylog.producer import Producer
 from pylog.report import SegmentFigures
-from pylog.serde import TypedRecord
+from pylog.serde import TypedRecord, make_deserializer, make_serializer
 from pylog.topic import (
     BatchMetadata,
     ConsumerGroupMetadata,
@@ -68,5 +68,7 @@ __all__ = [
     "TopicPartition",
     "TypedRecord",
     "check",
+    "make_deserializer",
+    "make_serializer",
 ]
 __all__ += _error_names

@@ -23,7 +23,7 @@ from pylog.errors import (
     UnknownMemberIdError,
 )
 from pylog.group import Committed, Group, Member, Roster, named
-from pylog.subscription import Subscription
+from pylog.subscription_state import SubscriptionState
 from pylog.topic import OffsetAndMetadata, TopicPartition
 
 STATIC_SESSION_MS = 45_000    # Kafka's session.timeout.ms: how long a static member may be away
@@ -93,7 +93,7 @@ class Membership:
         self.seen = 0             # the newest with us in it: commits are fenced by it
         self.owned: set[TopicPartition] = set()
         self.awaited: set[TopicPartition] = set()    # ours, and not yet let go by who has them
-        self._wanted = Subscription()
+        self._wanted = SubscriptionState()
         self._changes = -1        # the table's, when we looked last
         self._deaths = -1
         self._topics = -1         # the doorbells' word
@@ -112,7 +112,7 @@ class Membership:
 
     # ---- coming and going
 
-    def subscribe(self, wanted: Subscription) -> None:
+    def subscribe(self, wanted: SubscriptionState) -> None:
         """From now on these; joins the group if it is no member yet. `sync` does the rest."""
         self._wanted = wanted
         self._look_at = 0.0
@@ -159,7 +159,7 @@ class Membership:
                 return roster.members.pop(self.number, None) is not None
             self._change(without_me)
         self.number = 0
-        self._wanted = Subscription()
+        self._wanted = SubscriptionState()
         self.owned.clear()
         self.awaited.clear()
 

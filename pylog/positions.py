@@ -11,7 +11,7 @@ from pylog import _native
 from pylog.broker import Broker
 from pylog.errors import ConfigurationError, UnknownTopicOrPartitionError
 from pylog.log import Log
-from pylog.subscription import take_partition, take_partitions
+from pylog.subscription_state import take_partition, take_partitions
 from pylog.topic import OffsetAndTimestamp, TopicPartition, closest
 
 

@@ -210,6 +210,10 @@ class TypedRecord:
         """((name, value), ...), in order; () for none. The values are bytes."""
         return self.raw.headers
 
+    def header(self, name: str, default: Any = None) -> Any:
+        """The value of the last header of this name, bytes or None; `default`: there is none."""
+        return self.raw.header(name, default)
+
     @property
     def leader_epoch(self) -> int:
         """Of the batch: one more after each recovery."""

@@ -26,8 +26,8 @@ from pylog.membership import Membership
 from pylog.options import at_least, one_of
 from pylog.positions import Positions
 from pylog.serde import make_deserializer, typed_record
-from pylog.subscription import (
-    Subscription,
+from pylog.subscription_state import (
+    SubscriptionState,
     make_subscription,
     take_partition,
     take_partitions,
@@ -80,7 +80,7 @@ class Subscriber(Positions):
         self._does_commit = enable_auto_commit
         self._commit_at = time.monotonic() + self._commit_seconds
         self._group: Membership | None = None
-        self._subscription: Subscription | None = None
+        self._subscription: SubscriptionState | None = None
         self._topics_seen = -1    # the doorbells' word, when all that is subscribed to was there
         key = make_deserializer(key_deserializer, "key_deserializer")
         value = make_deserializer(value_deserializer, "value_deserializer")
@@ -355,7 +355,7 @@ class Subscriber(Positions):
             due.append(self._commit_at - now)
         return max(1, int(min(due) * 1000))
 
-    def _miss_deleted(self, subscription: Subscription) -> None:
+    def _miss_deleted(self, subscription: SubscriptionState) -> None:
         """A group goes on without a topic that is gone; its readers are told."""
         if self._topics_seen != (seen := self._broker.doorbells.topics):
             subscription.partitions(self._broker)

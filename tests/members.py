@@ -6,7 +6,7 @@ import pytest
 
 from pylog.broker import Broker
 from pylog.membership import Membership
-from pylog.subscription import make_subscription
+from pylog.subscription_state import make_subscription
 from pylog.topic import OffsetAndMetadata, TopicPartition
 
 

@@ -570,3 +570,25 @@ def test_record_is_never_stamped_before_the_call(log_path):
             before = time.time_ns() // 1_000_000
             offset = log.append(b"value")
             assert before <= log.get(offset).timestamp <= time.time_ns() // 1_000_000
+
+
+def test_header_is_the_last_of_its_name(log):
+    log.append(b"v", headers=[("a", b"1"), ("b", None), ("a", b"2"), ("", b"nameless"),
+                              ("längst", b"3")])
+    log.append(b"none")
+    record, bare = log.read()
+
+    assert [record.header(name) for name in ("a", "b", "", "längst")] == [
+        b"2", None, b"nameless", b"3"]
+    assert record.header("c") is None
+    assert record.header("b", b"default") is None    # it is there, and null
+    assert record.header("aa", b"default") == bare.header("a", b"default") == b"default"
+
+
+@pytest.mark.parametrize(("name", "error"), [
+    (None, TypeError), (b"a", TypeError), (1, TypeError), ("\ud800", UnicodeEncodeError)])
+def test_name_of_a_header_is_text(log, name, error):
+    log.append(b"v", headers=[("a", b"1")])
+
+    with pytest.raises(error):
+        log.get(0).header(name)

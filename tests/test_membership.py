@@ -24,7 +24,7 @@ from pylog.errors import (
     UnknownMemberIdError,
 )
 from pylog.group import Member, Roster, describe, group_ids
-from pylog.subscription import make_subscription
+from pylog.subscription_state import make_subscription
 from pylog.topic import OffsetAndMetadata
 
 TAKEOVER_S = 0.2

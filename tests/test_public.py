@@ -18,6 +18,7 @@ NAMES = {
     "OffsetAndMetadata", "OffsetAndTimestamp", "OffsetReset", "Producer", "Record",
     "RecordMetadata", "Recovered", "Report", "SegmentFigures", "SendFuture", "TopicEntry",
     "TopicPartition", "TypedRecord", "check",
+    "make_deserializer", "make_serializer",
     *pylog.errors.__all__,
 }
 CLASSES = sorted(

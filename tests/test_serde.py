@@ -151,8 +151,9 @@ def test_typed_record_has_the_attributes_of_a_record():
                           make_deserializer("json", "value_deserializer"))
 
     names = [name for name in dir(raw) if not name.startswith("_") and name != "value_view"]
-    for name in set(names) - {"key", "value"}:
+    for name in set(names) - {"key", "value", "header"}:
         assert getattr(record, name) == getattr(raw, name), name
+    assert (record.header("h"), record.header("i", 5)) == (b"x", 5)
     assert (record.key, record.value, record.raw) == ("k", {"a": 1}, raw)
     assert TypedRecord.__match_args__ == pylog.Record.__match_args__
     assert "value={'a': 1}" in repr(record)

@@ -35,7 +35,7 @@ FLOORS = {
     "log": 5, "partitioner": 5, "metadata": 5, "serde": 5,
     "group": 5, "claim": 5, "assignor": 5,
     "maintenance": 5.5, "broker": 6, "testing": 8,
-    "accumulator": 6, "subscription": 7, "producer": 7, "aio_producer": 8, "membership": 7.5,
+    "accumulator": 6, "subscription_state": 7, "producer": 7, "aio_producer": 8, "membership": 7.5,
     "positions": 7.5, "subscriber": 7.6, "handling": 7.7, "aio_handling": 7.8,
     "consumer": 8, "aio_consumer": 8,
     "group_admin": 8, "backup": 8, "admin": 8.5,

@@ -220,6 +220,28 @@ cdef tuple decode_headers(const uint8_t *p, int64_t size):
     return tuple(out)
 
 
+cdef object find_header(const uint8_t *p, int64_t size, str name, object default):
+    cdef const uint8_t *end = p + size
+    cdef int64_t count
+    cdef pl_slice key, value, found
+    cdef Py_ssize_t name_size
+    cdef const char *wanted = PyUnicode_AsUTF8AndSize(name, &name_size)
+    found.data = NULL
+    found.size = -2
+    p = pl_get_varint(p, end, &count)
+    if p == NULL or count < 0:
+        raise errors.CorruptRecordError("a record's header count is broken; run `pylog check`")
+    for _ in range(count):
+        if not pl_record_header_next(&p, end, &key, &value):
+            raise errors.CorruptRecordError("a record's headers are broken; run `pylog check`")
+        if key.size == name_size and memcmp(key.data, wanted, <size_t>name_size) == 0:
+            found = value
+    if found.size == -2:
+        return default
+    return None if found.size < 0 else PyBytes_FromStringAndSize(<const char *>found.data,
+                                                                found.size)
+
+
 cdef int same_length(object column, int64_t count, str name) except -1:
     return same_length_of(len(column), count, name)
 

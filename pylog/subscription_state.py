@@ -11,10 +11,10 @@ from pylog.topic import TopicPartition, check_name
 
 
 @dataclass(frozen=True, slots=True)
-class Subscription:
+class SubscriptionState:
     """Topics, named or matched. listener: has on_partitions_revoked, _assigned and _lost, or some.
 
-        >>> Subscription(frozenset({"orders"})).matches("orders")
+        >>> SubscriptionState(frozenset({"orders"})).matches("orders")
         True
     """
 
@@ -56,7 +56,7 @@ class Subscription:
 
 
 def make_subscription(topics: Iterable[str], pattern: str | re.Pattern[str] | None,
-                      listener: Any) -> Subscription:
+                      listener: Any) -> SubscriptionState:
     """What `subscribe` was given, checked. Raises TypeError, InvalidTopicError, ConfigurationError.
 
         >>> sorted(make_subscription(["orders", "refunds"], None, None).names)
@@ -67,12 +67,12 @@ def make_subscription(topics: Iterable[str], pattern: str | re.Pattern[str] | No
                         f"pass [{topics!r}]")
     names = frozenset(check_name(name) for name in topics)
     if pattern is None:
-        return Subscription(names, None, listener)
+        return SubscriptionState(names, None, listener)
     if names:
         raise ConfigurationError("pass topics or a pattern, not both: the pattern may name them, "
                                  "as 'orders|refunds'", option="pattern", value=pattern)
     try:
-        return Subscription(frozenset(), re.compile(pattern), listener)
+        return SubscriptionState(frozenset(), re.compile(pattern), listener)
     except re.error as error:
         raise ConfigurationError(f"pattern={pattern!r} is no regular expression: {error}",
                                  option="pattern", value=pattern) from None
