@@ -371,6 +371,10 @@ pl_status pl_retire(pl_log *log) {
     status = retire_one(log, bases[i], bases[i + 1]);
     if (status == PL_OK) atomic_store(&page->retired_base, bases[i + 1]);
   }
+  /* What was deleted before anybody came to retire it is not in the list, and not waited for. */
+  if (status == PL_OK && count > 0 && bases[count - 1] >= active &&
+      atomic_load(&page->retired_base) < active)
+    atomic_store(&page->retired_base, active);
   if (status == PL_OK || count > 0) free(bases);
   pl_maintenance_leave(log);
   return status;

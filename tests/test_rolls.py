@@ -105,3 +105,13 @@ def test_segment_that_was_closed_once_and_filled_later_gets_whole_indexes(log_pa
 
     for name in ("00000000000000000000.index", "00000000000000000000.timeindex"):
         assert (log_path / name).read_bytes() == (tmp_path / "at once" / name).read_bytes()
+
+
+def test_segment_that_is_deleted_before_it_is_retired_is_waited_for_by_nobody(log_path):
+    with pylog.Log(log_path) as log:
+        for number in range(10):
+            log.append(b"x")
+            log.roll()
+            log.delete_before(number + 1)
+
+            assert log._retire()
