@@ -381,6 +381,7 @@ class Target:
     entry: Final[Any]
     codec: Final[int]
     records: Final[int]
+    bytes: Final[int]
 
     def __init__(
         self, topic: str, count: SupportsIndex, partitioner: Any, hash_name: str | None,
@@ -391,7 +392,7 @@ class Target:
     def fill(self, partition: int, filling: Filling) -> None: ...
     def renew(self, entry: Any, count: SupportsIndex, codec: int) -> None: ...
     def move_on(self, partition: int) -> None: ...
-    def took(self, records: int) -> None: ...
+    def took(self, values: list[Any], keys: list[Any] | None) -> None: ...
 
 @disjoint_base
 class Sender:

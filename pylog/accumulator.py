@@ -128,6 +128,8 @@ class Accumulator:
         self._failed: list[Job] = []
         self._at_progress: list[Callable[[], None]] = []
         self.batches_total = 0
+        self.batch_bytes_total = 0
+        self.batch_records_total = 0
         self.errors_total = 0    # records
         self.waiting_threads = 0
 
@@ -377,6 +379,8 @@ class Accumulator:
                 self.pool.release(job.filling)
                 job.filling.empty()
                 self.batches_total += 1
+                self.batch_bytes_total += job.filling.bytes
+                self.batch_records_total += job.filling.records
             if error is not None:
                 self.errors_total += job.records
                 self._failed.append(job)

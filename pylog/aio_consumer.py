@@ -17,12 +17,13 @@ from pylog import _native
 from pylog.aio_handling import AsyncHandling
 from pylog.errors import ConcurrentModificationError, PylogTimeoutError
 from pylog.handling import terms_of
-from pylog.options import at_least, seconds, takes_options_as
+from pylog.kafka_options import takes_options
+from pylog.options import at_least, seconds
 from pylog.subscriber import Offsets, Subscriber
 from pylog.topic import TopicPartition
 
 
-@takes_options_as("AsyncConsumer")
+@takes_options("AsyncConsumer", Subscriber)
 class AsyncConsumer(Subscriber):
     """Reads records of topics in an event loop: `async with`, `async for`.
 

@@ -15,14 +15,13 @@ from pylog._native import SendFuture, Target
 from pylog.accumulator import Job
 from pylog.broker import Broker
 from pylog.errors import PylogTimeoutError
-from pylog.options import takes_options_as
+from pylog.kafka_options import takes_options
 from pylog.producer import Producer
 from pylog.topic import BatchMetadata, RecordMetadata
 
 SENDS_PER_TURN = 256    # after so many that never waited the loop's other tasks have a turn
 
 
-@takes_options_as("AsyncProducer")
 class _Deferring(Producer):
     """A producer that leaves it to its thread to wait for the disk, and never blocks for room."""
 
@@ -35,8 +34,9 @@ class _Deferring(Producer):
         return is_slow or not self._accumulator.is_idle
 
 
+@takes_options("AsyncProducer", Producer)
 class AsyncProducer:
-    """Sends records from coroutines; an asynchronous context manager. Options as Producer's.
+    """Sends records from coroutines; an asynchronous context manager. Options are Producer's.
 
     Of one event loop. A cancelled call harms nothing: what was accepted is appended, and what still
     waited for room is not sent. To make one opens the broker if it is a path, which takes some
@@ -145,7 +145,7 @@ class AsyncProducer:
         """The numbers of a topic's partitions."""
         return self._producer.partitions_for(topic)
 
-    def metrics(self) -> dict[str, dict[str, int]]:
+    def metrics(self) -> dict[str, dict[str, float]]:
         """As Producer.metrics."""
         return self._producer.metrics()
 

@@ -11,21 +11,15 @@ from typing import Any, Self
 from pylog import _native
 from pylog.errors import WakeupError
 from pylog.handling import Handling, Terms, is_async, terms_of
-from pylog.options import at_least, seconds, takes_options_as
+from pylog.kafka_options import takes_options
+from pylog.options import at_least, seconds
 from pylog.subscriber import Offsets, Subscriber
 from pylog.topic import TopicPartition
 
 
-@takes_options_as("Consumer")
+@takes_options("Consumer", Subscriber)
 class Consumer(Subscriber):
     """Reads records of topics, partition by partition in turn. For one thread at a time.
-
-    broker: a Broker, or the path of one, which is then opened and closed with the consumer. topics:
-    to subscribe to. auto_offset_reset: where to start a partition for which nothing was committed,
-    and where to go on when what was next is gone: "earliest", "latest", or "none" (raise).
-    consumer_timeout_ms: ends an iteration when nothing came for so long. max_poll_records: what a
-    `poll` returns at most. on_corruption: "skip" steps over damage. key_deserializer,
-    value_deserializer: "str", "json", a callable or an object (see `pylog.serde`).
 
     **Asking for the next record says that the one before is finished**, and so it is with the lists
     of `poll` and `consume`. What is in hand when the loop is left, by an exception or by `break`,

@@ -1,29 +1,8 @@
-"""Options that users pass, checked: a choice of words, a number, a time, and for whom they are."""
+"""Options that users pass, checked: a choice of words, a number, a time."""
 
-import functools
-from collections.abc import Callable
-from types import FunctionType
-from typing import Any, TypeVar
+from typing import Any
 
 from pylog.errors import ConfigurationError
-
-Class = TypeVar("Class", bound=type)
-
-
-def takes_options_as(name: str) -> Callable[[Class], Class]:
-    """Gives a class its own copy of the `__init__` that it inherits, so that Python's TypeError for
-    an unknown option names the class that was called."""
-    def decorate(cls: Class) -> Class:
-        changed: Any = cls
-        inherited = changed.__init__
-        own = FunctionType(inherited.__code__, inherited.__globals__, "__init__",
-                           inherited.__defaults__, inherited.__closure__)
-        functools.update_wrapper(own, inherited)
-        own.__kwdefaults__ = inherited.__kwdefaults__
-        own.__qualname__ = f"{name}.__init__"
-        changed.__init__ = own
-        return cls
-    return decorate
 
 
 def one_of(option: str, value: object, choices: tuple[str, ...]) -> None:

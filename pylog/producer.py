@@ -14,6 +14,7 @@ from pylog.accumulator import Accumulator
 from pylog.broker import Broker
 from pylog.compression import CODECS, codec_number
 from pylog.errors import ConfigurationError, MetadataError, NotSupportedError
+from pylog.kafka_options import takes_options
 from pylog.log import Log
 from pylog.metadata_file import TopicEntry
 from pylog.partitioner import HashPartitioner, make_partitioner
@@ -25,6 +26,7 @@ Acks = Literal[0, 1, -1, "all"]
 NUMBER_MAX = 1 << 40    # of bytes and of milliseconds
 
 
+@takes_options("Producer")
 class Producer(_native.Sender):
     """Sends records to the topics of a broker. A context manager; safe for threads.
 
@@ -33,13 +35,14 @@ class Producer(_native.Sender):
     acks: 0 and 1 return when the record is appended, "all" (or -1) when it is as durable as its log
     promises. linger_ms: 0 appends each record at once; else records gather in batches of a
     partition, for so long at most, and a thread appends them. batch_size: bytes of such a batch.
-    buffer_memory: bytes of all of them; when it is used up, send waits up to max_block_ms.
+    buffer_memory: bytes of all of them. max_block_ms: how long send waits when these are used up.
     compression_type: None, "lz4" or "gzip", of batches and of lists; single records are never
     compressed, and a topic whose compression.type is not "producer" decides itself.
 
     partitioner: "murmur2" (Kafka's own), "crc32" (librdkafka's), "round_robin", or a callable
     (key, all_partitions, available). key_serializer, value_serializer: "str", "json", a callable,
-    or an object with `serialize`.
+    or an object with `serialize`. enable_idempotence, transactional_id: False and None only; what
+    they stand for is not built yet.
 
     The batches of a partition are appended in order, one at a time. One that fails is not tried
     again; its futures tell, and the batches behind it are appended all the same. What no future has
@@ -165,7 +168,7 @@ class Producer(_native.Sender):
             done = self._append_lists(target, values, keys, headers, timestamps, partition)
         except TypeError as error:    # of a log's, which knows of no serializers
             raise (_native.refused_entry(values, keys) or error) from None
-        target.took(len(values))
+        target.took(values, keys)
         topic = target.topic
         return [BatchMetadata(topic, place, TopicPartition(topic, place), offset, count)
                 for place, offset, count in done if count]
@@ -214,16 +217,26 @@ class Producer(_native.Sender):
         """The numbers of a topic's partitions, as of a second ago or later."""
         return set(range(self._target(topic).partitions))
 
-    def metrics(self) -> dict[str, dict[str, int]]:
-        """Counters by Kafka's names, of the producer and of each topic. Records are counted when
-        they are accepted."""
+    def metrics(self) -> dict[str, dict[str, float]]:
+        """Counters by Kafka's names, of the producer and of each topic, since it was made. Records
+        are counted when they are accepted, with the bytes of key and value; batches, those that
+        linger, when they are appended, with their bytes before compression."""
         buffer = self._accumulator
-        topics = {f"producer-topic-metrics.{topic}": {"record-send-total": target.records}
-                  for topic, target in self._targets.items()}
+        topics: dict[str, dict[str, float]] = {
+            f"producer-topic-metrics.{topic}": {
+                "record-send-total": target.records, "byte-total": target.bytes}
+            for topic, target in self._targets.items()}
+        records, size = (sum(one[figure] for one in topics.values())
+                         for figure in ("record-send-total", "byte-total"))
+        batches = buffer.batches_total
         return {"producer-metrics": {
-            "record-send-total": sum(one["record-send-total"] for one in topics.values()),
+            "record-send-total": records,
+            "byte-total": size,
+            "record-size-avg": size / max(1, records),
             "record-error-total": buffer.errors_total,
-            "batch-total": buffer.batches_total,
+            "batch-total": batches,
+            "batch-size-avg": buffer.batch_bytes_total / max(1, batches),
+            "records-per-request-avg": buffer.batch_records_total / max(1, batches),
             "buffer-total-bytes": buffer.buffer_memory,
             "buffer-available-bytes": buffer.buffer_memory - buffer.pool.bytes,
             "records-pending": buffer.pool.records,

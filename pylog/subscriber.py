@@ -48,7 +48,23 @@ LOOK_SECONDS = 10.0    # topics are told of when they change, unless who changed
 
 
 class Subscriber(Positions):
-    """What a consumer reads and commits, whether it waits in a thread or in an event loop."""
+    """What a consumer reads and commits, whether it waits in a thread or in an event loop.
+
+    broker: a Broker, or the path of one, which is then opened and closed with the consumer. topics:
+    to subscribe to. auto_offset_reset: where to start a partition for which nothing was committed,
+    and where to go on when what was next is gone: "earliest", "latest", or "none" (raise).
+    consumer_timeout_ms: ends an iteration when nothing came for so long. max_poll_records: what a
+    `poll` returns at most. on_corruption: "skip" steps over damage. key_deserializer,
+    value_deserializer: "str", "json", a callable or an object (see `pylog.serde`).
+
+    group_id: of the group that shares the partitions and keeps what was committed; None: all are
+    read, and nothing is committed. client_id: what the group's description calls this member.
+    enable_auto_commit, auto_commit_interval_ms: commits what is finished, so often and at the end.
+    partition_assignment_strategy: "cooperative-sticky", "range", "roundrobin" or "sticky", the same
+    for all members. group_instance_id: makes it a static member, whose partitions wait for it when
+    it is away. session_timeout_ms: how long its process may be stopped before it is taken for dead;
+    None: for ever.
+    """
 
     _handling: Any = None    # of a `run`: what is finished is what it has handled
 

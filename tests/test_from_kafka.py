@@ -5,8 +5,10 @@ import re
 from pathlib import Path
 
 import kafka
+import pytest
 
 import pylog
+from pylog.kafka_options import KAFKA_OPTIONS
 
 PAGE = (Path(__file__).parent.parent / "docs/from-kafka-python.md").read_text(encoding="utf-8")
 PAIRS = [(kafka.KafkaProducer, pylog.Producer), (kafka.KafkaConsumer, pylog.Consumer)]
@@ -36,6 +38,14 @@ def test_script_is_kafka_pythons_before_the_change_and_runs_after_it(
 def test_each_option_of_kafka_python_is_taken_or_told_why_not():
     assert names_between("Taken, and", "And `buffer_memory`") == OPTIONS & OURS
     assert names_between("| option |", "Methods that are") - {"client_id"} == OPTIONS - OURS
+    assert KAFKA_OPTIONS.keys() - {"client_id"} == OPTIONS - OURS
+
+
+@pytest.mark.parametrize(("theirs", "own"), PAIRS)
+def test_option_that_is_refused_is_refused_with_what_to_do(tmp_path, theirs, own):
+    for option in theirs.DEFAULT_CONFIG.keys() - inspect.signature(own).parameters.keys():
+        with pytest.raises(TypeError, match=f"{option}': {re.escape(KAFKA_OPTIONS[option])}"):
+            own(tmp_path, **{option: theirs.DEFAULT_CONFIG[option]})
 
 
 def test_each_method_of_kafka_python_is_there_or_told_of():

@@ -365,6 +365,37 @@ def test_metrics_count_what_was_sent(broker):
     assert told["producer-topic-metrics.orders"]["record-send-total"] == 15
 
 
+@pytest.mark.parametrize("linger_ms", [0, 1000])
+def test_metrics_count_the_bytes_of_keys_and_values(broker, linger_ms):
+    with Producer(broker, linger_ms=linger_ms) as producer:
+        producer.send("orders", b"four", key=b"2k", headers={"h": b"not counted"})
+        producer.send("orders", None, key=b"2k")
+        producer.send_many("orders", [b"four", bytearray(b"seventy"), None], keys=[b"k", None, b""])
+        producer.send_many("one", [memoryview(b"x" * 100)])
+        producer.flush()
+        told = producer.metrics()
+
+    assert told["producer-topic-metrics.orders"]["byte-total"] == 6 + 2 + 5 + 7
+    assert told["producer-topic-metrics.one"]["byte-total"] == 100
+    assert told["producer-metrics"]["byte-total"] == 120
+    assert told["producer-metrics"]["record-size-avg"] == 20
+
+
+def test_metrics_tell_how_full_the_batches_were(broker):
+    with Producer(broker, linger_ms=1000) as producer:
+        assert producer.metrics()["producer-metrics"]["batch-size-avg"] == 0
+        for _ in range(3):
+            producer.send("one", b"x" * 100)
+        producer.flush()
+        producer.send("one", b"x" * 100)
+        producer.flush()
+        told = producer.metrics()["producer-metrics"]
+
+    assert told["batch-total"] == 2
+    assert told["records-per-request-avg"] == 2
+    assert 200 < told["batch-size-avg"] < 400
+
+
 def test_sent_records_are_there_after_a_kill(broker):
     def send():
         producer = Producer(broker.path)

@@ -4,6 +4,7 @@ what a caller sees of a signature is what the docs say."""
 import ast
 import inspect
 import pydoc
+import re
 import types
 import typing
 from pathlib import Path
@@ -21,6 +22,7 @@ NAMES = {
     "make_deserializer", "make_serializer",
     *pylog.errors.__all__,
 }
+TALKERS = [pylog.Producer, pylog.AsyncProducer, pylog.Consumer, pylog.AsyncConsumer]
 CLASSES = sorted(
     (getattr(pylog, name) for name in NAMES if isinstance(getattr(pylog, name), type)),
     key=lambda kind: kind.__name__,
@@ -134,6 +136,56 @@ def test_unknown_option_is_refused_in_the_name_of_the_class_that_was_called(tmp_
         kind(tmp_path / "data", bootstrap_servers="localhost:9092")
 
     assert not (tmp_path / "data").exists()
+
+
+@pytest.mark.parametrize(("option", "advice"), [
+    ("bootstrap_servers", "a directory, or a Broker"), ("retries", "nothing is tried again"),
+    ("ssl_cafile", "0700"), ("check_crcs", "leave it out"),
+    ("max_request_size", "max.message.bytes"),
+])
+@pytest.mark.parametrize("kind", TALKERS)
+def test_option_that_is_not_there_is_refused_with_what_to_do(tmp_path, kind, option, advice):
+    with pytest.raises(TypeError, match=rf"^{kind.__name__}\.__init__\(\) .*{option}.*{advice}"):
+        kind(tmp_path / "data", **{option: 1})
+
+    assert not (tmp_path / "data").exists()
+
+
+@pytest.mark.parametrize(("kind", "option", "end"), [
+    (pylog.Producer, "linger", "'linger'; did you mean 'linger_ms'?"),
+    (pylog.AsyncProducer, "ack", "'ack'; did you mean 'acks'?"),
+    (pylog.Consumer, "groupid", "'groupid'; did you mean 'group_id'?"),
+    (pylog.AsyncConsumer, "xyz", "unexpected keyword argument 'xyz'"),
+])
+def test_option_that_is_written_wrong_is_refused_with_the_one_that_is_meant(
+        tmp_path, kind, option, end):
+    with pytest.raises(TypeError, match=re.escape(end) + "$"):
+        kind(tmp_path, **{option: 1})
+
+
+@pytest.mark.parametrize("kind", TALKERS)
+def test_missing_broker_is_missed_in_the_name_of_the_class_that_was_called(kind):
+    with pytest.raises(TypeError, match=rf"^{kind.__name__}\.__init__\(\) missing .* 'broker'"):
+        kind()
+
+
+@pytest.mark.parametrize("kind", TALKERS)
+def test_help_tells_of_each_option(kind):
+    head, _, text = pydoc.plain(pydoc.render_doc(kind)).partition(" |  \n")
+
+    for option in inspect.signature(kind).parameters:
+        assert re.search(rf"\b{option}\b", head), "not in the signature"
+        assert re.search(rf"\b{option}\b[^.]*?:\s", text[:text.index(">>>")]), "not explained"
+
+
+@pytest.mark.parametrize(("kind", "model"), [
+    (pylog.AsyncProducer, pylog.Producer), (pylog.AsyncConsumer, pylog.Consumer)])
+def test_options_of_an_event_loop_are_those_of_threads(kind, model):
+    assert inspect.signature(kind) == inspect.signature(model)
+    told = [one for one in inspect.cleandoc(model.__doc__).split("\n\n")
+            if re.match("[a-z_, ]+: ", one)]
+    assert len(told) >= 2
+    assert all(one in inspect.cleandoc(kind.__doc__) for one in told)
 
 
 @pytest.mark.parametrize("kind", [pylog.Consumer, pylog.AsyncConsumer])

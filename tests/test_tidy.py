@@ -32,7 +32,7 @@ FLOORS = {
     "_native": 2,
     "walk": 3, "topic": 3, "file_lock": 3, "options": 3,
     "check": 4, "deletion": 4, "metadata_file": 4,
-    "log": 5, "partitioner": 5, "metadata": 5, "serde": 5,
+    "log": 5, "partitioner": 5, "metadata": 5, "serde": 5, "kafka_options": 5,
     "group": 5, "claim": 5, "assignor": 5,
     "maintenance": 5.5, "broker": 6, "testing": 8,
     "accumulator": 6, "subscription_state": 7, "producer": 7, "aio_producer": 8, "membership": 7.5,

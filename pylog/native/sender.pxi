@@ -41,7 +41,7 @@ cdef class Target:
     cdef readonly object partitioner
     cdef readonly object entry
     cdef readonly int codec
-    cdef readonly int64_t records
+    cdef readonly int64_t records, bytes    # of keys and values
     cdef object describe
     cdef bint is_hashed
     cdef pl_key_hash hash
@@ -90,14 +90,38 @@ cdef class Target:
             self.sticky = self.partitioner.sticky
         self.sticky_left = self.batch_size
 
-    def took(self, records):
-        """Counts what was sent as a list."""
-        self.records += records
+    def took(self, list values not None, list keys):
+        """Counts what was sent as lists."""
+        self.records += len(values)
+        self.bytes += bytes_in(values) + (0 if keys is None else bytes_in(keys))
+
+
+cdef int64_t bytes_in(list column) except -1:
+    cdef Py_buffer buffer
+    cdef int64_t size = 0
+    cdef Py_ssize_t i = 0
+    cdef PyObject *entry
+    while i < PyList_GET_SIZE(column):
+        entry = PyList_GET_ITEM(column, i)    # borrowed: counting references takes as long again
+        i += 1
+        if PyBytes_Check(<object>entry):
+            size += PyBytes_GET_SIZE(<object>entry)
+        elif entry != <PyObject *>None:
+            held = <object>entry    # for its buffer may be Python code
+            take_buffer(held, "a value or key", "bytes-like or None", &buffer)
+            size += buffer.len
+            PyBuffer_Release(&buffer)
+    return size
+
+
+cdef inline void count_record(Target target, const pl_slice *k, const pl_slice *v) noexcept:
+    target.records += 1
+    target.bytes += max(0, k.size) + max(0, v.size)
 
 
 cdef inline int count_sent(Target target, int32_t partition, const pl_slice *k,
                            const pl_slice *v) except -1:
-    target.records += 1
+    count_record(target, k, v)
     if k.size < 0 and target.count > 1:    # KIP-794: elsewhere after a batch's worth of bytes
         target.sticky_left -= v.size + PL_RECORD_OVERHEAD_MAX
         if target.sticky_left <= 0:
@@ -223,7 +247,7 @@ cdef class Sender:
             batch, index = self._accumulate(
                 target, place, log, value, key, headers, time, size,
                 log.log.options.max_message_bytes)
-        target.records += 1
+        count_record(target, k, v)
         return new_future(target, batch, place, index, time, k, v, headers_size)
 
     cdef int append_slowly(self, Appender log, int64_t *time, pl_slice k, pl_slice v, pl_slice h,
