@@ -230,7 +230,8 @@ class Appender(Handle):
         durability: str | None = None,
     ) -> int: ...
     def _append_timed(
-        self, value: Any, key: Any, headers: Any, timestamp: Any) -> tuple[int, int]: ...
+        self, value: Any, key: Any, headers: Any, timestamp: Any, if_end: Any = None,
+    ) -> tuple[int, int]: ...
     def append_many(
         self,
         values: Iterable[_Buffer | None],

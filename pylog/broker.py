@@ -233,17 +233,28 @@ class Broker:
 
     def append(
         self, topic: str, value: Any, key: Any = None, headers: Any = None,
-        partition: int | None = None, timestamp: int | None = None,
+        partition: int | None = None, timestamp: int | None = None, if_end: int | None = None,
     ) -> RecordMetadata:
         """Appends one record, visible to all processes on return.
 
-        The partition is what Kafka's clients would choose for the key (murmur2), or any.
+        The partition is what Kafka's clients would choose for the key (murmur2), or any. if_end:
+        append only if that partition ends at this offset, else WrongEndOffsetError; so with it,
+        name the partition, unless the topic has a single one. A topic that was deleted and made
+        anew meanwhile may end there too; where that matters, keep to the same `broker.log(topic)`.
         """
         if partition is None:
+            if if_end is not None:
+                self._check_single(topic)
             partition = self._partitioner(topic).partition(key)
         log = self.log(topic, partition)
-        offset, timestamp = log._append_timed(value, key, headers, timestamp)
+        offset, timestamp = log._append_timed(value, key, headers, timestamp, if_end)
         return RecordMetadata(topic, partition, TopicPartition(topic, partition), offset, timestamp)
+
+    def _check_single(self, topic: str) -> None:
+        if (count := self.topic(topic).partitions) > 1:
+            raise ConfigurationError(
+                f"if_end= is the end of one partition, and {topic!r} has {count}: name it, with "
+                "partition=; nothing was appended", option="partition", value=None)
 
     def _partitioner(self, topic: str) -> Partitioner:
         chosen = self._partitioners.get(topic)

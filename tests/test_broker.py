@@ -47,6 +47,33 @@ def test_records_of_a_key_stay_in_one_partition_and_in_order(broker):
         assert [n for _, n in places] == sorted(n for _, n in places)
 
 
+def test_append_goes_through_where_the_partition_ends_as_expected_and_nowhere_else(broker):
+    broker.create_topic("orders", 2)
+
+    assert broker.append("orders", b"first", partition=1, if_end=0).offset == 0
+    with pytest.raises(pylog.WrongEndOffsetError) as caught:
+        broker.append("orders", b"second", partition=1, if_end=0)
+    broker.append("orders", b"second", partition=1, if_end=caught.value.end_offset)
+
+    assert (caught.value.offset, caught.value.end_offset) == (0, 1)
+    assert values(broker, "orders") == [b"first", b"second"]
+
+
+def test_a_partition_that_is_not_named_is_the_only_one_where_its_end_is(broker):
+    broker.create_topic("one", 1)
+    broker.create_topic("two", 2)
+
+    assert broker.append("one", b"here", if_end=0).partition == 0
+    with pytest.raises(pylog.ConfigurationError, match=r"has 2: name it, with partition="):
+        broker.append("two", b"where", key=b"alice", if_end=0)
+    for wrong in (-1, "0", 1.5):
+        with pytest.raises((pylog.ConfigurationError, TypeError)):
+            broker.append("one", b"never", if_end=wrong)
+
+    assert values(broker, "one") == [b"here"]
+    assert values(broker, "two") == []
+
+
 def test_topic_made_by_another_process_is_seen(broker):
     def act():
         with Broker(broker.path) as other:

@@ -102,11 +102,11 @@ cdef class Appender(Handle):
             self.wait_for_disk(offset + 1, durability)
         return offset
 
-    def _append_timed(self, value, key, headers, timestamp):
+    def _append_timed(self, value, key, headers, timestamp, if_end=None):
         """As `append`; returns the offset, and the timestamp that the record has."""
         cdef int64_t time = 0, offset
         self.check_writable()
-        offset = self.append_one(value, key, headers, timestamp, -1, &time)
+        offset = self.append_one(value, key, headers, timestamp, self.take_if_end(if_end), &time)
         self.wait_for_disk(offset + 1, None)
         return offset, time
 
