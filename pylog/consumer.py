@@ -10,9 +10,9 @@ from typing import Any, Self
 
 from pylog import _native
 from pylog.errors import WakeupError
-from pylog.handling import Handling, Terms, is_async, terms_of
+from pylog.handling import Handling, Terms, terms_of
 from pylog.kafka_options import takes_options
-from pylog.options import at_least, seconds
+from pylog.options import at_least, is_async, seconds
 from pylog.subscriber import Offsets, Subscriber
 from pylog.topic import TopicPartition
 

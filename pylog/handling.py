@@ -6,7 +6,6 @@ thread has enough to do is held meanwhile, so that the reading thread always tur
 `aio_handling.py` does the same with tasks.
 """
 
-import inspect
 import queue
 import threading
 import time
@@ -50,11 +49,6 @@ def terms_of(
     if consumer._handling is not None:
         raise ConcurrentModificationError("the consumer is in a run already: let that end")
     return Terms(handler, most, every, commit_interval)
-
-
-def is_async(handler: Any) -> bool:
-    """Whether what it returns has to be awaited: a coroutine function, or an object that is one."""
-    return inspect.iscoroutinefunction(handler) or inspect.iscoroutinefunction(handler.__call__)
 
 
 class Progress:

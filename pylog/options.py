@@ -1,5 +1,6 @@
-"""Options that users pass, checked: a choice of words, a number, a time."""
+"""Options that users pass, checked: a choice of words, a number, a time, a function."""
 
+import inspect
 from typing import Any
 
 from pylog.errors import ConfigurationError
@@ -32,3 +33,8 @@ def seconds(timeout_ms: float | None) -> float | None:
         raise ConfigurationError(f"timeout_ms={timeout_ms} is negative; None waits without end",
                                  option="timeout_ms", value=timeout_ms)
     return timeout_ms / 1000
+
+
+def is_async(function: Any) -> bool:
+    """Whether what it returns has to be awaited: a coroutine function, or an object that is one."""
+    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(function.__call__)

@@ -13,10 +13,12 @@ import inspect
 import json
 import reprlib
 from collections.abc import Callable
+from types import CoroutineType
 from typing import Any
 
 from pylog._native import Record
 from pylog.errors import ConfigurationError, DeserializationError, SerializationError
+from pylog.options import is_async
 from pylog.topic import closest
 
 __all__ = ["Deserialize", "Serialize", "TypedRecord", "make_deserializer", "make_serializer",
@@ -62,7 +64,7 @@ def make_serializer(given: Any, option: str) -> Serialize | None:
         if value is None:
             return None
         try:
-            data = function(topic, headers, value)
+            data = _made(function(topic, headers, value))
         except Exception as error:
             raise SerializationError(
                 f"{option}={_name(given)} cannot make bytes of the {what} {reprlib.repr(value)} "
@@ -100,7 +102,7 @@ def make_deserializer(given: Any, option: str) -> Deserialize | None:
         if data is None:
             return None
         try:
-            return function(record.topic, record.headers, data)
+            return _made(function(record.topic, record.headers, data))
         except Exception as error:
             raise DeserializationError(
                 f"{option}={_name(given)} cannot read the {what} {reprlib.repr(data)} at offset "
@@ -110,6 +112,13 @@ def make_deserializer(given: Any, option: str) -> Deserialize | None:
             ) from error
 
     return deserialize
+
+
+def _made(found: Any) -> Any:
+    if isinstance(found, CoroutineType):
+        found.close()    # else Python warns that nobody has awaited it
+        raise TypeError("it is async, and nobody would await it")
+    return found
 
 
 def _taken(given: Any, option: str, method: str, named: dict[str, Callable[[Any], Any]]) -> Any:
@@ -122,12 +131,18 @@ def _taken(given: Any, option: str, method: str, named: dict[str, Callable[[Any]
     if hasattr(given, method):
         if isinstance(given, type):
             raise TypeError(f"{wanted}, not a class: pass an instance, {given.__name__}()")
+        _refuse_async(getattr(given, method), f"{wanted}, and {method} of {_name(given)}")
         return _by_method(getattr(given, method), option, method)
     if not callable(given):
         raise TypeError(f"{wanted}, not {type(given).__name__}")
-    if inspect.iscoroutinefunction(given):
-        raise TypeError(f"{wanted}, and {given.__qualname__} is async: nobody would await it")
+    _refuse_async(given, f"{wanted}, and {_name(given)}")
     return lambda topic, headers, data: given(data)
+
+
+def _refuse_async(function: Any, what: str) -> None:
+    if is_async(function):
+        raise TypeError(f"{what} is async: nobody would await it; await what it needs beforehand, "
+                        "and send or convert what came of it")
 
 
 def _by_name(name: str, option: str, named: dict[str, Callable[[Any], Any]]) -> Any:

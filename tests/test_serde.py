@@ -1,5 +1,6 @@
 """Typed keys and values: what goes in comes out, and what does not fit is told with its place."""
 
+import functools
 import json
 import pickle
 
@@ -102,12 +103,37 @@ def test_what_is_no_serializer_is_refused(given, error, words):
         make_deserializer(given, "value_deserializer")
 
 
-def test_async_function_is_refused():
-    async def serialize(value):
-        return b""
+async def later(value):
+    return value
 
-    with pytest.raises(TypeError, match="async"):
-        make_serializer(serialize, "value_serializer")
+
+class AsyncMethods:
+    async def serialize(self, topic, headers, data):
+        return data
+
+    async def deserialize(self, topic, data):
+        return data
+
+
+class AsyncCall:
+    async def __call__(self, value):
+        return value
+
+
+@pytest.mark.parametrize("given", [
+    later, functools.partial(later), AsyncMethods(), AsyncCall(), AsyncMethods().serialize])
+@pytest.mark.parametrize("make", [make_serializer, make_deserializer])
+def test_what_is_async_is_refused(given, make):
+    with pytest.raises(TypeError, match=r"(later|partial|Async\w+(\.serialize)?) is async"):
+        make(given, "value_serializer")
+
+
+@pytest.mark.filterwarnings("error")
+def test_what_turns_out_to_be_async_is_told():
+    with pytest.raises(pylog.SerializationError, match="async"):
+        make_serializer(lambda value: later(value), "value_serializer")("orders", None, b"x")
+    with pytest.raises(pylog.DeserializationError, match="async"):
+        make_deserializer(lambda value: later(value), "value_deserializer")(record_of(b"x"))
 
 
 @pytest.mark.parametrize(("given", "value", "cause"), [
