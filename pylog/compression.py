@@ -11,6 +11,8 @@ import lz4.frame
 
 from pylog.errors import ConfigurationError, UnsupportedCodecError
 
+PIECE_BYTES = 16_384    # the first that is asked for, at least: a batch as pylog makes it
+
 CODECS = {"gzip": 1, "snappy": 2, "lz4": 3, "zstd": 4}
 NAMES = {number: name for name, number in CODECS.items()}
 
@@ -66,13 +68,21 @@ def decompress(codec: int, payload: Any, limit: int) -> bytes | None:
 
 def _decompress_lz4(payload: Any, limit: int) -> bytes | None:
     decompressor = lz4.frame.LZ4FrameDecompressor()
-    # No frame becomes 255 times as large. A limit is memory that the library takes beforehand.
-    most = -1 if 255 * len(payload) <= limit else limit
+    pieces: list[bytes] = []
+    size, more = 0, max(PIECE_BYTES, 4 * len(payload))
     try:
-        records: bytes = decompressor.decompress(payload, max_length=most)
+        # What may come out the library takes beforehand, so each piece is as large as what was
+        # there before it; one byte beyond the limit tells that there is more.
+        while not decompressor.eof and size <= limit:
+            piece = decompressor.decompress(payload, max_length=min(more, limit + 1 - size))
+            if not piece and not decompressor.eof:    # the frame is cut off
+                return None
+            pieces.append(piece)
+            size += len(piece)
+            payload, more = b"", size
     except (RuntimeError, ValueError):
         return None
-    return records if decompressor.eof else None
+    return b"".join(pieces) if decompressor.eof and size <= limit else None
 
 
 def _decompress_gzip(payload: Any, limit: int) -> bytes | None:

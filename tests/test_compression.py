@@ -1,14 +1,14 @@
 """Compressed batches: the frames that are written, those that are read, and hostile ones."""
 
 import gzip
+import random
 import resource
 import shutil
+import tracemalloc
 import zlib
-from pathlib import Path
 
 import lz4.frame
 import pytest
-from children import in_child
 from handmade import Bad, Plain, make_batch, make_record, plain, read_batch
 
 import pylog
@@ -375,21 +375,39 @@ def test_bomb_is_an_error_and_takes_no_memory(patched, codec, pack):
     assert [record.offset for record in log.read(on_corruption="skip")] == list(range(40, 80))
 
 
-def test_frame_takes_no_memory_but_for_what_it_becomes():
-    """The limit of a batch is 64 MiB by default: to take it first cost more than the rest."""
-    def unpack():
-        used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-        resource.setrlimit(resource.RLIMIT_AS, (used + (8 << 20),) * 2)
-        return compression.decompress(LZ4, FRAME, 64 << 20)
+@pytest.mark.parametrize("data", [
+    RECORDS, b"", bytes(1 << 20), bytes(300_000), b"ab" * 200_000,
+    random.Random(5).randbytes(1 << 20),
+], ids=len)
+def test_frame_takes_memory_for_what_it_becomes_and_not_for_the_limit(data):
+    frame = lz4_frame(data)
+    tracemalloc.start()
+    try:
+        assert compression.decompress(LZ4, frame, 64 << 20) == data
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
 
-    assert in_child(unpack) == RECORDS
+    assert peak < 2 * max(len(data), 4 * len(frame)) + 64_000
 
 
-@pytest.mark.parametrize("size", [0, 1, 254, 65_535, 65_536, 1 << 20, 16 << 20])
-def test_no_frame_becomes_over_255_times_as_large(size):
+@pytest.mark.parametrize("size", [0, 1, 254, 65_535, 65_536, 65_537, 1 << 20, 4 << 20])
+def test_limit_is_what_a_frame_may_become_to_the_byte(size):
     frame = lz4_frame(bytes(size))
-    assert size <= 255 * len(frame)
-    assert compression.decompress(LZ4, frame, max(size, 255 * len(frame))) == bytes(size)
+
+    for limit in (size, size + 1, 64 << 20):
+        assert compression.decompress(LZ4, frame, limit) == bytes(size)
+    if size:
+        assert compression.decompress(LZ4, frame, size - 1) is None
+        assert compression.decompress(LZ4, frame, size // 2) is None
+
+
+@pytest.mark.parametrize("data", [RECORDS, bytes(1 << 20), random.Random(5).randbytes(300_000)])
+def test_frame_that_is_cut_off_is_none(data):
+    frame = lz4_frame(data)
+
+    for end in {0, 5, len(frame) // 2, len(frame) - 5, len(frame) - 1}:
+        assert compression.decompress(LZ4, frame[:end], 64 << 20) is None
 
 
 def test_flipped_bits_of_a_stream_give_what_it_then_says_or_an_error(rng):
