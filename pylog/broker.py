@@ -23,6 +23,7 @@ from pylog.errors import (
     ConfigurationError,
     PylogError,
     PylogTimeoutError,
+    TopicAlreadyExistsError,
     UnknownTopicOrPartitionError,
 )
 from pylog.group import Group
@@ -135,9 +136,14 @@ class Broker:
     ) -> TopicEntry:
         """Makes a topic and its partitions; durable when it returns."""
         check_name(name)
-        if exist_ok and (entry := self.topics().get(name)):
-            return entry
-        return self.metadata.create_topic(name, num_partitions, configs or {})
+        while True:
+            if exist_ok and (entry := self.topics().get(name)):
+                return entry
+            try:
+                return self.metadata.create_topic(name, num_partitions, configs or {})
+            except TopicAlreadyExistsError:
+                if not exist_ok:
+                    raise    # else another was faster, just now
 
     def alter_configs(self, name: str, configs: dict[str, Any]) -> TopicEntry:
         """Sets some configs of a topic, all or none; None sets one back to its default.

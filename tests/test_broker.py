@@ -74,6 +74,22 @@ def test_a_partition_that_is_not_named_is_the_only_one_where_its_end_is(broker):
     assert values(broker, "two") == []
 
 
+def test_topic_that_two_create_at_once_is_there_for_both(broker, monkeypatch):
+    """By being used; the second has looked before the first was done."""
+    create = broker.metadata.create_topic
+
+    def create_second(name, partitions, configs):
+        with Broker(broker.path) as first:
+            first.append(name, b"first")
+        return create(name, partitions, configs)
+
+    monkeypatch.setattr(broker.metadata, "create_topic", create_second)
+
+    assert broker.append("orders", b"second").offset == 1
+    with pytest.raises(pylog.TopicAlreadyExistsError):
+        broker.create_topic("orders")
+
+
 def test_topic_made_by_another_process_is_seen(broker):
     def act():
         with Broker(broker.path) as other:
