@@ -71,3 +71,23 @@ def killed(action):
             os._exit(1)
     _, status = os.waitpid(pid, 0)
     assert os.WIFSIGNALED(status), "the child failed before it could be killed"
+
+
+def start(action, *arguments):
+    """Runs action(*arguments) in a forked child; returns its pid. It ends with 1 if that raises."""
+    pid = os.fork()
+    if pid == 0:
+        try:
+            action(*arguments)
+            os._exit(0)
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            os._exit(1)
+    return pid
+
+
+def kill(pid):
+    """SIGKILL, and no zombie."""
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)

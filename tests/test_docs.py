@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 import pylog
+from pylog import patterns
 from pylog.stress.anomalies import ROWS
 
 ROOT = Path(__file__).parent.parent
@@ -24,6 +25,7 @@ EXAMPLES = sorted(path for path in (ROOT / "examples").glob("*.py")
                   if not path.name.startswith("flights"))
 MODULES = sorted(found.name for found in pkgutil.iter_modules(pylog.__path__)
                  if found.name not in ("_native", "__main__"))
+MODULES += sorted(f"patterns.{found.name}" for found in pkgutil.iter_modules(patterns.__path__))
 
 
 def blocks(text, language):

@@ -41,6 +41,7 @@ FLOORS = {
     "group_admin": 8, "backup": 8, "admin": 8.5,
     "": 9,
     "envelope": 10, "hardware": 10,
+    "patterns": 20, "patterns.state": 10,
     "streams": 11, "dump": 11,
     "benchmark": 11, "benchmark.settings": 10, "benchmark.crew": 10,
     "benchmark.ground": 10, "benchmark.proof": 10,
