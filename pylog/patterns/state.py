@@ -201,31 +201,34 @@ class State:
     def _read_on(self) -> tuple[Log, int]:
         """Folds up to the end that the log has now; returns both."""
         while True:
+            log = self._log
             try:
-                log = self._log
                 if log is None or log.closed:    # the topic was deleted, or the broker closed
                     self._open()
                     continue
                 if log.start_offset != self._start:
                     self._drop_before(log.start_offset)
                 end = log.end_offset
-                self._fold_up_to(end)
+                if not self._fold_up_to(end):
+                    continue
             except GONE:
                 if self._broker.closed:
                     raise
                 self._log = None
                 continue
-            except OffsetOutOfRangeError:    # what was to come next: the start has moved on
-                if log.start_offset == self._start:
-                    raise
-                continue
             self._expire()
             return log, end
 
-    def _fold_up_to(self, end: int) -> None:
+    def _fold_up_to(self, end: int) -> bool:
+        """False: what was to come next has been deleted."""
         cursor = self._cursor
         while cursor is not None and cursor.offset < end:
-            chunk = cursor.fetch()
+            try:
+                chunk = cursor.fetch()
+            except OffsetOutOfRangeError as error:
+                if cursor.offset < (error.start_offset or 0):
+                    return False
+                raise
             for record in chunk:
                 self._take(record)
             if not len(chunk) and cursor.offset < end and not cursor.wait(PATIENCE_SECONDS):
@@ -233,6 +236,7 @@ class State:
                     f"the records of {self.topic!r} from offset {cursor.offset} on have not come "
                     f"to disk for {PATIENCE_SECONDS:.0f} s; see to the disk, then try again",
                     timeout_ms=int(1000 * PATIENCE_SECONDS))
+        return True
 
     def _take(self, record: Record) -> None:
         key, offset, timestamp = record.key, record.offset, record.timestamp

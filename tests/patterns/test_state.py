@@ -175,6 +175,19 @@ def test_entries_whose_records_were_deleted_are_gone(broker, numbers):
     assert numbers.change(set_to(b"more", 1)) == 10
 
 
+def test_records_that_are_deleted_while_they_are_read_are_not_missed(broker):
+    def cut_once(entry, record):
+        if record.offset == 0:
+            broker.log("numbers").delete_before(59)
+        return number(entry, record)
+
+    state = State(broker, "numbers", cut_once)
+    for place in range(60):    # two fetches, and more
+        broker.append("numbers", b"%050000d" % place, key=b"key %d" % place)
+
+    assert state.current() == {b"key 59": 59}
+
+
 def test_topic_that_is_deleted_takes_the_entries_along(broker, numbers):
     numbers.change(set_to(b"a", 1))
     with Broker(broker.path) as other:
