@@ -20,8 +20,7 @@ from pylog.broker import Broker
 from pylog.check import Progress, check
 from pylog.errors import CorruptRecordError, LogError, PylogError, PylogTimeoutError
 from pylog.log import Log
-from pylog.metadata_file import STORE_NAME
-from pylog.names import is_segment, segment_name
+from pylog.names import STORE_NAME, is_segment, segment_name
 from pylog.topic import TopicPartition, directory_name
 
 PATIENCE_MS = 10_000    # until the housekeeper has trimmed what was rolled

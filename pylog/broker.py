@@ -12,7 +12,7 @@ import os
 import threading
 import time
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Self
 
@@ -25,12 +25,15 @@ from pylog.errors import (
     PylogTimeoutError,
     TopicAlreadyExistsError,
     UnknownTopicOrPartitionError,
+    UnsupportedFormatError,
 )
 from pylog.group import Group
-from pylog.log import Durability, Log, Start
+from pylog.log import DURABILITIES, Durability, Log, Start, log_directory
 from pylog.maintenance import Maintainer, bring_up_to_date, maintain
 from pylog.metadata import Metadata
 from pylog.metadata_file import TopicEntry
+from pylog.names import META_NAME
+from pylog.options import is_true, one_of
 from pylog.partitioner import Partitioner, make_partitioner
 from pylog.topic import (
     RecordMetadata,
@@ -68,9 +71,14 @@ class Broker:
         auto_create_topics: bool = True,
         num_partitions: int = 1,
     ) -> None:
-        self.path = Path(os.path.abspath(path))
+        one_of("durability", durability, DURABILITIES)
+        self.path = log_directory(path)
+        if (self.path / META_NAME).exists():
+            raise UnsupportedFormatError(
+                f"{self.path} is a log, and no directory of topics; open it with pylog.Log, or "
+                "choose another path", path=str(self.path))
         self.durability = durability
-        self.auto_create_topics = auto_create_topics
+        self.auto_create_topics = is_true("auto_create_topics", auto_create_topics)
         self.num_partitions = num_partitions
         self.metadata = Metadata(self.path)    # makes the directory
         with contextlib.suppress(PylogTimeoutError):    # of another, who is being stopped in it
@@ -131,8 +139,8 @@ class Broker:
         return self.metadata.delete_topic(name)
 
     def create_topic(
-        self, name: str, num_partitions: int = 1, configs: dict[str, Any] | None = None,
-        exist_ok: bool = False,
+        self, name: str, num_partitions: int = 1,
+        configs: Mapping[str, Any] | None = None, exist_ok: bool = False,
     ) -> TopicEntry:
         """Makes a topic and its partitions; durable when it returns."""
         check_name(name)
@@ -140,12 +148,12 @@ class Broker:
             if exist_ok and (entry := self.topics().get(name)):
                 return entry
             try:
-                return self.metadata.create_topic(name, num_partitions, configs or {})
+                return self.metadata.create_topic(name, num_partitions, configs)
             except TopicAlreadyExistsError:
                 if not exist_ok:
                     raise    # else another was faster, just now
 
-    def alter_configs(self, name: str, configs: dict[str, Any]) -> TopicEntry:
+    def alter_configs(self, name: str, configs: Mapping[str, Any]) -> TopicEntry:
         """Sets some configs of a topic, all or none; None sets one back to its default.
 
         Every process goes by them from its next append on, by compression.type within a second.
@@ -224,7 +232,7 @@ class Broker:
         """A log that is there has its own options, and may have slept through some changes."""
         options: dict[str, Any] = {"durability": self.durability, **log_options(entry.configs)}
         log = None
-        if not (directory / "log.meta").exists():
+        if not (directory / META_NAME).exists():
             with contextlib.suppress(ConfigurationError):    # another was faster, with others
                 log = _Partition(directory, **options)
         log = log or _Partition(directory)

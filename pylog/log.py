@@ -29,6 +29,7 @@ from pylog.errors import (
     UnsupportedEnvironmentError,
     UnsupportedFormatError,
 )
+from pylog.names import STORE_NAME
 
 logger = logging.getLogger("pylog")
 
@@ -78,7 +79,7 @@ class Recovered:
     why: str
 
 
-def _directory(path: str | bytes | os.PathLike[str] | os.PathLike[bytes]) -> Path:
+def log_directory(path: str | bytes | os.PathLike[str] | os.PathLike[bytes]) -> Path:
     given = os.fsdecode(path)
     if not given or "\0" in given:
         raise ConfigurationError(
@@ -215,7 +216,7 @@ class Log(_native.Log):
         if mode not in ("a", "r"):
             raise ConfigurationError(f"mode={mode!r} is unknown; use 'a' or 'r'", option="mode",
                                      value=mode)
-        self._path = _directory(path)
+        self._path = log_directory(path)
         options = (
             _one_of("durability", durability, DURABILITIES),
             _number("segment_bytes", segment_bytes),
@@ -253,6 +254,10 @@ class Log(_native.Log):
                     f"{self._path} is a file; a log is a directory: choose another path",
                     path=str(self._path),
                 )
+        if (self._path / STORE_NAME).exists():
+            raise UnsupportedFormatError(
+                f"{self._path} is a broker, and no log; open it with pylog.Broker, which has a log "
+                "for each partition, or choose another path", path=str(self._path))
         if mode == "r":
             if is_there:
                 return []

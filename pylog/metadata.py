@@ -37,7 +37,6 @@ from pylog.metadata_file import (
     COLUMNS,
     DELETED,
     LOCK_NAME,
-    STORE_NAME,
     DamageError,
     TopicEntry,
     connect,
@@ -53,6 +52,7 @@ from pylog.metadata_file import (
     told_as_ours,
     verified,
 )
+from pylog.names import STORE_NAME
 
 _open_stores: "weakref.WeakSet[Metadata]" = weakref.WeakSet()
 

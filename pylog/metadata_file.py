@@ -29,10 +29,10 @@ from pylog.errors import (
     PylogTimeoutError,
     UnsupportedFormatError,
 )
+from pylog.names import STORE_NAME
 
 logger = logging.getLogger("pylog")
 
-STORE_NAME = "metadata.db"
 LOCK_NAME = "metadata.lock"
 APPLICATION_ID = int.from_bytes(b"pylg", "big")
 SCHEMA_VERSION = 1

@@ -1,4 +1,7 @@
-"""The names of a log's files, ours and those that Kafka adds: which belong to a log at all."""
+"""The names of a log's files, ours and those that Kafka adds: which belong to a log at all.
+
+And of the one file that says of a directory that it is a broker.
+"""
 
 import re
 
@@ -6,7 +9,9 @@ SEGMENT_NAME = re.compile(r"[0-9]{20}\.log")
 INDEX_NAME = re.compile(r"([0-9]{20})\.(index|timeindex)")
 CUT_NAME = re.compile(r"[0-9]{20}\.log\.cut-[0-9]+")
 KAFKA_NAME = re.compile(r"[0-9]{20}\.(snapshot|txnindex)|partition\.metadata")
-OWN_NAMES = {"lock", "log.meta", "leader-epoch-checkpoint", "control", "doorbells",
+META_NAME = "log.meta"
+STORE_NAME = "metadata.db"
+OWN_NAMES = {"lock", META_NAME, "leader-epoch-checkpoint", "control", "doorbells",
              "segment.prepared"}
 
 

@@ -23,16 +23,37 @@ def at_least(option: str, value: Any, least: int) -> int:
     return int(value)
 
 
+def is_true(option: str, value: object) -> bool:
+    """Raises TypeError: the str "false" is true, and hardly meant so."""
+    if not isinstance(value, bool):
+        raise TypeError(f"{option} must be True or False, not {value!r}")
+    return value
+
+
+def names_in(what: str, given: Any) -> list[Any]:
+    """A list of names; a str is one of letters, and hardly meant so. Raises TypeError."""
+    if isinstance(given, str | bytes) or not hasattr(given, "__iter__"):
+        raise TypeError(f"{what} must be a list of names, not the {type(given).__name__} "
+                        f"{given!r}: pass [{given!r}]")
+    return list(given)
+
+
 def seconds(timeout_ms: float | None) -> float | None:
     """None: without end."""
-    if timeout_ms is None:
+    checked = patience("timeout_ms", timeout_ms, "ms")
+    return None if checked is None else checked / 1000
+
+
+def patience(option: str, value: Any, unit: str = "seconds") -> float | None:
+    """How long to wait; None: without end. Raises TypeError, ConfigurationError."""
+    if value is None:
         return None
-    if isinstance(timeout_ms, bool) or not isinstance(timeout_ms, int | float):
-        raise TypeError(f"timeout_ms must be ms or None, not {type(timeout_ms).__name__}")
-    if timeout_ms < 0:
-        raise ConfigurationError(f"timeout_ms={timeout_ms} is negative; None waits without end",
-                                 option="timeout_ms", value=timeout_ms)
-    return timeout_ms / 1000
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError(f"{option} must be {unit} or None, not {type(value).__name__}")
+    if not value >= 0:
+        raise ConfigurationError(f"{option}={value} is negative, or no number; None waits for ever",
+                                 option=option, value=value)
+    return value
 
 
 def is_async(function: Any) -> bool:

@@ -236,6 +236,39 @@ def test_what_cannot_be_is_refused_and_leaves_all_as_it_was(broker, call, error)
     assert values(broker, "orders") == []
 
 
+@pytest.mark.parametrize(("options", "error", "text"), [
+    ({"durability": "disk"}, pylog.ConfigurationError, "durability='disk' is unknown; use 'os'"),
+    ({"durability": None}, pylog.ConfigurationError, "durability=None"),
+    ({"durability": "FSYNC"}, pylog.ConfigurationError, "'fsync'"),
+    ({"auto_create_topics": "no"}, TypeError, "True or False, not 'no'"),
+])
+def test_option_that_cannot_be_is_refused_and_makes_no_directory(log_path, options, error, text):
+    with pytest.raises(error, match=text):
+        Broker(log_path, **options)
+
+    assert not log_path.exists()
+
+
+def test_path_that_names_no_directory_is_refused():
+    for path in ("", "a\0b"):
+        with pytest.raises(pylog.ConfigurationError, match="names no directory"):
+            Broker(path)
+
+
+def test_log_and_broker_are_not_made_in_each_others_directory(log_path, tmp_path):
+    Broker(log_path).close()
+    with pytest.raises(pylog.UnsupportedFormatError, match="is a broker, and no log"):
+        pylog.Log(log_path)
+    with pytest.raises(pylog.UnsupportedFormatError, match="is a broker, and no log"):
+        pylog.Log(log_path, mode="r")
+    pylog.Log(tmp_path / "other").close()
+    with pytest.raises(pylog.UnsupportedFormatError, match="is a log, and no directory of topics"):
+        Broker(tmp_path / "other")
+
+    assert "log.meta" not in os.listdir(log_path)
+    assert "metadata.db" not in os.listdir(tmp_path / "other")
+
+
 def test_unknown_topic_is_told_with_the_closest_name(log_path):
     with Broker(log_path, auto_create_topics=False) as broker:
         broker.create_topic("orders")
