@@ -13,7 +13,8 @@ from pylog.broker import Broker
 from pylog.check import Progress, Report
 from pylog.errors import ConfigurationError, UnknownTopicOrPartitionError
 from pylog.group_admin import GroupAdmin
-from pylog.topic import TOPIC_CONFIGS, TopicPartition, config_value
+from pylog.options import names_in
+from pylog.topic import TOPIC_CONFIGS, TopicPartition, by_partition, config_value
 
 
 class Admin(GroupAdmin):
@@ -44,7 +45,7 @@ class Admin(GroupAdmin):
         Raises TopicAlreadyExistsError, InvalidTopicError, InvalidPartitionsError,
         InvalidConfigError, NotSupportedError.
         """
-        self._broker.create_topic(name, num_partitions, dict(configs or {}), exist_ok)
+        self._broker.create_topic(name, num_partitions, configs, exist_ok)
 
     def create_topics(self, topics: Mapping[str, Mapping[str, Any]]) -> None:
         """Makes topics: {"orders": {"num_partitions": 3, "configs": {...}}}."""
@@ -64,7 +65,7 @@ class Admin(GroupAdmin):
 
         Raises PylogTimeoutError while a stopped process is inside of one.
         """
-        for name in _names(topics):
+        for name in names_in("topics", topics):
             self._broker.delete_topic(name)
 
     def list_topics(self) -> list[str]:
@@ -75,7 +76,7 @@ class Admin(GroupAdmin):
         """What topics are, all by default: topic_id, created_ms, configs that were set, and for
         each partition its offsets and bytes. Cost: opens each partition."""
         if topics is not None:
-            return {name: self._describe(name) for name in _names(topics)}
+            return {name: self._describe(name) for name in names_in("topics", topics)}
         found = {}
         for name in self.list_topics():
             with contextlib.suppress(UnknownTopicOrPartitionError):    # deleted meanwhile
@@ -103,7 +104,7 @@ class Admin(GroupAdmin):
     def describe_configs(self, topics: Iterable[str]) -> dict[str, dict[str, int | str]]:
         """All configs of topics, by name: what was set, or the default."""
         return {name: {config: config_value(self._entry(name).configs, config)
-                       for config in TOPIC_CONFIGS} for name in _names(topics)}
+                       for config in TOPIC_CONFIGS} for name in names_in("topics", topics)}
 
     def alter_configs(self, topics: Mapping[str, Mapping[str, Any]]) -> None:
         """Sets some configs: {"orders": {"retention.ms": 3_600_000}}; None is the default again.
@@ -113,7 +114,7 @@ class Admin(GroupAdmin):
         """
         for name, configs in _by_name(topics, "{'orders': {'retention.ms': 3_600_000}}").items():
             self._entry(name)
-            self._broker.alter_configs(name, dict(configs))
+            self._broker.alter_configs(name, configs)
 
     # ---- records
 
@@ -123,10 +124,10 @@ class Admin(GroupAdmin):
         Returns where each begins now. Durable on return. Raises OffsetOutOfRangeError.
         """
         found = {}
-        for (topic, number), offset in offsets.items():
-            log = self._log(TopicPartition(topic, number))
+        for partition, offset in by_partition(offsets, "17").items():
+            log = self._log(partition)
             log.delete_before(log.readable_offset if offset == -1 else offset)
-            found[TopicPartition(topic, number)] = log.start_offset
+            found[partition] = log.start_offset
         return found
 
     # ---- the broker as a whole
@@ -148,7 +149,7 @@ class Admin(GroupAdmin):
         """
         return {
             TopicPartition(name, number): self._broker.log(name, number).check()
-            for name in (self.list_topics() if topics is None else _names(topics))
+            for name in (self.list_topics() if topics is None else names_in("topics", topics))
             for number in range(self._entry(name).partitions)}
 
     def backup(
@@ -185,9 +186,3 @@ def _by_name(topics: Mapping[str, Any], example: str) -> Mapping[str, Any]:
                         f"{type(topics).__name__}")
     return topics
 
-
-def _names(topics: Iterable[str]) -> list[str]:
-    """A str is one of those, and hardly what was meant."""
-    if isinstance(topics, str):
-        raise TypeError(f"topics must be a list of names, not the str {topics!r}")
-    return list(topics)

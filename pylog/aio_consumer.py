@@ -18,7 +18,7 @@ from pylog.aio_handling import AsyncHandling
 from pylog.errors import ConcurrentModificationError, PylogTimeoutError
 from pylog.handling import terms_of
 from pylog.kafka_options import takes_options
-from pylog.options import at_least, seconds
+from pylog.options import at_least, patience, seconds
 from pylog.subscriber import Offsets, Subscriber
 from pylog.topic import TopicPartition
 
@@ -80,7 +80,7 @@ class AsyncConsumer(Subscriber):
     ) -> list[Any]:
         """As `Consumer.consume`, and other tasks run meanwhile."""
         count = at_least("num_messages", num_messages, 1)
-        deadline = deadline_in(timeout)
+        deadline = deadline_in(patience("timeout", timeout))
         found: list[Any] = []
         try:
             while self._gather(count, found):

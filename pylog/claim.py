@@ -13,6 +13,7 @@ from typing import NamedTuple, Self
 
 from pylog._native import TABLE_NAME_MAX, Processes, Table
 from pylog.errors import ConfigurationError, IllegalStateError, PylogTimeoutError
+from pylog.options import patience
 
 
 class ClaimEntry(NamedTuple):
@@ -46,7 +47,7 @@ class Claim:
     def __init__(self, table: Table, processes: Processes, name: str,
                  timeout: float | None) -> None:
         self.name = check_claim_name(name)
-        self.timeout = timeout
+        self.timeout = patience("timeout", timeout)
         self._table = table
         self._processes = processes
         self._place = table.find(name) or 0
@@ -64,6 +65,7 @@ class Claim:
         """
         if self._number:
             raise IllegalStateError(f"this object holds the claim {self.name!r} already")
+        patience("timeout", timeout)
         self._processes.join()
         deadline = None if timeout is None else time.monotonic() + timeout
         while True:

@@ -12,7 +12,7 @@ from pylog import _native
 from pylog.errors import WakeupError
 from pylog.handling import Handling, Terms, terms_of
 from pylog.kafka_options import takes_options
-from pylog.options import at_least, is_async, seconds
+from pylog.options import at_least, is_async, patience, seconds
 from pylog.subscriber import Offsets, Subscriber
 from pylog.topic import TopicPartition
 
@@ -61,7 +61,8 @@ class Consumer(Subscriber):
 
         What was returned before is finished. Cost: that of `Log.fetch`. Raises as an iteration.
         """
-        found: list[Any] = self._consume(at_least("num_messages", num_messages, 1), timeout)
+        found: list[Any] = self._consume(
+            at_least("num_messages", num_messages, 1), patience("timeout", timeout))
         return found
 
     def batches(self, max_records: int = 2**31 - 1) -> Iterator[_native.Chunk]:

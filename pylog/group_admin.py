@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 
+from pylog import _native
 from pylog.broker import Broker
 from pylog.errors import (
     ConfigurationError,
@@ -20,7 +21,15 @@ from pylog.group import Group, Roster, check_group_id, describe, group_ids
 from pylog.log import Log, Start
 from pylog.membership import change_roster
 from pylog.metadata_file import TopicEntry
-from pylog.topic import OffsetAndMetadata, TopicPartition, closest
+from pylog.options import names_in
+from pylog.topic import (
+    OffsetAndMetadata,
+    TopicPartition,
+    by_partition,
+    closest,
+    take_offset,
+    take_partitions,
+)
 
 
 class GroupOffset(NamedTuple):
@@ -73,7 +82,8 @@ class GroupAdmin:
 
     def describe_groups(self, groups: Iterable[str]) -> dict[str, dict[str, Any]]:
         """State, protocol, generation and members of groups, by id."""
-        return {group_id: describe(self._group(group_id)) for group_id in groups}
+        return {group_id: describe(self._group(group_id))
+                for group_id in names_in("groups", groups)}
 
     def list_group_offsets(self, group: str) -> dict[TopicPartition, GroupOffset]:
         """Where a group is, in the partitions that it has read or is to read."""
@@ -110,10 +120,10 @@ class GroupAdmin:
         """Commits for a group. Raises NonEmptyGroupError where a member reads one of the
         partitions, ConfigurationError where a log has no such place."""
         there = self._group(group)
-        logs = {one: self._log(one) for one in offsets}
+        given = by_partition(offsets, "17")
+        logs = {one: self._log(one) for one in given}
         chosen = {}
-        for one, given in offsets.items():
-            wanted = given if isinstance(given, OffsetAndMetadata) else OffsetAndMetadata(given)
+        for one, wanted in ((one, take_offset(offset)) for one, offset in given.items()):
             chosen[one] = wanted._replace(offset=_within(logs[one], wanted.offset))
             if chosen[one].offset != wanted.offset:
                 raise ConfigurationError(
@@ -160,15 +170,15 @@ class GroupAdmin:
         if isinstance(to, timedelta):
             to = datetime.now(UTC) - to
         after = log.resolve(to) if to is not None else \
-            (log.start_offset if before is None else before) + (shift_by or 0)
+            (log.start_offset if before is None else before) + _native.to_int(shift_by, "shift_by")
         return OffsetReset(before, _within(log, after))
 
     def _chosen(self, group: str, topics: Iterable[str] | None,
                 partitions: Iterable[TopicPartition] | None) -> list[TopicPartition]:
         if topics is None and partitions is None:
             return list(self.list_group_offsets(group))
-        chosen = list(partitions or ())
-        for topic in topics or ():
+        chosen = take_partitions(partitions or ())
+        for topic in names_in("topics", topics or ()):
             chosen += [TopicPartition(topic, number)
                        for number in range(self._entry(topic).partitions)]
         return chosen
@@ -183,9 +193,7 @@ class GroupAdmin:
         after the session. One that lives loses its partitions, and joins anew when it next reads.
         Raises UnknownMemberIdError, and then removes nobody.
         """
-        if isinstance(members, str):
-            raise TypeError(f"members must be a list of ids, not the str {members!r}")
-        wanted = list(members)
+        wanted = names_in("members", members)
 
         def without_them(roster: Roster) -> bool:
             known = {str(number): number for number in roster.members}
@@ -203,12 +211,12 @@ class GroupAdmin:
 
     def delete_group_offsets(self, group: str, partitions: Iterable[TopicPartition]) -> None:
         """Forgets what was committed. Raises NonEmptyGroupError while a member reads one."""
-        self._group(group).forget(partitions)
+        self._group(group).forget(take_partitions(partitions))
 
     def delete_groups(self, groups: Iterable[str]) -> None:
         """Removes groups and what they have committed. Raises NonEmptyGroupError for one that has
         members, or that another process has open: it may be about to join."""
-        for group_id in groups:
+        for group_id in names_in("groups", groups):
             there = self._group(group_id)
             members = [one for one in describe(there)["members"] if one["is_alive"]]
             if members:

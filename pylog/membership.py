@@ -18,6 +18,7 @@ from pylog.assignor import assign, check_strategy
 from pylog.broker import Broker
 from pylog.errors import (
     CommitFailedError,
+    ConfigurationError,
     FencedInstanceIdError,
     InconsistentGroupProtocolError,
     UnknownMemberIdError,
@@ -86,6 +87,9 @@ class Membership:
         self.processes = group.processes
         self.strategy = check_strategy(strategy)
         self.client_id = client_id
+        if instance_id == "":
+            raise ConfigurationError("group_instance_id is empty; name the member, or leave it out",
+                                     option="group_instance_id", value="")
         self.instance_id = instance_id
         self.session_timeout_ms = session_timeout_ms
         self.number = 0           # 0: no member now

@@ -11,8 +11,14 @@ from pylog import _native
 from pylog.broker import Broker
 from pylog.errors import ConfigurationError, UnknownTopicOrPartitionError
 from pylog.log import Log
-from pylog.subscription_state import take_partition, take_partitions
-from pylog.topic import OffsetAndTimestamp, TopicPartition, closest
+from pylog.topic import (
+    OffsetAndTimestamp,
+    TopicPartition,
+    by_partition,
+    closest,
+    take_partition,
+    take_partitions,
+)
 
 
 class Positions(_native.Fetcher):
@@ -123,8 +129,8 @@ class Positions(_native.Fetcher):
         """The first record at or after a moment (ms since the epoch, or an aware datetime), of each
         partition; None: there is none."""
         found: dict[TopicPartition, OffsetAndTimestamp | None] = {}
-        for partition, timestamp in timestamps.items():
-            log = self._any_log(take_partition(partition))
+        for partition, timestamp in by_partition(timestamps, "1_700_000_000_000").items():
+            log = self._any_log(partition)
             offset = log.offset_for_time(timestamp)
             if offset is None:
                 found[partition] = None

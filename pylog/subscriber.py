@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Literal
 
-from pylog import _native
 from pylog.broker import Broker
 from pylog.errors import (
     ConfigurationError,
@@ -23,19 +22,18 @@ from pylog.errors import (
 )
 from pylog.group import check_group_id, note
 from pylog.membership import Membership
-from pylog.options import at_least, one_of
+from pylog.options import at_least, is_true, one_of
 from pylog.positions import Positions
 from pylog.serde import make_deserializer, typed_record
-from pylog.subscription_state import (
-    SubscriptionState,
-    make_subscription,
-    take_partition,
-    take_partitions,
-)
+from pylog.subscription_state import SubscriptionState, make_subscription
 from pylog.topic import (
     ConsumerGroupMetadata,
     OffsetAndMetadata,
     TopicPartition,
+    by_partition,
+    take_offset,
+    take_partition,
+    take_partitions,
 )
 
 logger = logging.getLogger("pylog")
@@ -93,7 +91,7 @@ class Subscriber(Positions):
         self._max_poll_records = at_least("max_poll_records", max_poll_records, 1)
         self._commit_seconds = at_least(
             "auto_commit_interval_ms", auto_commit_interval_ms, 1) / 1000
-        self._does_commit = enable_auto_commit
+        self._does_commit = is_true("enable_auto_commit", enable_auto_commit)
         self._commit_at = time.monotonic() + self._commit_seconds
         self._group: Membership | None = None
         self._subscription: SubscriptionState | None = None
@@ -243,14 +241,21 @@ class Subscriber(Positions):
         if offsets is None and self._handling is not None:    # what it has read is not finished
             self._handling.finish_own()
             offsets = self._handling.finished()
+        try:
+            self._commit_as(group, offsets)
+        except GroupError:
+            self._look_soon()    # so that who was removed is a member again before it reads on
+            raise
+
+    def _commit_as(self, group: Membership, offsets: Offsets | None) -> None:
         if offsets is None:
             if (refused := self._commit_lanes(True)) is not None:
                 self._commit_again(group, refused, True)
             elif group.group.writes_through:
                 group.table.sync()
             return
-        chosen = {take_partition(one): self._committable(one, wanted)
-                  for one, wanted in offsets.items()}
+        chosen = {one: self._committable(one, wanted)
+                  for one, wanted in by_partition(offsets, "17").items()}
         notes = {one: note(one, wanted.metadata) for one, wanted in chosen.items()}
         left = {one: wanted for one, wanted in chosen.items() if not self._commit_lane(
             one, wanted.offset, notes[one], wanted.leader_epoch)}
@@ -327,10 +332,8 @@ class Subscriber(Positions):
             group.group.id, group.generation if group.number else -1,
             str(group.number) if group.number else "", group.instance_id)
 
-    def _committable(self, partition: Any, given: Any) -> OffsetAndMetadata:
-        wanted = given if isinstance(given, OffsetAndMetadata) \
-            else OffsetAndMetadata(_native.to_int(given, "an offset to commit"))
-        name = take_partition(partition)
+    def _committable(self, name: TopicPartition, given: Any) -> OffsetAndMetadata:
+        wanted = take_offset(given)
         end = self._any_log(name).end_offset
         if not 0 <= wanted.offset <= end:
             raise OffsetOutOfRangeError(

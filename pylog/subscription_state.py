@@ -1,13 +1,16 @@
 """What a consumer has asked for: topics by name or pattern, and which partitions that is now."""
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 from pylog.broker import Broker
 from pylog.errors import ConfigurationError, UnknownTopicOrPartitionError
+from pylog.options import names_in
 from pylog.topic import TopicPartition, check_name
+
+LISTENED = ("on_partitions_assigned", "on_partitions_revoked", "on_partitions_lost")
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,10 +65,10 @@ def make_subscription(topics: Iterable[str], pattern: str | re.Pattern[str] | No
         >>> sorted(make_subscription(["orders", "refunds"], None, None).names)
         ['orders', 'refunds']
     """
-    if isinstance(topics, str | bytes):
-        raise TypeError(f"topics must be a list of names, not {type(topics).__name__}: "
-                        f"pass [{topics!r}]")
-    names = frozenset(check_name(name) for name in topics)
+    names = frozenset(check_name(name) for name in names_in("topics", topics))
+    if listener is not None and not any(
+            callable(getattr(listener, name, None)) for name in LISTENED):
+        raise TypeError(f"a listener has some of {', '.join(LISTENED)}, and {listener!r} has none")
     if pattern is None:
         return SubscriptionState(names, None, listener)
     if names:
@@ -76,24 +79,3 @@ def make_subscription(topics: Iterable[str], pattern: str | re.Pattern[str] | No
     except re.error as error:
         raise ConfigurationError(f"pattern={pattern!r} is no regular expression: {error}",
                                  option="pattern", value=pattern) from None
-
-
-def take_partition(given: Any) -> TopicPartition:
-    """A TopicPartition, or a pair that is meant as one. Raises TypeError.
-
-        >>> take_partition(("orders", 2))
-        TopicPartition(topic='orders', partition=2)
-    """
-    if isinstance(given, tuple) and len(given) == 2:
-        topic, number = given
-        if isinstance(topic, str) and isinstance(number, int) and not isinstance(number, bool):
-            return TopicPartition(topic, number)
-    raise TypeError(f"expected a TopicPartition(topic, partition), not {given!r}")
-
-
-def take_partitions(given: Any) -> list[TopicPartition]:
-    """A list of them, each once, in the order given. Raises TypeError."""
-    if isinstance(given, TopicPartition | str | bytes | Mapping) or not hasattr(given, "__iter__"):
-        raise TypeError("expected a list of TopicPartition(topic, partition), not "
-                        f"{type(given).__name__}")
-    return list(dict.fromkeys(map(take_partition, given)))

@@ -153,6 +153,53 @@ def check_no_collision(name: str, others: Iterable[str]) -> None:
             )
 
 
+def take_partition(given: Any) -> TopicPartition:
+    """A TopicPartition, or a pair that is meant as one. Raises TypeError.
+
+        >>> take_partition(("orders", 2))
+        TopicPartition(topic='orders', partition=2)
+    """
+    if isinstance(given, tuple) and len(given) == 2:
+        topic, number = given
+        if isinstance(topic, str) and isinstance(number, int) and not isinstance(number, bool):
+            return TopicPartition(topic, number)
+    raise TypeError(f"expected a TopicPartition(topic, partition), not {given!r}")
+
+
+def take_partitions(given: Any) -> list[TopicPartition]:
+    """A list of them, each once, in the order given. Raises TypeError."""
+    if isinstance(given, TopicPartition | str | bytes | Mapping) or not hasattr(given, "__iter__"):
+        raise TypeError("expected a list of TopicPartition(topic, partition), not "
+                        f"{type(given).__name__}")
+    return list(dict.fromkeys(map(take_partition, given)))
+
+
+def take_offset(given: Any) -> OffsetAndMetadata:
+    """An OffsetAndMetadata, or an offset alone. Raises TypeError.
+
+        >>> take_offset(17)
+        OffsetAndMetadata(offset=17, metadata='', leader_epoch=-1)
+    """
+    offset, metadata, epoch = given if isinstance(given, OffsetAndMetadata) else (given, "", -1)
+    if not isinstance(metadata, str | None):
+        raise TypeError("the metadata of a commit must be a str, not "
+                        f"{type(metadata).__name__}")
+    return OffsetAndMetadata(_native.to_int(offset, "an offset to commit"), metadata or "",
+                             -1 if epoch is None else _native.to_int(epoch, "a leader_epoch"))
+
+
+def by_partition(given: Any, example: str) -> dict[TopicPartition, Any]:
+    """What is said of each partition. Raises TypeError.
+
+        >>> by_partition({("orders", 2): 17}, "17")
+        {TopicPartition(topic='orders', partition=2): 17}
+    """
+    if not isinstance(given, Mapping):
+        raise TypeError("expected a dict by partition, as {TopicPartition('orders', 0): "
+                        f"{example}}}, not {type(given).__name__}")
+    return {take_partition(one): said for one, said in given.items()}
+
+
 def closest(name: str, known: Iterable[str]) -> str:
     """ "; did you mean 'orders'?", or nothing: the middle of a message about an unknown name.
 
@@ -294,9 +341,14 @@ def check_configs(configs: Mapping[str, object] | None) -> dict[str, str]:
     """
     if configs is None:
         return {}
+    return {config_named(name).name: check_config(name, value)
+            for name, value in _dict(configs).items()}
+
+
+def _dict(configs: Mapping[str, object]) -> Mapping[str, object]:
     if not isinstance(configs, Mapping):
         raise TypeError(f"configs must be a dict, not {type(configs).__name__}")
-    return {config_named(name).name: check_config(name, value) for name, value in configs.items()}
+    return configs
 
 
 def config_named(name: object) -> TopicConfig:
@@ -410,9 +462,9 @@ def codec_of(configs: Mapping[str, str]) -> str | None:
     return _WORDS.get(word := config_value(configs, "compression.type"), word)
 
 
-def check_alterable(configs: Iterable[str]) -> None:
+def check_alterable(configs: Mapping[str, object]) -> None:
     """Raises InvalidConfigError for one that is what the topic was created with, for ever."""
-    for name in configs:
+    for name in _dict(configs):
         option = config_named(name).option
         if option is not None and option not in ALTERABLE and option != "compression":
             raise InvalidConfigError(

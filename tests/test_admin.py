@@ -110,6 +110,8 @@ def test_stats_and_verification_cover_all(admin, broker):
     (lambda a: a.alter_configs({"oders": {}}), KeyError, "mean 'orders'"),
     (lambda a: a.alter_configs({"orders": {"retention": 1}}), pylog.InvalidConfigError, "mean"),
     (lambda a: a.alter_configs([("orders", {})]), TypeError, "a dict by name"),
+    (lambda a: a.alter_configs({"orders": "x"}), TypeError, "configs must be a dict, not str"),
+    (lambda a: a.create_topic("x", 1, ["x"]), TypeError, "configs must be a dict, not list"),
     (lambda a: a.create_topic("orders"), pylog.TopicAlreadyExistsError, "already"),
     (lambda a: a.create_topics({"x": {"partitions": 3}}), ValueError, "num_partitions"),
     (lambda a: a.create_topics({"x": {"num_partitions": 0}}), ValueError, "1 to"),
@@ -121,6 +123,9 @@ def test_stats_and_verification_cover_all(admin, broker):
     (lambda a: a.delete_records({TopicPartition("orders", 0): 1}), LookupError, "not within"),
     (lambda a: a.delete_records({TopicPartition("orders", 9): 0}), KeyError, "no 9"),
     (lambda a: a.delete_records({TopicPartition("oders", 0): 0}), KeyError, "mean 'orders'"),
+    (lambda a: a.delete_records([TopicPartition("orders", 0)]), TypeError, "a dict by partition"),
+    (lambda a: a.delete_records({"orders": 0}), TypeError, "a TopicPartition"),
+    (lambda a: a.delete_records(None), TypeError, "a dict by partition"),
     (lambda a: a.verify(["oders"]), KeyError, "mean 'orders'"),
     (lambda a: Admin(7), TypeError, "path"),
 ])

@@ -230,6 +230,24 @@ def test_offsets_are_altered_within_a_log_only(data):
     assert places(data) == [10]
 
 
+@pytest.mark.parametrize("call", [
+    lambda a: a.describe_groups("billing"),
+    lambda a: a.delete_groups("billing"),
+    lambda a: a.delete_groups("b"),    # is the list of its letters
+    lambda a: a.alter_group_offsets("billing", ORDERS),
+    lambda a: a.alter_group_offsets("billing", {ORDERS[0]: "9"}),
+    lambda a: a.delete_group_offsets("billing", ORDERS[0]),
+    lambda a: a.reset_group_offsets("billing", "earliest", topics="orders"),
+    lambda a: a.reset_group_offsets("billing", "earliest", partitions=ORDERS[0]),
+    lambda a: a.reset_group_offsets("billing", shift_by="-1"),
+])
+def test_what_is_of_another_type_is_refused_and_moves_nothing(data, call):
+    before = places(data)
+    with pylog.Admin(data) as admin, pytest.raises(TypeError, match=r"list of|dict by|must be an"):
+        call(admin)
+    assert places(data) == before
+
+
 def test_what_was_committed_for_a_deleted_topic_is_not_shown(data):
     with pylog.Broker(data) as broker:
         broker.delete_topic("orders")

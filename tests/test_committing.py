@@ -136,6 +136,9 @@ def test_reading_starts_at_what_was_committed(broker):
     ({ORDERS[0]: 6}, pylog.OffsetOutOfRangeError),
     ({ORDERS[0]: -1}, pylog.OffsetOutOfRangeError),
     ({ORDERS[0]: "1"}, TypeError),
+    ({ORDERS[0]: OffsetAndMetadata("1")}, TypeError),
+    ({ORDERS[0]: OffsetAndMetadata(1, 7)}, TypeError),
+    ({ORDERS[0]: OffsetAndMetadata(1, "", "first")}, TypeError),
     ({"orders": 1}, TypeError),
     ({("order", 0): 0}, pylog.UnknownTopicOrPartitionError),
 ])
@@ -147,6 +150,30 @@ def test_impossible_commits_are_refused_whole(broker, offsets, error):
             consumer.commit({ORDERS[1]: 0} | offsets)
 
     assert committed(broker, 1) is None
+
+
+def test_what_is_no_dict_by_partition_is_not_committed(broker):
+    of_one_partition(broker)
+    with grouped(broker, enable_auto_commit=False) as consumer:
+        for offsets in (next(consumer), [ORDERS[0]], 1):
+            with pytest.raises(TypeError, match=r"a dict by partition, as {TopicPartition\("):
+                consumer.commit(offsets)
+
+    assert committed(broker) is None
+
+
+def test_who_was_removed_is_a_member_again_when_it_reads_on_after_the_refusal(broker):
+    of_one_partition(broker)
+    with grouped(broker, enable_auto_commit=False) as consumer:
+        next(consumer)
+        pylog.Admin(broker).remove_group_members("g", [consumer.group_metadata().member_id])
+        with pytest.raises(pylog.UnknownMemberIdError, match="rejoin"):
+            consumer.commit()
+
+        assert next(consumer).value == b"0"
+        consumer.commit()
+
+    assert committed(broker) == 1
 
 
 class CountingTable:
@@ -319,6 +346,7 @@ def test_a_log_that_ends_before_what_was_committed_is_read_anew(broker, caplog):
     ({"group_id": ""}, pylog.InvalidGroupIdError),
     ({"group_id": 3}, TypeError),
     ({"group_instance_id": "one"}, pylog.ConfigurationError),
+    ({"group_id": "g", "group_instance_id": ""}, pylog.ConfigurationError),
     ({"group_id": "g", "session_timeout_ms": 1}, pylog.ConfigurationError),
     ({"group_id": "g", "session_timeout_ms": "9"}, TypeError),
     ({"group_id": "g", "partition_assignment_strategy": "eager"}, pylog.ConfigurationError),

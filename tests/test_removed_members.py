@@ -45,7 +45,7 @@ def test_a_member_that_lives_and_is_removed_is_told_and_joins_anew(broker):
     ("g", ["one", "tow"], UnknownMemberIdError, "'tow'; did you mean 'two'.*nobody was removed"),
     ("g", ["99"], UnknownMemberIdError, "no member '99'"),
     ("g", [None], UnknownMemberIdError, "no member None"),
-    ("g", "one", TypeError, "a list of ids"),
+    ("g", "one", TypeError, "members must be a list of names"),
     ("h", ["one"], GroupIdNotFoundError, "no group 'h'"),
 ])
 def test_members_that_are_not_there_are_not_removed(broker, group, members, error, words):
