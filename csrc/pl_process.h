@@ -53,7 +53,8 @@ typedef struct pl_processes {
 /* Opens `path`, whose doorbells are in the file `bells_path`. */
 pl_status pl_processes_open(const char *path, const char *bells_path, pl_processes **out);
 /* What is ours is free for others from then on, and the file is nothing of ours to them; it stays
- * mapped, for others of this process may be looking at it. Idempotent; no more joins. */
+ * mapped, for others of this process may be looking at it. Idempotent; no more joins, and none
+ * going on in another thread: it would keep its slot. */
 void pl_processes_leave(pl_processes *self);
 /* Leaves, and frees. */
 void pl_processes_close(pl_processes *self);

@@ -44,6 +44,7 @@ from pylog.csrc cimport *
 import logging
 import os
 import sys
+import threading
 
 import numpy
 

@@ -1,5 +1,6 @@
 """The processes of a broker: who takes part, who lives, whose files are made anew."""
 
+import contextlib
 import fcntl
 import os
 import signal
@@ -33,6 +34,46 @@ def test_joining_twice_is_joining_once(processes):
     before = processes.me
     processes.join()
     assert processes.me == before
+
+
+def threads():
+    return len(os.listdir("/proc/self/task"))
+
+
+def test_threads_that_join_at_once_join_once(place):
+    for _ in range(30):
+        before = threads()
+        processes = _native.Processes(place / "processes", place / "doorbells")
+        joining = [threading.Thread(target=processes.join) for _ in range(4)]
+        for thread in joining:
+            thread.start()
+        for thread in joining:
+            thread.join()
+        eventually(lambda before=before: threads() == before + 1, 10)
+        processes.close()
+        eventually(lambda before=before: threads() == before, 10)
+
+
+def test_close_leaves_nothing_of_a_join_that_was_going_on(place):
+    closed = []    # so that none is collected
+    for _ in range(30):
+        before = threads()
+        processes = _native.Processes(place / "processes", place / "doorbells")
+        closed.append(processes)
+        begun = []
+
+        def join(begun=begun, processes=processes):
+            begun.append(True)
+            with contextlib.suppress(ClosedError):    # closed before
+                processes.join()
+
+        joining = threading.Thread(target=join)
+        joining.start()
+        while not begun:    # and then the join has let go of the GIL
+            pass
+        processes.close()
+        joining.join()
+        eventually(lambda before=before: threads() == before, 10)
 
 
 @pytest.mark.parametrize("name", [(-1, 1), (1000, 1), (2**31 - 1, 1), (0, 0), (500, 17)])

@@ -45,8 +45,10 @@ cdef class Processes:
 
     cdef pl_processes *c
     cdef bint is_closed    # and mapped still: a Word may be looking
+    cdef object door       # one thread at a time comes or goes
 
     def __cinit__(self, path, doorbells):
+        self.door = threading.Lock()
         cdef bytes name = os.fsencode(path), bells = os.fsencode(doorbells)
         cdef const char *name_bytes = name
         cdef const char *bells_bytes = bells
@@ -70,18 +72,27 @@ cdef class Processes:
     def join(self):
         """Takes part from now on; idempotent. Cost: a thread, once."""
         cdef pl_status status
-        self.check_open()
-        with nogil:
-            status = pl_processes_join(self.c)
-        check(status)
+        self.check_open()    # before the door: in a forked child nobody may open it
+        with self.door:
+            self.check_open()
+            with nogil:
+                status = pl_processes_join(self.c)
+            check(status)
 
     def close(self):
         """Leaves: what belongs to this process is free for others. Idempotent."""
         cdef pl_processes *c = self.c
-        if not self.is_closed:
+        if self.is_closed:
+            return
+        if c.fork_generation != pl_forks:
             self.is_closed = True
-            with nogil:
-                pl_processes_leave(c)
+            pl_processes_leave(c)    # nothing of this process
+            return
+        with self.door:
+            if not self.is_closed:
+                self.is_closed = True
+                with nogil:
+                    pl_processes_leave(c)
 
     @property
     def me(self):
