@@ -450,7 +450,7 @@ def test_a_torn_table_gives_back_each_entry_that_is_whole_and_invents_none(place
         content = bytearray(whole)
         content[16] ^= 0xff
         for _ in range(rng.choice([1, 1, 8])):
-            at = rng.randrange(len(content))
+            at = rng.randrange(BOOT, len(content))    # before it: what file it is
             content[at:at + 64] = rng.randbytes(64)[:len(content) - at]
         del content[rng.choice([len(content), rng.randrange(len(content))]):]
         (place / "group").write_bytes(content)
