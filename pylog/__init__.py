@@ -12,10 +12,11 @@ from the page cache, in Kafka's own bytes.
     >>> log.close()
 """
 
-from pylog._native import Chunk, Cursor, Record, SendFuture
+from pylog._native import Chunk, Cursor, Delivery, Record, SendFuture
 from pylog.admin import Admin
 from pylog.aio_consumer import AsyncConsumer
 from pylog.aio_producer import AsyncProducer
+from pylog.aio_share_consumer import AsyncShareConsumer
 from pylog.broker import Broker
 from pylog.check import Finding, Report, check
 from pylog.claim import Claim, ClaimEntry
@@ -28,6 +29,7 @@ from pylog.metadata_file import TopicEntry
 from pylog.producer import Producer
 from pylog.report import SegmentFigures
 from pylog.serde import TypedRecord, make_deserializer, make_serializer
+from pylog.share_consumer import AcknowledgeType, ShareConsumer
 from pylog.topic import (
     BatchMetadata,
     ConsumerGroupMetadata,
@@ -40,9 +42,11 @@ from pylog.topic import (
 __version__ = "0.1.0"
 
 __all__ = [
+    "AcknowledgeType",
     "Admin",
     "AsyncConsumer",
     "AsyncProducer",
+    "AsyncShareConsumer",
     "BatchMetadata",
     "Broker",
     "Chunk",
@@ -51,6 +55,7 @@ __all__ = [
     "Consumer",
     "ConsumerGroupMetadata",
     "Cursor",
+    "Delivery",
     "Finding",
     "GroupOffset",
     "Log",
@@ -64,6 +69,7 @@ __all__ = [
     "Report",
     "SegmentFigures",
     "SendFuture",
+    "ShareConsumer",
     "TopicEntry",
     "TopicPartition",
     "TypedRecord",

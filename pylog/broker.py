@@ -35,6 +35,7 @@ from pylog.metadata_file import TopicEntry
 from pylog.names import META_NAME
 from pylog.options import is_true, one_of
 from pylog.partitioner import Partitioner, make_partitioner
+from pylog.share import forget_topic
 from pylog.topic import (
     RecordMetadata,
     TopicPartition,
@@ -136,7 +137,9 @@ class Broker:
     def delete_topic(self, name: str) -> TopicEntry:
         """Removes a topic and all its records; see `Metadata.delete_topic`."""
         self._check_open()
-        return self.metadata.delete_topic(name)
+        entry = self.metadata.delete_topic(name)
+        forget_topic(self.path, name, entry.partitions)
+        return entry
 
     def create_topic(
         self, name: str, num_partitions: int = 1,

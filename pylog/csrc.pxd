@@ -475,3 +475,60 @@ cdef extern from "pl_table.h" nogil:
                            int wait_ms)
     pl_status pl_table_forget(pl_table *table, int index, int wait_ms)
     pl_status pl_table_sync(pl_table *table)
+
+cdef extern from "pl_lease.h" nogil:
+    enum:
+        PL_LEASES, PL_LEASE_BUCKETS, PL_LEASE_NAME_MAX
+        PL_LEASES_AT "offsetof(pl_leases_file, leases)"
+        PL_SETTLE_DONE, PL_SETTLE_REJECT, PL_SETTLE_GIVE_BACK, PL_SETTLE_RETURN, PL_SETTLE_RENEW
+    ctypedef int pl_settlement
+    ctypedef struct pl_lease_set:
+        int64_t count
+    ctypedef struct pl_leases_head:
+        bint is_ordered, keeps_records
+    ctypedef struct pl_leases_file:
+        pl_leases_head head
+        uint64_t first, last, deaths
+        int64_t next_offset
+        pl_word changes
+        pl_lease_set ready
+    ctypedef struct pl_leases:
+        pl_leases_file *file
+        pl_log *log
+        unsigned fork_generation
+        bint displaces
+    ctypedef struct pl_grant:
+        int64_t offset
+        uint32_t index, token, deliveries
+        int64_t due_ms
+    ctypedef struct pl_leases_counts:
+        int64_t done, rejected, given_back, expired, orphaned, taken
+    ctypedef struct pl_leases_stats:
+        int64_t start, next, ready, held, delayed, done, behind
+        pl_leases_counts counts
+    ctypedef struct pl_leases_terms:
+        const char *name
+        int64_t start
+        bint is_ordered, keeps_records
+    pl_status pl_leases_open(const char *path, const pl_leases_terms *terms, pl_log *log,
+                             pl_processes *processes, pl_leases **out)
+    void pl_leases_let_go(pl_leases *leases)
+    void pl_leases_close(pl_leases *leases)
+    pl_status pl_leases_remove(pl_leases *leases)
+    pl_status pl_leases_sync(pl_leases *leases)
+    pl_status pl_leases_take(pl_leases *leases, int64_t count, int64_t lock_ms, int wait_ms,
+                             pl_grant *grants, int64_t *taken, uint64_t *changes)
+    pl_status pl_leases_admit(pl_leases *leases, int64_t next, const int64_t *offsets,
+                              const int32_t *buckets, int64_t count, int wait_ms,
+                              int64_t *admitted)
+    pl_status pl_leases_skip(pl_leases *leases, uint32_t index, uint32_t token, int64_t next,
+                             int wait_ms)
+    pl_status pl_leases_settle(pl_leases *leases, uint32_t index, uint32_t token,
+                               pl_settlement how, int64_t ms, int wait_ms)
+    pl_status pl_leases_peek(pl_leases *leases, uint32_t index, uint32_t token)
+    pl_status pl_leases_listen(pl_leases *leases, uint64_t changes, const pl_word *word,
+                               uint64_t seen, int wait_ms)
+    void pl_leases_unlisten(pl_leases *leases)
+    int64_t pl_leases_next_look(const pl_leases *leases)
+    pl_status pl_leases_get_stats(pl_leases *leases, int wait_ms, pl_leases_stats *out)
+    int64_t pl_leases_kept_from(const char *path)

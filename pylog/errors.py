@@ -41,7 +41,8 @@ as usual. `retriable` marks what may go well when the same call is made again la
     │   ├── InconsistentGroupProtocolError            23
     │   ├── UnknownMemberIdError                      25
     │   ├── FencedInstanceIdError                     82
-    │   └── CommitFailedError                       -131
+    │   ├── CommitFailedError                       -131
+    │   └── InvalidRecordStateError                  121
     ├── MetadataError                               -116
     │   └── CorruptMetadataError                    -117
     ├── SerdeError + ValueError                     -118
@@ -77,6 +78,7 @@ __all__ = [
     "InvalidConfigError",
     "InvalidGroupIdError",
     "InvalidPartitionsError",
+    "InvalidRecordStateError",
     "InvalidTimestampError",
     "InvalidTopicError",
     "LogError",
@@ -494,6 +496,16 @@ class CommitFailedError(GroupError):
 
     code = -131
     partitions: Any = None
+
+
+class InvalidRecordStateError(GroupError):
+    """A delivery was settled twice, or its time was over: nothing was changed.
+
+    offset: of its record. Kafka's error of share groups (KIP-932).
+    """
+
+    code = 121
+    offset: Any = None
 
 
 class MetadataError(PylogError):

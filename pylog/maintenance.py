@@ -28,7 +28,14 @@ from pylog.log import Log
 from pylog.metadata import Metadata
 from pylog.metadata_file import TopicEntry
 from pylog.names import is_segment, segment_name
-from pylog.topic import altered_options, codec_of, config_value, directory_name
+from pylog.share import kept_offset
+from pylog.topic import (
+    TopicPartition,
+    altered_options,
+    codec_of,
+    config_value,
+    directory_name,
+)
 
 logger = logging.getLogger("pylog")
 
@@ -91,7 +98,8 @@ def _round(broker: Maintained, now_ms: int) -> None:
                 if log is not None and not log.closed:
                     bring_up_to_date(log, entry)
                 if is_due(directory, entry.configs, now_ms):
-                    clean(broker.log(entry.name, partition), entry.configs, now_ms)
+                    clean(broker.log(entry.name, partition), entry.configs, now_ms,
+                          kept_offset(broker.path, TopicPartition(entry.name, partition)))
             except (PylogError, FileNotFoundError) as error:
                 # Deleted meanwhile, damaged, a full disk: whoever uses it is told.
                 logger.debug("maintenance of %s: %s", directory, error)
@@ -149,15 +157,18 @@ def _first_timestamp(segment: Path) -> int | None:
 
 # ---- cleaning ----------------------------------------------------------------------------------
 
-def clean(log: Log, configs: Mapping[str, str], now_ms: int) -> None:
-    """Rolls and deletes what is due in one log."""
+def clean(
+    log: Log, configs: Mapping[str, str], now_ms: int, kept: int | None = None,
+) -> None:
+    """Rolls and deletes what is due in one log; nothing from `kept` on, if that is given."""
     retention_ms = config_value(configs, "retention.ms")
     keep = log.start_offset
     if retention_ms >= 0:
         keep = max(keep, _past_retention(log, now_ms - retention_ms))
     _roll_if_old(log, now_ms - config_value(configs, "segment.ms"))
     keep = max(keep, _past_size(log, config_value(configs, "retention.bytes")))
-    log.delete_before(min(keep, log.readable_offset))
+    keep = min(keep, log.readable_offset)
+    log.delete_before(keep if kept is None else max(log.start_offset, min(keep, kept)))
 
 
 def _bases(log: Log) -> list[int]:

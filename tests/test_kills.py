@@ -51,7 +51,7 @@ WRITERS = 3
 KILLS_LEAST = 1000
 OWNER_DEATHS_LEAST = 150
 HITS_LEAST = 5
-ELSEWHERE = ("pl_process", "pl_shared", "pl_table")   # killed in test_tables.py
+ELSEWHERE = ("pl_process", "pl_shared", "pl_table", "pl_lease")    # in test_tables, test_share
 
 
 def points_named(name):

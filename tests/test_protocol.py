@@ -177,6 +177,7 @@ NOT_MODELLED = {
     "process-": "who lives: a file of the broker, not the control page",
     "shared-": "how a file of the broker is made, alone under its flock",
     "table-": "a table of the broker's, under a mutex of its own",
+    "lease-": "the leases of a share group; test_share_leases.py kills at each",
     "batch-copied": "a batch sealed elsewhere and copied: append_many with a copy for an encoding",
 }
 # What is done before an operation, and the operation.

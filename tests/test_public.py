@@ -14,6 +14,7 @@ import pytest
 import pylog
 
 NAMES = {
+    "AcknowledgeType", "AsyncShareConsumer", "Delivery", "ShareConsumer",
     "Admin", "AsyncConsumer", "AsyncProducer", "BatchMetadata", "Broker", "Chunk", "Claim",
     "ClaimEntry", "Consumer", "ConsumerGroupMetadata", "Cursor", "Finding", "GroupOffset", "Log",
     "OffsetAndMetadata", "OffsetAndTimestamp", "OffsetReset", "Producer", "Record",

@@ -20,7 +20,7 @@ FILE_LINES_MAX = 600
 FUNCTION_LINES_MAX = 60
 
 # file: how many lines it may have, because it is still one noun.
-LONG_FILES: dict[str, int] = {}
+LONG_FILES = {"pylog/_native.pyi": 660}    # the types of one module, which is many .pxi
 # file:function: how many lines it may have.
 LONG_FUNCTIONS: dict[str, int] = {}
 
@@ -33,11 +33,11 @@ FLOORS = {
     "walk": 3, "topic": 3, "file_lock": 3, "options": 3,
     "check": 4, "deletion": 4, "metadata_file": 4,
     "log": 5, "partitioner": 5, "metadata": 5, "serde": 5, "kafka_options": 5,
-    "group": 5, "claim": 5, "assignor": 5,
+    "group": 5, "claim": 5, "assignor": 5, "share": 5.2,
     "maintenance": 5.5, "broker": 6, "testing": 8,
     "accumulator": 6, "subscription_state": 7, "producer": 7, "aio_producer": 8, "membership": 7.5,
     "positions": 7.5, "subscriber": 7.6, "handling": 7.7, "aio_handling": 7.8,
-    "consumer": 8, "aio_consumer": 8,
+    "consumer": 8, "aio_consumer": 8, "share_consumer": 8, "aio_share_consumer": 8.2,
     "group_admin": 8, "backup": 8, "admin": 8.5,
     "": 9,
     "envelope": 10, "hardware": 10,

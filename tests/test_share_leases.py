@@ -1,0 +1,294 @@
+"""The leases of a share group: a full ring, other processes, waiting, and what a reboot leaves."""
+
+import os
+import re
+import signal
+import subprocess
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from children import in_child, killed
+from drivers import built
+from sharing import AT, fill, taken, workers
+
+import pylog
+from pylog import _native
+from pylog.share import kept_offset, share_groups
+from pylog.testing import broker as broker
+
+# ---- the ring ------------------------------------------------------------------------------------
+
+def send_full(broker, more=100):
+    with pylog.Producer(broker) as producer:
+        producer.send_many("jobs", [b"%d" % n for n in range(_native.LEASES + more)])
+
+
+@pytest.mark.slow
+def test_a_stuck_record_holds_no_others_until_the_ring_is_full(broker):
+    send_full(broker)
+    with workers(broker) as consumer:
+        stuck = consumer.take(0)
+        count = 0
+        while one := consumer.poll(0, 512):
+            for delivery in one:
+                delivery.ack()
+            count += len(one)
+        assert count == _native.LEASES - 1
+        assert consumer.take(0.05) is None
+        waiter = threading.Timer(0.1, stuck.ack)
+        waiter.start()
+        assert int(consumer.take(5).value) == _native.LEASES
+        waiter.join()
+
+
+@pytest.mark.slow
+def test_a_delayed_record_that_fills_the_ring_is_displaced(broker):
+    send_full(broker)
+    displaced = []
+    with workers(broker, on_displaced=lambda one, due_ms: displaced.append(
+            (one.value, one.delivery_count, due_ms))) as consumer:
+        consumer.take(0).release(delay=1000)
+        count = 0
+        while one := consumer.poll(0, 512):
+            for delivery in one:
+                delivery.ack()
+            count += len(one)
+        assert count == _native.LEASES + 99
+        ((value, deliveries, due_ms),) = displaced
+        assert (value, deliveries) == (b"0", 1)
+        assert 900_000 < due_ms - time.time() * 1000 <= 1_000_000
+
+
+@pytest.mark.slow
+def test_the_ring_goes_round_many_times(broker):
+    with pylog.Producer(broker) as producer, workers(broker) as consumer:
+        for turn in range(4):
+            producer.send_many("jobs", [b"%d" % n for n in range(50_000)])
+            expected = 0
+            while deliveries := consumer.poll(0, 512):
+                for one in deliveries:
+                    assert int(one.value) == expected
+                    expected += 1
+                    one.ack()
+            assert expected == 50_000, turn
+        assert consumer.stats()[AT]["start"] == 200_000
+
+
+# ---- other processes -----------------------------------------------------------------------------
+
+def test_what_a_killed_process_held_is_taken_at_once(broker):
+    fill(broker, 5)
+
+    def hold():
+        consumer = workers(pylog.Broker(broker.path))
+        return consumer, consumer.poll(0, 3)
+
+    killed(hold)
+    with workers(broker) as consumer:
+        start = time.monotonic()
+        deliveries = consumer.poll(5000)
+        assert time.monotonic() - start < 0.2
+        assert [(int(d.value), d.delivery_count) for d in deliveries] == [
+            (0, 2), (1, 2), (2, 2), (3, 1), (4, 1)]
+        assert consumer.stats()[AT]["orphaned"] == 3
+
+
+def test_who_waits_hears_of_a_death_within_200_ms(broker):
+    fill(broker, 1)
+    ready = broker.path / "ready"
+    pid = os.fork()
+    if pid == 0:
+        try:
+            consumer = workers(pylog.Broker(broker.path))
+            held = consumer.take(0)
+            ready.touch()
+            signal.pause()
+            del held
+        finally:
+            os._exit(1)
+    while not ready.exists():
+        time.sleep(0.005)
+    with workers(broker) as consumer:
+        killed_at = []
+
+        def kill():
+            killed_at.append(time.monotonic())
+            os.kill(pid, signal.SIGKILL)
+
+        timer = threading.Timer(0.3, kill)
+        timer.start()
+        delivery = consumer.take(10)
+        took = time.monotonic() - killed_at[0]
+        assert delivery.delivery_count == 2
+        os.waitpid(pid, 0)
+    print(f"after {1000 * took:.1f} ms")
+    assert took < 0.2
+
+
+def test_one_that_is_closed_gives_its_leases_up(broker):
+    fill(broker, 1)
+
+    def leave_held():
+        consumer = workers(pylog.Broker(broker.path))
+        held = consumer.take(0)
+        consumer._broker.close()
+        return held is not None
+
+    assert in_child(leave_held)
+    with workers(broker) as consumer:
+        assert consumer.take(1).delivery_count == 2
+
+
+def test_a_fork_inherits_nothing(broker):
+    fill(broker, 2)
+    with workers(broker) as consumer:
+        held = consumer.take(0)
+
+        def use():
+            with pytest.raises(pylog.IllegalStateError, match="before fork"):
+                consumer.take(0)
+            with pytest.raises(pylog.IllegalStateError, match="before fork"):
+                held.ack()
+            return True
+
+        assert in_child(use)
+        assert held.held
+        held.ack()
+
+
+def test_an_idle_consumer_is_woken_by_an_append(broker):
+    broker.create_topic("jobs")
+    with workers(broker) as consumer:
+        timer = threading.Timer(0.2, fill, (broker, 1))
+        timer.start()
+        assert consumer.take(10).value == b"0"
+        timer.join()
+
+
+def test_of_many_idle_threads_each_gets_one(broker):
+    broker.create_topic("jobs")
+    found = []
+    with workers(broker) as consumer:
+        def work():
+            with consumer.take(10) as delivery:
+                found.append(int(delivery.value))
+                time.sleep(0.05)
+
+        threads = [threading.Thread(target=work) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        time.sleep(0.1)
+        fill(broker, 8)
+        for thread in threads:
+            thread.join()
+    assert sorted(found) == list(range(8))
+
+
+def test_wakeup_and_close_end_a_wait(broker):
+    broker.create_topic("jobs")
+    for end, error in ((lambda one: one.wakeup(), pylog.WakeupError),
+                       (lambda one: one.close(), pylog.ClosedError)):
+        consumer = workers(broker)
+        timer = threading.Timer(0.1, end, (consumer,))
+        timer.start()
+        start = time.monotonic()
+        with pytest.raises(error):
+            consumer.take(10)
+        assert time.monotonic() - start < 2
+        timer.join()
+        consumer.close()
+
+
+def test_a_topic_that_is_deleted_ends_its_workers(broker):
+    fill(broker, 1)
+    consumer = workers(broker)
+    held = consumer.take(0)
+    timer = threading.Timer(0.1, pylog.Admin(broker).delete_topics, (["jobs"],))
+    timer.start()
+    with pytest.raises(pylog.UnknownTopicOrPartitionError):
+        consumer.take(10)
+    timer.join()
+    with pytest.raises(pylog.UnknownTopicOrPartitionError):
+        held.ack()
+    consumer.close()
+    fill(broker, 2)
+    with workers(broker) as consumer:    # made anew: nothing is known of it
+        assert taken(consumer) == [0, 1]
+
+
+@pytest.mark.slow
+def test_a_kill_at_any_point_of_the_leases_loses_and_repeats_nothing(tmp_path, seed):
+    source = Path(__file__).parent.parent / "csrc" / "pl_lease.c"
+    points = sorted(set(re.findall(r'PL_POINT\("([a-z-]+)"\)', source.read_text())))
+    done = subprocess.run([built("build/leases") / "leases", tmp_path / "leases", "350", str(seed),
+                           *points], capture_output=True, text=True, check=False)
+    print(f"seed {seed}\n{done.stdout}")
+    assert done.returncode == 0, f"seed {seed}: {done.stderr}"
+    assert all(f"point {point} " in done.stdout for point in points)
+
+
+# ---- what is left --------------------------------------------------------------------------------
+
+def test_after_a_reboot_what_was_done_is_done_and_the_rest_comes_again(broker):
+    fill(broker, 10)
+    with workers(broker) as consumer:
+        for one in consumer.poll():
+            if int(one.value) in (0, 1, 4, 7):
+                one.ack()
+            else:
+                one.release()
+    path = broker.path
+    broker.close()
+    forget_boot(path / "shares" / "workers" / "jobs-0")
+    with pylog.Broker(path) as again, workers(again) as consumer:
+        found = {int(one.value): one.delivery_count for one in consumer.poll()}
+    assert found == {2: 2, 3: 2, 5: 2, 6: 2, 8: 2, 9: 2}
+
+
+def test_after_a_reboot_a_torn_page_is_done_again(broker):
+    fill(broker, 300)
+    with workers(broker) as consumer:
+        for one in consumer.poll(0, 300):
+            if int(one.value):
+                one.ack()
+            else:
+                one.release()
+    path, file = broker.path, broker.path / "shares" / "workers" / "jobs-0"
+    broker.close()
+    forget_boot(file)
+    with file.open("r+b") as torn:
+        torn.seek(_native.LEASES_AT + 128 * 32)
+        torn.write(bytes(4096))    # 128 leases that never reached the disk
+    with pylog.Broker(path) as again, workers(again) as consumer:
+        found = sorted(int(one.value) for one in consumer.poll())
+    assert found == [0, *range(128, 256)]
+
+
+def forget_boot(path):
+    with path.open("r+b") as file:
+        file.seek(16)
+        file.write(b"another boot, yes")
+
+
+def test_retention_spares_what_a_group_that_keeps_records_has_not_done(broker):
+    pylog.Admin(broker).create_topics({"jobs": {"configs": {"retention.ms": 1000,
+                                                            "segment.bytes": 4096}}})
+    for number in range(200):
+        broker.append("jobs", bytes(100), timestamp=1000 + number)
+    with workers(broker, keeps_records=True) as consumer:
+        for one in consumer.poll(0, 150):
+            one.ack()
+        assert kept_offset(broker.path, AT) == 150
+        assert broker.maintain(10**12)
+        assert 0 < broker.log("jobs").start_offset <= 150
+    with pylog.ShareConsumer(broker, "jobs", group_id="careless") as consumer:
+        assert kept_offset(broker.path, AT) == 150
+
+
+def test_the_share_groups_can_be_listed(broker):
+    fill(broker, 1)
+    workers(broker).close()
+    pylog.ShareConsumer(broker, "jobs", group_id="a/b ü").close()
+    assert share_groups(broker.path) == {"a/b ü": [AT], "workers": [AT]}
