@@ -21,7 +21,7 @@ DOCUMENTS = sorted([ROOT / "README.md", ROOT / "CHANGELOG.md", *(ROOT / "docs").
 ARCHITECTURE = (ROOT / "docs" / "ARCHITECTURE.md").read_text(encoding="utf-8")
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 # What needs more than pylog is tested on its own; `make demo` runs it.
-EXAMPLES = sorted(path for path in (ROOT / "examples").glob("*.py")
+EXAMPLES = sorted(path for path in (ROOT / "examples").rglob("*.py")
                   if not path.name.startswith("flights"))
 MODULES = sorted(found.name for found in pkgutil.iter_modules(pylog.__path__)
                  if found.name not in ("_native", "__main__"))
@@ -181,7 +181,7 @@ def test_tests_that_a_page_names_exist(name, least):
     text = (ROOT / "docs" / name).read_text(encoding="utf-8")
     named = set(re.findall(r"`(test_\w+)`", text))
 
-    tests = "".join(path.read_text(encoding="utf-8") for path in ROOT.glob("tests/test_*.py"))
+    tests = "".join(path.read_text(encoding="utf-8") for path in ROOT.glob("tests/**/test_*.py"))
     there = set(re.findall(r"^def (test_\w+)\(", tests, re.MULTILINE))
     assert len(named) >= least
     assert named - there == set()

@@ -40,6 +40,9 @@ FLOORS = {
     "consumer": 8, "aio_consumer": 8, "share_consumer": 8, "aio_share_consumer": 8.2,
     "group_admin": 8, "backup": 8, "admin": 8.5,
     "": 9,
+    "patterns.headers": 10, "patterns.retry": 10, "patterns.breaker": 10, "patterns.values": 10,
+    "patterns.letter": 11, "patterns.handler": 11, "patterns.dead_letters": 12,
+    "patterns.subscription": 12, "patterns.pubsub": 13,
     "envelope": 10, "hardware": 10,
     "patterns": 20, "patterns.state": 10,
     "streams": 11, "dump": 11,
@@ -164,6 +167,13 @@ def test_modules_import_only_from_lower_floors():
         for other in imported:
             assert floor(other) is not None, f"pylog.{module} imports the unknown pylog.{other}"
             assert floor(other) < floor(module), f"pylog.{module} imports pylog.{other}"
+
+
+def test_patterns_are_built_on_what_pylog_exports():
+    for module, imported in import_graph().items():
+        if module.partition(".")[0] == "patterns":
+            lower = {other for other in imported if other.partition(".")[0] != "patterns"}
+            assert lower <= {""}, f"pylog.{module} needs {lower}: export a verb for it"
 
 
 def test_modules_import_in_no_circle():

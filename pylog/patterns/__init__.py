@@ -1,4 +1,29 @@
-"""Patterns of event-driven systems, one file each, built on nothing but what `pylog` exports.
+"""The patterns of event-driven systems, one file each, built on what `pylog` exports and no more.
 
-What they keep, they keep in topics: it is seen by all processes and moves with the data.
+    Topic, AsyncTopic      publish-subscribe: every subscriber gets a copy       pubsub.py
+    Retry, expo            how often a handler is tried again, and when          retry.py
+    DeadLetters            what handlers failed on: show, replay, discard        dead_letters.py
+    state.State            a dict folded from a topic, and changed exactly       state.py
+
+All state is in topics, so it is seen by every process, survives the kill of any, and can be moved
+to a Kafka cluster. What a subscription is, `subscription.py` has.
 """
+
+from pylog.patterns.dead_letters import DeadLetters
+from pylog.patterns.handler import Stats
+from pylog.patterns.letter import Letter
+from pylog.patterns.pubsub import AsyncTopic, Topic
+from pylog.patterns.retry import Retry, expo
+from pylog.patterns.subscription import AsyncSubscription, Subscription
+
+__all__ = [
+    "AsyncSubscription",
+    "AsyncTopic",
+    "DeadLetters",
+    "Letter",
+    "Retry",
+    "Stats",
+    "Subscription",
+    "Topic",
+    "expo",
+]

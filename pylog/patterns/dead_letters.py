@@ -1,0 +1,264 @@
+"""DeadLetters: the records that handlers failed on, and what is done with them.
+
+All state is in the topics of letters: what becomes of a letter (`letter.py`) is a *mark*, a record
+with a null value that names it. So letters that are pending are those that no mark names, and the
+topics may be read, copied and served as any other.
+"""
+
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from pylog import (
+    Broker,
+    ConfigurationError,
+    Record,
+    RecordNotFoundError,
+    UnknownTopicOrPartitionError,
+)
+from pylog.patterns import headers as names
+from pylog.patterns.headers import number_of, text_of, to_value
+from pylog.patterns.letter import Letter, letter_of, parse_id, replay_headers
+
+CLAIM_SECONDS = 10.0      # for another process that replays or discards
+REPLAYED, DISCARDED = "replayed", "discarded"
+
+Letters = list[Letter]    # DeadLetters.list hides the word
+
+
+class DeadLetters:
+    """The dead letters of a group, of one topic, or all that there are. Safe for threads.
+
+    group: all its topics, `dlq.<group>.*`. topic: one topic of letters, whatever its name. Neither:
+    all topics called `dlq.*` or `*-dlq`.
+
+    Guarantees: a letter is replayed or discarded by one process at a time. It is marked *after* it
+    was sent again, so a kill between the two leaves it pending: it may be sent twice, and is never
+    lost. Cost: each call reads the topics from their beginning.
+
+        >>> import pylog
+        >>> from pylog.patterns.letter import bury
+        >>> with pylog.Broker("data") as broker:
+        ...     broker.append("orders", b"12 pears", key=b"alice")
+        ...     record = next(broker.read("orders"))
+        ...     bury(broker, "orders-dlq", record, ValueError("no pears"), group="billing")
+        ...     letters = DeadLetters(broker, topic="orders-dlq")
+        ...     [(letter.topic, letter.error, letter.value) for letter in letters.list()]
+        ...     letters.discard(letters.list()), letters.list()    # doctest: +ELLIPSIS
+        RecordMetadata(topic='orders', ...
+        RecordMetadata(topic='orders-dlq', ...
+        [('orders', 'ValueError', b'12 pears')]
+        (1, [])
+
+    Raises ConfigurationError for a group and a topic, and what Broker raises.
+    """
+
+    def __init__(self, broker: Broker | str | os.PathLike[str], group: str | None = None, *,
+                 topic: str | None = None) -> None:
+        if group is not None and topic is not None:
+            raise ConfigurationError("pass a group or a topic, not both: a topic of letters may "
+                                     "have those of several groups", option="topic", value=topic)
+        self._group = group
+        self._topic = topic
+        self._broker, self._is_owner = Broker.of(broker)
+
+    # ---- looking
+
+    def topics(self) -> Sequence[str]:
+        """The topics of letters that this is about. Raises UnknownTopicOrPartitionError."""
+        known = self._broker.topics()
+        if self._topic is not None:
+            if self._topic not in known:
+                raise UnknownTopicOrPartitionError(
+                    f"there is no topic {self._topic!r}; those of a group are called "
+                    "dlq.<group>.<topic>", topic=self._topic)
+            return [self._topic]
+        prefix = "dlq." if self._group is None else f"dlq.{self._group}."
+        return sorted(name for name in known if name.startswith(prefix)
+                      or (self._group is None and name.endswith("-dlq")))
+
+    def list(
+        self, *, topic: str | None = None, error: str | None = None, handler: str | None = None,
+        since: datetime | int | None = None, limit: int | None = None, marked: bool = False,
+    ) -> Letters:
+        """The pending letters, oldest first in each topic.
+
+        topic: that they were in. error: the class of it, with or without its module. handler: that
+        failed. since: buried then or later, ms since the epoch or an aware datetime. limit: the
+        first so many. marked: also those that were replayed or discarded.
+        """
+        if limit is not None and limit < 0:
+            raise ConfigurationError(f"limit={limit} is negative; use 0 or more, or None",
+                                     option="limit", value=limit)
+        since_ms = _as_ms(since)
+        found: Letters = []
+        for letter in self._letters():
+            if limit is not None and len(found) >= limit:
+                break
+            if ((marked or letter.mark is None) and letter.buried_ms >= since_ms
+                    and (topic is None or letter.topic == topic)
+                    and (handler is None or letter.handler == handler)
+                    and (error is None or error in (letter.error, letter.error.split(".")[-1]))):
+                found.append(letter)
+        return found
+
+    def show(self, letter_id: str) -> Letter:
+        """One letter, pending or not. Raises RecordNotFoundError, ConfigurationError."""
+        topic, *place = parse_id(letter_id)
+        if topic in self.topics():
+            pile = _Pile(self._broker, topic)
+            if record := pile.records.get((place[0], place[1])):
+                return letter_of(record, pile.marks.get((place[0], place[1])))
+        raise RecordNotFoundError(f"there is no letter {letter_id!r} here; list() has those that "
+                                  "there are", offset=place[1])
+
+    def _letters(self) -> Iterator[Letter]:
+        for topic in self.topics():
+            for letter in _Pile(self._broker, topic).letters():
+                if self._group is None or letter.group in ("", self._group):
+                    yield letter    # dlq.a.b.c may be the group a's or a.b's
+
+    # ---- doing
+
+    def replay(
+        self, letters: "Letter | str | Iterable[Letter | str]", *, to: str | None = None,
+        edit: Callable[[Letter], Letter | None] | None = None, rate: float | None = None,
+    ) -> int:
+        """Sends letters again, one by one, and marks them. Returns how many; those that have been
+        replayed or discarded meanwhile are left out.
+
+        letters: one or several, or their ids. to: the topic; the one they were in by default, and
+        there the partition too, behind all that is in it. edit: gives the letter that is to be
+        sent instead (`dataclasses.replace(letter, value=...)`), None leaves it as it is, pending.
+        rate: at most so many a second.
+
+        What is sent to its own topic bears `__replay.group` and, where there were several handlers,
+        `__replay.handler`: the subscriptions of other groups skip it. Other consumers of the topic
+        see it as any record. Raises UnknownTopicOrPartitionError where the topic is gone,
+        RecordNotFoundError, PylogTimeoutError while another process is at it.
+        """
+        if rate is not None and not rate > 0:
+            raise ConfigurationError(f"rate={rate} is impossible; use records a second",
+                                     option="rate", value=rate)
+        count, piles = 0, _Piles(self._broker)
+        for letter in self._chosen(letters):
+            sent = letter if edit is None else edit(letter)
+            if sent is None:
+                continue
+            target, partition = self._target(sent, to)
+            began = time.monotonic()
+            if piles.settle(letter, REPLAYED, target, sent.value, sent.key,
+                            replay_headers(sent, letter, to is None), partition):
+                count += 1
+                if rate is not None:
+                    time.sleep(max(0.0, began + 1 / rate - time.monotonic()))
+        return count
+
+    def discard(self, letters: "Letter | str | Iterable[Letter | str]") -> int:
+        """Marks letters as done with; they stay readable. Returns how many were pending."""
+        piles = _Piles(self._broker)
+        return sum(piles.settle(letter, DISCARDED) for letter in self._chosen(letters))
+
+    def _chosen(self, given: "Letter | str | Iterable[Letter | str]") -> Letters:
+        items = [given] if isinstance(given, Letter | str) else list(given)
+        return [one if isinstance(one, Letter) else self.show(one) for one in items]
+
+    def _target(self, letter: Letter, to: str | None) -> tuple[str, int | None]:
+        """Topic and partition. None: as its key has it."""
+        name = letter.topic if to is None else to
+        entry = self._broker.topics().get(name)
+        if entry is None:
+            raise UnknownTopicOrPartitionError(
+                f"the letter {letter.id} cannot be sent again: there is no topic {name!r}; create "
+                "it, or name another with to=", topic=name)
+        is_home = to is None and 0 <= letter.partition < entry.partitions
+        return name, letter.partition if is_home else None
+
+    # ---- lifetime
+
+    def close(self) -> None:
+        """Closes the broker, if it was opened here."""
+        if self._is_owner:
+            self._broker.close()
+
+    def __enter__(self) -> "DeadLetters":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+
+class _Pile:
+    """A topic of letters, as far as it was read."""
+
+    def __init__(self, broker: Broker, topic: str) -> None:
+        self.topic = topic
+        self.records: dict[tuple[int, int], Record] = {}
+        self.marks: dict[tuple[int, int], str] = {}
+        self._broker = broker
+        self._ends: dict[int, int] = {}    # by partition, where reading goes on
+        self.read_on()
+
+    def read_on(self) -> None:
+        """To the end that there is now."""
+        for partition in range(self._broker.topic(self.topic).partitions):
+            log = self._broker.log(self.topic, partition)
+            start = max(self._ends.get(partition, 0), log.start_offset)
+            for record in self._broker.read(self.topic, start, partition):
+                self._ends[partition] = record.offset + 1
+                self._take(partition, record)
+
+    def _take(self, partition: int, record: Record) -> None:
+        of = record.header(names.DLQ_MARK_OF)
+        if of is None:
+            self.records[partition, record.offset] = record
+        elif record.value is None:
+            where, _, offset = text_of(of).partition(":")
+            place = number_of(where.encode()), number_of(offset.encode())
+            self.marks.setdefault(place, text_of(record.header(names.DLQ_MARK)))
+
+    def letters(self) -> Iterator[Letter]:
+        """All, in order."""
+        return (letter_of(record, self.marks.get(place)) for place, record in self.records.items())
+
+
+class _Piles:
+    """The topics of one call, each read once."""
+
+    def __init__(self, broker: Broker) -> None:
+        self._broker = broker
+        self._piles: dict[str, _Pile] = {}
+
+    def settle(self, letter: Letter, mark: str, *record: Any) -> bool:
+        """Appends the record, if there is one, and then the mark; nothing where the letter has a
+        mark already. For one process at a time."""
+        topic, partition, offset = parse_id(letter.id)
+        with self._broker.claim(topic, CLAIM_SECONDS):
+            if topic in self._piles:
+                self._piles[topic].read_on()
+            else:
+                self._piles[topic] = _Pile(self._broker, topic)
+            if (partition, offset) in self._piles[topic].marks:
+                return False
+            if record:
+                self._broker.append(*record)
+            self._broker.append(
+                topic, None, letter.key, [(names.DLQ_MARK_OF, to_value(f"{partition}:{offset}")),
+                                          (names.DLQ_MARK, to_value(mark))], partition)
+        return True
+
+
+def _as_ms(since: datetime | int | None) -> float:
+    if since is None:
+        return float("-inf")
+    if isinstance(since, datetime):
+        if since.tzinfo is None:
+            raise ConfigurationError("since= has no time zone; use datetime.now(UTC) - ...",
+                                     option="since", value=since)
+        return since.astimezone(UTC).timestamp() * 1000
+    if isinstance(since, bool) or not isinstance(since, int):
+        raise TypeError("since must be a datetime or ms since the epoch, not "
+                        f"{type(since).__name__}")
+    return since

@@ -1,0 +1,158 @@
+"""Handler: a user's function, and what becomes of the records on which it fails.
+
+One attempt after the other as its Retry says; then the dead letters, or a line in the log. What
+waits between two attempts, a thread or a task, is the subscription's.
+"""
+
+import inspect
+import logging
+import threading
+from collections.abc import Awaitable, Callable
+from typing import Any, NamedTuple
+
+from pylog import Record
+from pylog.patterns.breaker import Breaker
+from pylog.patterns.retry import Retry
+
+logger = logging.getLogger("pylog.patterns")
+
+# (record, error, attempts, name of the handler): appends the letter.
+Bury = Callable[[Record, BaseException, int, str], object]
+
+
+class Stats(NamedTuple):
+    """How a handler, or all of a subscription, has fared since it began.
+
+    state: "running", "paused" by a breaker, "stopped", or "failed". handled: records that went
+    well. retried: attempts after the first. given_up: records that never went well; buried: those
+    of them that are dead letters.
+    """
+
+    state: str
+    handled: int
+    retried: int
+    given_up: int
+    buried: int
+
+
+class Handler:
+    """A function that is called with one item at a time.
+
+    is_async: what it returns has to be awaited. bury: makes a dead letter of a record that was
+    given up. Without it the error is raised where `is_strict`, which ends the subscription before
+    the record counts as finished; else it is logged and skipped. Safe for threads.
+    """
+
+    def __init__(self, function: Callable[[Any], Any], name: str, retry: Retry, bury: Bury | None,
+                 is_strict: bool, is_async: bool) -> None:
+        self.name = name
+        self.is_async = is_async
+        self.breaker = Breaker(retry.pause_after, retry.cooldown)
+        self._function = function
+        self._retry = retry
+        self._bury = bury
+        self._is_strict = is_strict
+        self._lock = threading.Lock()
+        self._handled = self._retried = self._given_up = self._buried = 0
+
+    def run(self, record: Record, item: Any, wait: Callable[[float], None]) -> None:
+        """Until it went well or was given up. wait: sleeps, or raises to end all this."""
+        while seconds := self.breaker.wait_seconds():
+            wait(seconds)
+        attempt = 1
+        while True:
+            try:
+                result = self._function(item)
+                if result is not None and inspect.isawaitable(result):
+                    _refuse(result, self.name)
+            except Exception as error:
+                delay = self._failed(record, error, attempt)
+            else:
+                return self._succeeded()
+            if delay is None:
+                return None
+            wait(delay)
+            attempt += 1
+
+    async def run_async(
+        self, record: Record, item: Any, wait: Callable[[float], Awaitable[None]]
+    ) -> None:
+        """The same in an event loop; what the function returns is awaited if it can be."""
+        while seconds := self.breaker.wait_seconds():
+            await wait(seconds)
+        attempt = 1
+        while True:
+            try:
+                result = self._function(item)
+                if result is not None and inspect.isawaitable(result):
+                    await result
+            except Exception as error:
+                delay = self._failed(record, error, attempt)
+            else:
+                return self._succeeded()
+            if delay is None:
+                return None
+            await wait(delay)
+            attempt += 1
+
+    def _succeeded(self) -> None:
+        with self._lock:
+            self._handled += 1
+        self.breaker.succeeded()
+
+    def _failed(self, record: Record, error: Exception, attempt: int) -> float | None:
+        """Seconds until the next attempt; None: there is none, and the record is finished."""
+        delay = self._retry.delay(attempt, error)
+        if delay is not None:
+            with self._lock:
+                self._retried += 1
+            return delay
+        if self._bury is not None:
+            self._bury(record, error, attempt, self.name)
+        elif self._is_strict:
+            raise error
+        with self._lock:
+            self._given_up += 1
+            self._buried += self._bury is not None
+        logger.warning(
+            "%s failed on %s-%s, offset %d, after %d attempt(s)%s", self.name, record.topic,
+            record.partition, record.offset, attempt,
+            "; it is a dead letter now" if self._bury else "; it is skipped", exc_info=error)
+        if not self._retry.covers(error):
+            self.breaker.undecided()
+        elif self.breaker.failed():
+            logger.warning("%s is paused for %s s: it failed on %d in a row or more", self.name,
+                           self._retry.cooldown, self._retry.pause_after)
+        return None
+
+    def stats(self) -> Stats:
+        """How it has fared."""
+        with self._lock:
+            state = "running" if self.breaker.state == "closed" else "paused"
+            return Stats(state, self._handled, self._retried, self._given_up, self._buried)
+
+
+def is_async(function: Any) -> bool:
+    """Whether what it returns has to be awaited."""
+    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(
+        getattr(function, "__call__", None))    # noqa: B004 - an object with an async __call__
+
+
+def name_of(function: Any) -> str:
+    """What a handler is called in letters and figures."""
+    found = getattr(function, "__qualname__", None) or type(function).__qualname__
+    return str(found).replace(".<locals>.", ".")
+
+
+def check_handler(function: object) -> Callable[[Any], Any]:
+    """Returns it. Raises TypeError."""
+    if not callable(function):
+        raise TypeError(f"a handler must be callable, not {type(function).__name__}")
+    return function
+
+
+def _refuse(result: Any, name: str) -> None:
+    if inspect.iscoroutine(result):
+        result.close()
+    raise TypeError(f"the handler {name} returned {type(result).__name__}, and nobody would await "
+                    "it: write it as `async def`, or use the async class")

@@ -1,0 +1,92 @@
+"""The names of all headers that the patterns write and read, and what their values are.
+
+One table, so that a name that a standard settles otherwise is changed in one place. Values are
+text in UTF-8, numbers in decimal.
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+# What FastStream and Spring read, too.
+CORRELATION_ID = "correlation_id"
+REPLY_TO = "reply_to"
+CONTENT_TYPE = "content-type"
+
+# CloudEvents 1.0, Kafka protocol binding, binary mode.
+CE_SPECVERSION = "ce_specversion"
+CE_ID = "ce_id"
+CE_TYPE = "ce_type"
+CE_SOURCE = "ce_source"
+CE_TIME = "ce_time"
+CE_SUBJECT = "ce_subject"
+
+# Of a dead letter. The first six are KIP-1191's, the disposition KIP-1317's (a draft).
+DLQ_PREFIX = "__dlq."
+DLQ_TOPIC = "__dlq.errors.topic"
+DLQ_PARTITION = "__dlq.errors.partition"
+DLQ_OFFSET = "__dlq.errors.offset"
+DLQ_GROUP = "__dlq.errors.group"
+DLQ_ATTEMPTS = "__dlq.errors.delivery.count"
+DLQ_MESSAGE = "__dlq.errors.message"
+DLQ_DISPOSITION = "__dlq.errors.disposition"
+DLQ_TIMESTAMP = "__dlq.errors.timestamp"
+DLQ_TYPE = "__dlq.errors.type"
+DLQ_HANDLER = "__dlq.errors.handler"
+
+# Of the record that says what became of a letter: which one, and "replayed" or "discarded".
+DLQ_MARK_OF = "__dlq.mark.of"
+DLQ_MARK = "__dlq.mark"
+
+# Of a letter that was sent again: for whom it is, which letter it was, how often that was done.
+REPLAY_PREFIX = "__replay."
+REPLAY_GROUP = "__replay.group"
+REPLAY_HANDLER = "__replay.handler"
+REPLAY_OF = "__replay.of"
+REPLAY_COUNT = "__replay.count"
+
+Headers = Iterable[tuple[str, bytes | None]]
+
+
+def as_headers(given: "Mapping[str, object] | Headers | None") -> list[tuple[str, bytes | None]]:
+    """A list of headers out of what a user gave: a dict or pairs, values bytes, str or None.
+
+    Raises TypeError.
+
+        >>> as_headers({"tenant": "eu", "trace": b"\\x00"})
+        [('tenant', b'eu'), ('trace', b'\\x00')]
+    """
+    if given is None:
+        return []
+    pairs = given.items() if isinstance(given, Mapping) else given
+    found: list[tuple[str, bytes | None]] = []
+    for name, value in pairs:
+        if not isinstance(name, str):
+            raise TypeError(f"the name of a header must be a str, not {type(name).__name__}")
+        if value is not None and not isinstance(value, str | bytes):
+            raise TypeError(f"the value of the header {name!r} must be bytes, str or None, not "
+                            f"{type(value).__name__}")
+        found.append((name, value.encode() if isinstance(value, str) else value))
+    return found
+
+
+def to_key(key: Any) -> Any:
+    """The bytes of a key: a str is UTF-8, all else is as it is."""
+    return key.encode() if isinstance(key, str) else key
+
+
+def text_of(value: bytes | None, default: str = "") -> str:
+    """The text of a header's value, whatever bytes somebody may have put there."""
+    return default if value is None else value.decode("utf-8", "replace")
+
+
+def number_of(value: bytes | None, default: int = -1) -> int:
+    """The number of a header's value; `default` where that is none."""
+    try:
+        return default if value is None or len(value) > 20 else int(value)
+    except ValueError:
+        return default
+
+
+def to_value(text: object) -> bytes:
+    """The value of a header: any text, half a surrogate pair too."""
+    return str(text).encode("utf-8", "replace")

@@ -1,0 +1,150 @@
+"""Retry: how often a handler is tried again, when, and for which errors. Policy alone, no waiting.
+
+    Retry(attempts=5, backoff=expo(0.1, 30), except_=PaymentRefused, pause_after=10, cooldown=60)
+"""
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+from pylog import ConfigurationError, NotSupportedError, SerdeError
+
+Kinds = type[BaseException] | tuple[type[BaseException], ...]
+
+SECONDS_MAX = 31_536_000    # a year
+MODES = ("inline", "park")
+
+
+@dataclass(frozen=True, slots=True)
+class Expo:
+    """What `expo` returns: called with the number of attempts that failed, gives seconds."""
+
+    first: float
+    most: float
+    jitter: float
+
+    def __call__(self, failed: int) -> float:
+        doublings = min(failed - 1, 64)
+        seconds = min(self.most, self.first * 2.0 ** doublings)
+        return seconds + random.uniform(0, self.jitter * seconds)
+
+
+def expo(first: float = 0.1, most: float = 30.0, jitter: float = 0.1) -> Expo:
+    """Waits of first, 2 first, 4 first ... seconds, `most` at most.
+
+    jitter: up to this fraction of a wait is *added* at random, so that those who failed together do
+    not come again together, and nobody comes before his time. Raises ConfigurationError, TypeError.
+
+        >>> [expo(0.5, 3, jitter=0)(failed) for failed in (1, 2, 3, 4)]
+        [0.5, 1.0, 2.0, 3.0]
+    """
+    check_seconds("first", first)
+    check_seconds("most", most)
+    check_seconds("jitter", jitter)
+    if first > most:
+        raise ConfigurationError(f"first={first} is more than most={most}: begin with less",
+                                 option="first", value=first)
+    return Expo(first, most, jitter)
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """What is done when a handler raises.
+
+    attempts: how often it is tried in all, the first try included; None: until it goes well.
+    backoff: seconds between two attempts, or a function of the number of attempts that failed.
+    only: these errors are tried again and no others. except_: these are not. An error of a
+    serializer, a deserializer or a schema (`SerdeError`) never is: the bytes stay what they are.
+
+    mode: "inline" waits where the record is, so that its partition keeps its order and waits too.
+    "park", which moves the record aside and loses its place, comes with the queue.
+
+    pause_after: a breaker. So many records in a row that were given up pause the subscription for
+    `cooldown` seconds; then one is tried, and if it fails as well, it pauses again. Errors that are
+    not tried again do not count, for no pause would mend them.
+
+        >>> Retry(attempts=3, backoff=0.5).delay(1, OSError())
+        0.5
+        >>> Retry(attempts=3).delay(3, OSError()) is None
+        True
+        >>> Retry(except_=ValueError).delay(1, ValueError()) is None
+        True
+    """
+
+    attempts: int | None = 3
+    backoff: float | Callable[[int], float] = Expo(0.1, 30.0, 0.1)
+    only: Kinds = (Exception,)
+    except_: Kinds = ()
+    mode: Literal["inline", "park"] = "inline"
+    pause_after: int | None = None
+    cooldown: float = 30.0
+
+    def __post_init__(self) -> None:
+        if self.attempts is not None:
+            check_count("attempts", self.attempts)
+        if self.pause_after is not None:
+            check_count("pause_after", self.pause_after)
+        if not callable(self.backoff):
+            check_seconds("backoff", self.backoff)
+        check_seconds("cooldown", self.cooldown)
+        _check_kinds("only", self.only)
+        _check_kinds("except_", self.except_)
+        if self.mode not in MODES:
+            raise ConfigurationError(f"mode={self.mode!r} is unknown; use 'inline' or 'park'",
+                                     option="mode", value=self.mode)
+        if self.mode == "park":
+            raise NotSupportedError("mode='park' comes with the queue, whose delayed messages it "
+                                    "needs; use 'inline', which keeps the order")
+
+    def covers(self, error: BaseException) -> bool:
+        """Whether another attempt may mend it."""
+        return (isinstance(error, self.only) and not isinstance(error, self.except_)
+                and not isinstance(error, SerdeError))
+
+    def delay(self, failed: int, error: BaseException) -> float | None:
+        """Seconds until the next attempt, after `failed` of them; None: it is given up.
+
+        Raises ConfigurationError where the backoff returns what is no number of seconds.
+        """
+        if not self.covers(error) or (self.attempts is not None and failed >= self.attempts):
+            return None
+        if not callable(self.backoff):
+            return self.backoff
+        return check_seconds("what backoff returned", self.backoff(failed))
+
+
+def check_retry(given: object) -> Retry:
+    """What `retry=` of a subscription means; None: one attempt. Raises TypeError."""
+    if given is None:
+        return Retry(attempts=1)
+    if not isinstance(given, Retry):
+        raise TypeError(f"retry must be a Retry, not {type(given).__name__}: "
+                        "Retry(attempts=5, backoff=expo(0.1, 30))")
+    return given
+
+
+def check_seconds(option: str, value: object) -> float:
+    """Returns it. Raises ConfigurationError, TypeError."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError(f"{option} must be a number of seconds, not {type(value).__name__}")
+    if not 0 <= value <= SECONDS_MAX:
+        raise ConfigurationError(f"{option}={value} is impossible; use 0 to {SECONDS_MAX:,}",
+                                 option=option, value=value)
+    return value
+
+
+def check_count(option: str, value: object) -> int:
+    """Returns it. Raises ConfigurationError, TypeError."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{option} must be an int, not {type(value).__name__}")
+    if value < 1:
+        raise ConfigurationError(f"{option}={value} is impossible; use 1 or more",
+                                 option=option, value=value)
+    return value
+
+
+def _check_kinds(option: str, kinds: object) -> None:
+    for kind in kinds if isinstance(kinds, tuple) else (kinds,):
+        if not (isinstance(kind, type) and issubclass(kind, BaseException)):
+            raise TypeError(f"{option} must be an exception class or a tuple of them, not {kind!r}")
