@@ -38,7 +38,7 @@ from pylog.topic import closest
 BARS = " ▁▂▃▄▅▆▇█"
 PLOT_ROWS_MAX = 16
 SAMPLES_MAX = 1000
-WIDTH_MIN = 40
+NAME_WIDTH_MIN = 12    # of the first column; on a narrow screen those on the right give way
 
 TOP_EXAMPLES = """\b
 Examples:
@@ -138,8 +138,15 @@ def screen(as_json: bool) -> Iterator[Show]:
             sys.stdout.flush()
         yield write
         return
+    last: RenderableType | None = None
     with Live(console=console, screen=True, auto_refresh=False) as live:
-        yield lambda view, data: live.update(view(console.width, console.height), refresh=True)
+        def draw(view: Callable[[int, int], RenderableType], data: dict[str, Any]) -> None:
+            nonlocal last
+            last = view(console.width, console.height)
+            live.update(last, refresh=True)
+        yield draw
+    if last is not None:    # --count is over: the other screen is gone, and what was on it
+        console.print(last, no_wrap=True, overflow="ellipsis")
 
 
 # ---- views --------------------------------------------------------------------------------------
@@ -155,23 +162,28 @@ def top_view(path: Path, now: Observation, width: int, height: int) -> Renderabl
         head, Text(),
         table(("TOPIC", "PARTITIONS", "RECORDS/S", "END", "SIZE"), [
             (one.name, f"{one.partitions:,}", "-" if one.rate is None else f"{one.rate:,.0f}",
-             f"{one.end:,}", size_text(one.size_bytes)) for one in now.topics], rows), Text(),
+             f"{one.end:,}", size_text(one.size_bytes))
+            for one in now.topics], rows, width), Text(),
         table(("GROUP", "MEMBERS", "LAG", "CHANGE", "STATE"), [
             (one.name, f"{one.members:,}", f"{one.lag:,}", change_text(one.change), one.state)
-            for one in now.groups], rows), Text(),
+            for one in now.groups], rows, width), Text(),
         table(("MEMBER OF", "PID", "PARTITIONS", "ALIVE", "CLIENT"), [
             (one.group, str(one.pid), f"{one.partitions:,}", "yes" if one.is_alive else "no",
-             one.client) for one in now.members], rows))
+             one.client) for one in now.members], rows, width))
 
 
-def table(head: Sequence[str], rows: Sequence[Sequence[str]], rows_max: int) -> RenderableType:
-    """The first column takes what width there is; what has no room is counted."""
+def table(head: Sequence[str], rows: Sequence[Sequence[str]], rows_max: int, width: int,
+          ) -> RenderableType:
+    """The first column takes what width there is; rows that have no room are counted."""
+    widths = [max(map(len, column)) + 2 for column in zip(head, *rows[:rows_max], strict=True)]
+    while len(head) > 2 and sum(widths[1:len(head)]) + NAME_WIDTH_MIN > width:
+        head = head[:-1]
     shown = Table(box=None, padding=(0, 2, 0, 0), header_style="bold", expand=True, pad_edge=False)
     for place, name in enumerate(head):
         shown.add_column(name, no_wrap=True, overflow="ellipsis", ratio=1 if place == 0 else None,
                          justify="left" if place == 0 or name in ("STATE", "CLIENT") else "right")
     for row in rows[:rows_max]:
-        shown.add_row(*[Text(printable(cell)) for cell in row])    # a name is no markup
+        shown.add_row(*[Text(printable(cell)) for cell in row[:len(head)]])    # no markup
     if len(rows) > rows_max:
         shown.add_row(f"and {len(rows) - rows_max} more")
     return shown
@@ -195,7 +207,7 @@ def plot_view(what: str, samples: Sequence[float], interval: float, width: int, 
     """A column a look, the newest on the right, and what they were."""
     rows = min(PLOT_ROWS_MAX, max(2, height - 4))
     scale = f"{max(samples):,.0f}"
-    shown = list(samples)[-max(WIDTH_MIN, width) + len(scale) + 3:]
+    shown = list(samples)[-max(1, width - len(scale) - 3):]
     ordered = sorted(samples)
     p99 = ordered[min(len(ordered) - 1, math.ceil(0.99 * len(ordered)) - 1)]
     lines = plot(shown, rows)

@@ -17,7 +17,7 @@ from shell import COMMAND, done, fails, hear_interrupts, lines, start
 
 import pylog
 from pylog.exits import Exit
-from pylog.live import plot, size_text, top_view
+from pylog.live import plot, plot_view, size_text, top_view
 from pylog.observation import GroupView, MemberView, Observation, TopicView, observe
 
 QUICK = ["-i", "0.05"]
@@ -113,6 +113,25 @@ def test_top_fits_its_screen(data, height):
     assert "and " in "\n".join(lines)
 
 
+@pytest.mark.parametrize("width", [80, 40, 30, 24])
+def test_names_are_legible_on_a_narrow_screen(data, width):
+    from rich.console import Console
+
+    now = Observation(1.0, [TopicView("some-topic", 3, 55_000, 6_000_000, 10_000)],
+                      [GroupView("some-group", "Stable", 2, 33_708, 4629)],
+                      [MemberView(1, "some-group", "pylog", 1, True)])
+    console = Console(width=width, record=True, file=io.StringIO())
+
+    console.print(top_view(data, now, width, 24))
+    console.print(plot_view("lag", [1.0] * 99, 1.0, width, 8))
+
+    text = console.export_text()
+    assert text.count("some-topic") == 1
+    assert text.count("some-group") == 2
+    assert text.count("\u2026") == text.splitlines()[0].count("\u2026")    # the path's alone
+    assert max(map(len, text.splitlines())) == width
+
+
 def test_a_name_is_shown_as_it_is(data):
     from rich.console import Console
 
@@ -160,29 +179,50 @@ def test_what_cannot_be_watched_is_told(data, code, words, arguments):
     fails(code, words, *arguments)
 
 
+def in_terminal(*arguments):
+    """`pylog arguments` on a terminal of 20 lines of 60, and the other end of that."""
+    ours, theirs = pty.openpty()
+    ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 20, 60, 0, 0))
+    process = subprocess.Popen([*COMMAND, *arguments], stdin=theirs, stdout=theirs,
+                               stderr=subprocess.PIPE, preexec_fn=hear_interrupts)
+    os.close(theirs)
+    return process, ours
+
+
+def rest_of(process, terminal):
+    """What it writes until it ends."""
+    seen = b""
+    while True:
+        try:
+            seen += os.read(terminal, 4096)
+        except OSError:    # the terminal has no other end any more
+            break
+    os.close(terminal)
+    process.wait(timeout=30)
+    assert process.stderr.read() == b""
+    process.stderr.close()
+    return seen
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("arguments", [["top"], ["graph", "orders"]], ids=str)
 def test_a_terminal_is_drawn_over_and_given_back(data, arguments):
-    ours, theirs = pty.openpty()
-    ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 20, 60, 0, 0))
-    process = subprocess.Popen([*COMMAND, *arguments, *QUICK], stdin=theirs, stdout=theirs,
-                               stderr=subprocess.PIPE, preexec_fn=hear_interrupts)
-    os.close(theirs)
+    process, terminal = in_terminal(*arguments, *QUICK)
     seen = b""
     while seen.count(b"orders") < 3:
-        seen += os.read(ours, 4096)
+        seen += os.read(terminal, 4096)
     process.send_signal(signal.SIGINT)
-    while True:
-        try:
-            piece = os.read(ours, 4096)
-        except OSError:    # the terminal has no other end any more
-            break
-        seen += piece
-    assert process.wait(timeout=30) == Exit.INTERRUPTED
-    assert process.stderr.read() == b""
-    process.stderr.close()
-    os.close(ours)
+    seen += rest_of(process, terminal)
+    assert process.returncode == Exit.INTERRUPTED
     assert seen.count(b"\x1b[?1049h") == seen.count(b"\x1b[?1049l") == 1    # the other screen
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("arguments", [["top"], ["graph", "orders"]], ids=str)
+def test_the_last_of_so_many_looks_stays_on_the_terminal(data, arguments):
+    seen = rest_of(*in_terminal(*arguments, *QUICK, "-n", "2"))
+
+    assert b"orders" in seen.rpartition(b"\x1b[?1049l")[2]
 
 
 @pytest.mark.parametrize("command", ["top", "graph"])
