@@ -154,13 +154,15 @@ class Admin(GroupAdmin):
 
     def backup(
         self, target: str | os.PathLike[str], *, on_progress: Progress | None = None,
-    ) -> dict[TopicPartition, int]:
+    ) -> dict[TopicPartition, int | None]:
         """Copies the broker, while it is used, to a directory that is not there yet.
 
         Each partition up to what can be read at the moment, proved afterwards; groups no further
-        than their partitions. on_progress(bytes_done, bytes_total) is called every few MiB.
-        Returns where each partition ends. Opened, the copy goes on there. Cost: files that no
-        longer change are hard links where that is possible, so it takes room only for the rest.
+        than their partitions. on_progress(bytes_done, bytes_total) is called every few MiB;
+        done is total when all is copied and the disk alone is waited for (os.sync), which takes as
+        long as it takes. Returns where each partition ends; None: its topic was deleted meanwhile,
+        and is not in the copy. Opened, the copy goes on there. Cost: files that no longer change
+        are hard links where that is possible, so it takes room only for the rest.
         Raises LogError, CorruptRecordError, PylogTimeoutError; then there is no copy.
         """
         return backup.backup(self._broker, target, on_progress)

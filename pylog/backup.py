@@ -2,7 +2,8 @@
 
     segments         a log is rolled first; what lies before changes no more: hard links, or copied
     log.meta         as it is, but for the clean end there, so that nothing looks lost
-    metadata, groups copied; groups before the logs, so that none is ahead of one
+    metadata, groups copied, before the logs, so that no group is ahead of one; a topic that is
+                     deleted meanwhile is taken out again
 
 The copy is made under another name, proved and synced, and renamed: none is half made.
 """
@@ -12,31 +13,44 @@ import os
 import shutil
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 from pylog import _native
 from pylog.broker import Broker
 from pylog.check import Progress, check
 from pylog.errors import CorruptRecordError, LogError, PylogError, PylogTimeoutError
 from pylog.log import Log
+from pylog.metadata import Metadata
+from pylog.metadata_file import TopicEntry
 from pylog.names import STORE_NAME, is_segment, segment_name
 from pylog.topic import TopicPartition, directory_name
 
 PATIENCE_MS = 10_000    # until the housekeeper has trimmed what was rolled
 TRIES = 10      # of a partition, while retention takes its segments away
 
+Value = TypeVar("Value")
+
 
 class _Work:
-    """How far it is, in bytes: each counts half when it is copied, and half when it is proved."""
+    """How far it is, in bytes: each counts half when it is copied, and half when it is proved. That
+    all is done it says once, when the disk alone is waited for."""
 
     def __init__(self, total: int, on_progress: Progress | None) -> None:
         self.total, self.halves, self.on_progress = total, 0, on_progress
 
     def add(self, count: int) -> None:
         self.halves += count
+        self._tell(max(0, min(self.halves // 2, self.total - 1)))
+
+    def finish(self) -> None:
+        self._tell(self.total)
+
+    def _tell(self, done: int) -> None:
         if self.on_progress is not None:
-            self.on_progress(min(self.halves // 2, self.total), self.total)
+            self.on_progress(done, self.total)
 
     def prove(self, directory: Path) -> None:
         """Raises CorruptRecordError."""
@@ -49,31 +63,80 @@ class _Work:
 
 
 def backup(broker: Broker, target: str | os.PathLike[str], on_progress: Progress | None = None,
-           ) -> dict[TopicPartition, int]:
+           ) -> dict[TopicPartition, int | None]:
     """See `Admin.backup`."""
     broker._check_open()
     path = Path(os.path.abspath(target))
-    ends = {}
+    ends: dict[TopicPartition, int | None] = {}
     with _whole(path) as unfinished:
         groups = broker.path / "groups"
         if groups.is_dir():
             shutil.copytree(groups, unfinished / "groups")
         _copy_store(broker.path / STORE_NAME, unfinished / STORE_NAME)
-        logs = {TopicPartition(name, number): broker.log(name, number)
-                for name, entry in broker.topics().items() for number in range(entry.partitions)
-                if (broker.path / directory_name(name, number)).exists()}
-        work = _Work(sum(log.size_bytes for log in logs.values()), on_progress)
-        for partition, log in logs.items():
-            ends[partition] = _copy_log(log, unfinished / directory_name(*partition), work)
+        with Metadata(unfinished) as copied:
+            topics = []
+            for entry in copied.topics().values():
+                logs = _if_there(broker, entry, partial(_logs_of, broker, entry))
+                topics.append((entry, logs, _size(logs)))
+            work = _Work(sum(size for _, _, size in topics), on_progress)
+            for entry, logs, size in topics:
+                goal = work.halves + 2 * size
+                done = None if logs is None else _if_there(
+                    broker, entry, partial(_copy_logs, logs, unfinished, work))
+                if done is None:
+                    _leave_out(copied, entry)
+                    work.add(max(0, goal - work.halves))
+                ends |= dict.fromkeys(_partitions(entry)) if done is None else done
+        work.finish()
     return ends
+
+
+def _if_there(broker: Broker, entry: TopicEntry, do: Callable[[], Value]) -> Value | None:
+    """What it returns; None: the topic was deleted meanwhile, and perhaps made anew."""
+    try:
+        value = do()
+    except (PylogError, FileNotFoundError):
+        if broker._is_current(entry):
+            raise
+        return None
+    return value if broker._is_current(entry) else None
+
+
+def _partitions(entry: TopicEntry) -> list[TopicPartition]:
+    return [TopicPartition(entry.name, number) for number in range(entry.partitions)]
+
+
+def _logs_of(broker: Broker, entry: TopicEntry) -> dict[TopicPartition, Log]:
+    """Of the partitions that somebody has used."""
+    return {one: broker.log(*one) for one in _partitions(entry)
+            if broker._is_current(entry)    # or else it would be made by being asked for
+            and (broker.path / directory_name(*one)).exists()}
+
+
+def _size(logs: dict[TopicPartition, Log] | None) -> int:
+    try:
+        return sum(log.size_bytes for log in (logs or {}).values())
+    except PylogError:    # deleted just now
+        return 0
+
+
+def _copy_logs(logs: dict[TopicPartition, Log], target: Path, work: _Work,
+               ) -> dict[TopicPartition, int]:
+    return {one: _copy_log(log, target / directory_name(*one), work) for one, log in logs.items()}
+
+
+def _leave_out(copied: Metadata, entry: TopicEntry) -> None:
+    for one in _partitions(entry):
+        shutil.rmtree(copied.path / directory_name(*one), ignore_errors=True)
+    copied.delete_topic(entry.name)
 
 
 def restore(source: str | os.PathLike[str], target: str | os.PathLike[str],
             on_progress: Progress | None = None) -> None:
     """Puts a copy of a broker to where none is: proved first, and whole or not at all.
 
-    on_progress(bytes_done, bytes_total) is called every few MiB. The copy stays. Raises LogError,
-    CorruptRecordError.
+    on_progress(bytes_done, bytes_total) is called every few MiB; done is total when the disk alone
+    is waited for. The copy stays. Raises LogError, CorruptRecordError.
     """
     path, copy = Path(os.path.abspath(target)), Path(os.path.abspath(source))
     if not (copy / STORE_NAME).exists():
@@ -88,6 +151,7 @@ def restore(source: str | os.PathLike[str], target: str | os.PathLike[str],
         shutil.copytree(copy, unfinished, dirs_exist_ok=True, copy_function=copy_file)
         for meta in sorted(unfinished.glob("*/log.meta")):
             work.prove(meta.parent)
+        work.finish()
 
 
 @contextlib.contextmanager

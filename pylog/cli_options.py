@@ -188,33 +188,34 @@ def parse_plain(lines: list[bytes], key: bytes | None, headers: Headers,
 
 class Progress:
     """A line on stderr that is written over. Called with how much of `what` is done, and how much
-    there is, where that is known."""
+    there is, where that is known. then: what goes on when all is done."""
 
-    def __init__(self, what: str) -> None:
-        self.what, self.width = what, 0
+    def __init__(self, what: str, then: str = "") -> None:
+        self.what, self.then, self.width = what, then, 0
         self.started = time.monotonic()
         self.due = self.started + PROGRESS_AFTER_SECONDS
 
     def __call__(self, done: int, total: int | None = None) -> None:
         now = time.monotonic()
-        if now < self.due and not (self.width and done == total):
+        is_last = done == total
+        if now < self.due and not (is_last and (self.width or self.then)):
             return
         self.due = now + PROGRESS_EVERY_SECONDS
         rate = done / max(now - self.started, 1e-9)
         speed = f"{rate / 1e6:,.0f} MB/s" if self.what == "bytes" else f"{rate:,.0f} {self.what}/s"
         much = f"{done:,}" if total is None else f"{done / max(total, 1):4.0%} of {total:,}"
-        text = f"  {much} {self.what}, {speed}"
+        text = f"  {much} {self.what}, {speed}{f'; {self.then}' if is_last and self.then else ''}"
         click.echo(f"\r{text.ljust(self.width)}", nl=False, err=True)
         self.width = len(text)
 
 
 @contextmanager
-def progress(what: str = "bytes") -> Iterator[Progress | None]:
+def progress(what: str = "bytes", then: str = "") -> Iterator[Progress | None]:
     """What to call as work goes on: shown where a person looks on, and after a second of it."""
     if not sys.stderr.isatty():
         yield None
         return
-    show = Progress(what)
+    show = Progress(what, then)
     try:
         yield show
     finally:

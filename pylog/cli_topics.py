@@ -54,6 +54,7 @@ DOCTOR_EXAMPLE = "Example: pylog doctor -d data"
 
 SPARE_BYTES = 1 << 30       # less room than this is worth a word
 SLOW_SYNC_MS = 50.0
+SYNCING = "waiting for the disk"
 
 
 @click.group(epilog=EXAMPLES)
@@ -261,10 +262,13 @@ def backup(target: Path, data_dir: Path) -> None:
     The copy is proved before it is there. Files that no longer change are hard links on the same
     file system: a copy for another disk goes to that disk.
     """
-    with administration(data_dir) as (_, admin), progress() as show:
+    with administration(data_dir) as (_, admin), progress(then=SYNCING) as show:
         ends = admin.backup(target, on_progress=show)
-    click.echo(f"copied {len(ends)} partitions to {target}; `pylog restore {target} -d NEW` puts "
-               "them back", err=True)
+    for topic in sorted({one.topic for one, end in ends.items() if end is None}):
+        click.echo(f"left out: the topic {topic} was deleted meanwhile", err=True)
+    count = sum(end is not None for end in ends.values())
+    click.echo(f"copied {count} partitions to {target}; `pylog restore {target} -d NEW` puts them "
+               "back", err=True)
 
 
 @click.command(epilog=RESTORE_EXAMPLE)
@@ -272,7 +276,7 @@ def backup(target: Path, data_dir: Path) -> None:
 @data_dir
 def restore(source: Path, data_dir: Path) -> None:
     """Put a copy back, to where no broker is. The copy stays."""
-    with progress() as show:
+    with progress(then=SYNCING) as show:
         restore_copy(source, data_dir, show)
     click.echo(f"restored {source} to {data_dir}", err=True)
 

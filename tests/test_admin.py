@@ -241,6 +241,52 @@ def test_copy_of_what_is_deleted_meanwhile_begins_where_that_does(admin, broker,
                                                                   log.end_offset))
 
 
+MOMENTS = {
+    "before it is opened": (backup_module, "_copy_store", 0),
+    "before it is copied": (backup_module, "_Work", 0),
+    "before its last partition": (backup_module, "_roll", 3),
+    "while it is copied": (backup_module.os, "link", 2),
+    "while it is proved": (backup_module, "check", 3),
+}
+
+
+@pytest.mark.parametrize("is_made_anew", [False, True])
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_topic_that_is_deleted_meanwhile_is_left_out_of_the_copy(admin, broker, tmp_path,
+                                                                 monkeypatch, moment, is_made_anew):
+    fill(broker, 300)
+    broker.append("one", b"stays")
+    before = broker.topics()
+    place, name, number = MOMENTS[moment]
+    do, calls, told = getattr(place, name), [], []
+
+    def delete_then(*arguments, **options):
+        calls.append(arguments)
+        done = do(*arguments, **options)
+        if len(calls) == number + 1:
+            with Broker(broker.path) as other:
+                other.delete_topic("orders")
+                if is_made_anew:
+                    other.create_topic("orders", 3)
+                    other.append("orders", b"another", partition=0)
+        return done
+
+    monkeypatch.setattr(place, name, delete_then)
+    ends = admin.backup(tmp_path / "copy", on_progress=lambda *call: told.append(call))
+    monkeypatch.undo()
+
+    assert len(calls) > number
+    assert ends == {("one", 0): 1, **{("orders", n): None for n in range(3)}}
+    assert not list((tmp_path / "copy").glob("orders*"))
+    assert told == sorted(told)
+    assert told[-1][0] == told[-1][1]
+    assert [done for done, total in told].count(told[-1][1]) == 1
+    with Broker(tmp_path / "copy") as copy:
+        assert copy.topics() == {"one": before["one"]}
+        assert [record.value for record in copy.read("one")] == [b"stays"]
+    assert list(broker.topics()) == ["one", "orders"][:1 + is_made_anew]
+
+
 def test_copy_waits_no_longer_than_it_has_patience(admin, broker, tmp_path, monkeypatch):
     fill(broker, 30)
     monkeypatch.setattr(backup_module, "PATIENCE_MS", 3)
@@ -289,6 +335,7 @@ def test_copying_tells_how_far_it_is(admin, broker, tmp_path):
 
     for what, told in calls.items():
         done = [one for one, _ in told]
+        assert done.index(told[0][1]) == len(done) - 1, "all is done before it is"
         assert done == sorted(done), what
         assert 0 < done[0] <= done[-1] <= told[0][1], what
         assert len({total for _, total in told}) == 1, what

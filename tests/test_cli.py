@@ -403,6 +403,14 @@ def test_progress_is_written_over_ten_times_a_second_and_at_the_end(terminal, ca
         "\r  100% of 200,000,000 bytes, 90 MB/s\n")
 
 
+def test_progress_says_what_goes_on_when_all_is_done(terminal, capsys):
+    with cli_options.progress(then="waiting for the disk") as show:
+        for terminal[0], done in ((0.1, 150), (0.2, 200)):
+            show(done, 200)
+
+    assert capsys.readouterr().err == "\r  100% of 200 bytes, 0 MB/s; waiting for the disk\n"
+
+
 def test_progress_leaves_nothing_of_a_longer_line(terminal, capsys):
     with cli_options.progress("records") as show:
         for terminal[0], done in ((2.0, 20_000), (20.0, 20_002)):

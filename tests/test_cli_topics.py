@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import pytest
 from shell import done, run
 
-from pylog import cli_topics
+from pylog import backup, cli_topics
 from pylog.broker import Broker
 from pylog.check import Finding, check
 from pylog.exits import Exit
@@ -144,11 +144,30 @@ def test_copy_is_made_and_put_back(data, tmp_path):
     assert (again.exit_code, "there already" in again.stderr) == (Exit.FAILED, True)
 
 
+def test_topic_that_is_deleted_meanwhile_is_told_to_be_left_out(data, tmp_path, monkeypatch):
+    roll = backup._roll
+
+    def delete_then(log):
+        with Broker(data) as broker:
+            if "orders" in broker.topics():
+                broker.delete_topic("orders")
+        return roll(log)
+
+    with Broker(data) as broker:
+        broker.append("one", b"stays")
+    monkeypatch.setattr(backup, "_roll", delete_then)
+    result = done("backup", tmp_path / "copy")
+
+    assert result.stderr.startswith("left out: the topic orders was deleted meanwhile\n"
+                                    "copied 1 partitions to ")
+
+
 def test_copying_is_shown_to_people(data, tmp_path, monkeypatch):
     told = []
 
     @contextmanager
-    def progress():
+    def progress(then):
+        assert then == "waiting for the disk"
         yield lambda *call: told.append(call)
 
     monkeypatch.setattr(cli_topics, "progress", progress)
