@@ -48,6 +48,10 @@ as usual. `retriable` marks what may go well when the same call is made again la
     ├── SerdeError + ValueError                     -118
     │   ├── SerializationError                      -119
     │   └── DeserializationError                    -120
+    ├── IdempotencyError                            -140
+    │   ├── KeyInProgressError + TimeoutError       -141  retriable
+    │   ├── FingerprintMismatchError + ValueError   -142
+    │   └── ClaimLostError                          -143
     ├── WakeupError                                 -122
     └── PylogTimeoutError + TimeoutError               7  retriable
 
@@ -61,52 +65,20 @@ import os
 from typing import Any, ClassVar
 
 __all__ = [
-    "ClosedError",
-    "CommitFailedError",
-    "ConcurrentModificationError",
-    "ConfigurationError",
-    "CorruptMetadataError",
-    "CorruptRecordError",
-    "DeserializationError",
-    "DiskFullError",
-    "DurabilityError",
-    "FencedInstanceIdError",
-    "GroupError",
-    "GroupIdNotFoundError",
-    "IllegalStateError",
-    "InconsistentGroupProtocolError",
-    "InvalidConfigError",
-    "InvalidGroupIdError",
-    "InvalidPartitionsError",
-    "InvalidRecordStateError",
-    "InvalidTimestampError",
-    "InvalidTopicError",
-    "LogError",
-    "MessageSizeTooLargeError",
-    "MetadataError",
-    "NoOffsetForPartitionError",
-    "NonEmptyGroupError",
-    "NotSupportedError",
-    "OffsetError",
-    "OffsetMetadataTooLargeError",
-    "OffsetOutOfRangeError",
-    "PylogError",
-    "PylogTimeoutError",
-    "ReadOnlyLogError",
-    "RecordNotFoundError",
-    "ResourceLimitError",
-    "SerdeError",
-    "SerializationError",
-    "TopicAlreadyExistsError",
-    "TopicError",
-    "UnknownMemberIdError",
-    "UnknownTopicOrPartitionError",
-    "UnsupportedCodecError",
-    "UnsupportedEnvironmentError",
-    "UnsupportedFilesystemError",
-    "UnsupportedFormatError",
-    "WakeupError",
-    "WrongEndOffsetError",
+    "ClaimLostError", "ClosedError", "CommitFailedError", "ConcurrentModificationError",
+    "ConfigurationError", "CorruptMetadataError", "CorruptRecordError", "DeserializationError",
+    "DiskFullError", "DurabilityError", "FencedInstanceIdError", "FingerprintMismatchError",
+    "GroupError", "GroupIdNotFoundError", "IdempotencyError", "IllegalStateError",
+    "InconsistentGroupProtocolError", "InvalidConfigError", "InvalidGroupIdError",
+    "InvalidPartitionsError", "InvalidRecordStateError", "InvalidTimestampError",
+    "InvalidTopicError", "KeyInProgressError", "LogError", "MessageSizeTooLargeError",
+    "MetadataError", "NoOffsetForPartitionError", "NonEmptyGroupError", "NotSupportedError",
+    "OffsetError", "OffsetMetadataTooLargeError", "OffsetOutOfRangeError", "PylogError",
+    "PylogTimeoutError", "ReadOnlyLogError", "RecordNotFoundError", "ResourceLimitError",
+    "SerdeError", "SerializationError", "TopicAlreadyExistsError", "TopicError",
+    "UnknownMemberIdError", "UnknownTopicOrPartitionError", "UnsupportedCodecError",
+    "UnsupportedEnvironmentError", "UnsupportedFilesystemError", "UnsupportedFormatError",
+    "WakeupError", "WrongEndOffsetError",
 ]
 
 
@@ -553,6 +525,37 @@ class DeserializationError(SerdeError):
     partition: int | None = None
     offset: int | None = None
     record: Any = None
+
+
+class IdempotencyError(PylogError):
+    """A key of idempotent processing is not what the call needs. key: it, as bytes."""
+
+    code = -140
+    key: bytes | None = None
+
+
+class KeyInProgressError(IdempotencyError, TimeoutError):
+    """Another is at what this key stands for, and lives. Nothing was done: come again later.
+
+    holder_pid: its process. errno: ETIMEDOUT.
+    """
+
+    code = -141
+    retriable = True
+    errno: int | None = errno_codes.ETIMEDOUT
+    holder_pid: int | None = None
+
+
+class FingerprintMismatchError(IdempotencyError, ValueError):
+    """The key was used before, for something with another fingerprint. Nothing was done."""
+
+    code = -142
+
+
+class ClaimLostError(IdempotencyError):
+    """The claim of a key was over before its result was saved. Nothing was recorded."""
+
+    code = -143
 
 
 class WakeupError(PylogError):

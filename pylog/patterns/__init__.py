@@ -3,7 +3,8 @@
     Topic, AsyncTopic      publish-subscribe: every subscriber gets a copy       pubsub.py
     Retry, expo            how often a handler is tried again, and when          retry.py
     DeadLetters            what handlers failed on: show, replay, discard        dead_letters.py
-    state.State            a dict folded from a topic, and changed exactly       state.py
+    Idempotency            what is done under a key is done once                 idempotency.py
+    State                  a dict folded from a topic, and changed exactly       state.py
 
 All state is in topics, so it is seen by every process, survives the kill of any, and can be moved
 to a Kafka cluster. What a subscription is, `subscription.py` has.
@@ -11,17 +12,24 @@ to a Kafka cluster. What a subscription is, `subscription.py` has.
 
 from pylog.patterns.dead_letters import DeadLetters
 from pylog.patterns.handler import Stats
+from pylog.patterns.idempotency import Idempotency
+from pylog.patterns.key_claim import KeyClaim
 from pylog.patterns.letter import Letter
 from pylog.patterns.pubsub import AsyncTopic, Topic
 from pylog.patterns.retry import Retry, expo
+from pylog.patterns.state import Change, State
 from pylog.patterns.subscription import AsyncSubscription, Subscription
 
 __all__ = [
     "AsyncSubscription",
     "AsyncTopic",
+    "Change",
     "DeadLetters",
+    "Idempotency",
+    "KeyClaim",
     "Letter",
     "Retry",
+    "State",
     "Stats",
     "Subscription",
     "Topic",

@@ -162,11 +162,7 @@ class State:
                 # By the log that was folded: one of the same name may end at the same offset.
                 return True, log.append(change.value, change.key, change.headers,
                                         int(self._clock() * 1000), if_end=end)
-            except WrongEndOffsetError:
-                return False, None
-            except GONE:
-                if self._broker.closed:
-                    raise
+            except (WrongEndOffsetError, *GONE):
                 return False, None
 
     # ---- folding
