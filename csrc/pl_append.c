@@ -373,7 +373,8 @@ static pl_status too_large(pl_log *log, uint64_t bytes, int wait_ms) {
     return PL_BUSY;
   }
   pl_fail(PL_ERR_TOO_LARGE, log->directory,
-          "a batch of %llu bytes is over max_message_bytes (%lld); split it, or alter the log",
+          "a batch of %llu bytes is over max_message_bytes (%lld); split it, or raise that: alter "
+          "the log, or max.message.bytes of its topic",
           (unsigned long long)bytes, (long long)log->options.max_message_bytes);
   return set_too_large(log, bytes);
 }

@@ -132,7 +132,8 @@ class Intake:
 
 def too_large(value: bytes | None, message_bytes_max: int) -> BadLine:
     return BadLine(f"its value of {len(value or b'')} bytes, with key and headers, is over the "
-                   f"log's max_message_bytes ({message_bytes_max})")
+                   f"log's max_message_bytes ({message_bytes_max}); `pylog topic alter TOPIC -c "
+                   "max.message.bytes=N` raises that of a topic")
 
 
 class LogIntake(Intake):

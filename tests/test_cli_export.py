@@ -144,7 +144,7 @@ LINE = '{"topic": "orders", "partition": 0, "value": "new"}\n'
     ('{"topic": "orders", "partition": -1, "value": "x"}\n', "from 0 on"),
     ('{"topic": "orders", "partition": true, "value": "x"}\n', "from 0 on"),
     ('{"topic": "orders", "partition": 1e3, "value": "x"}\n', "from 0 on"),
-    ('{"topic": "orders", "value": "' + "x" * 1_200_000 + '"}\n', "max_message_bytes"),
+    ('{"topic": "orders", "value": "' + "x" * 1_200_000 + '"}\n', "-c max.message.bytes=N"),
 ], ids=lambda one: one[:40])
 def test_bad_line_is_named_after_all_before_it_are_in(data, bad, words):
     result = fails(Exit.FAILED, words, "import", given=(2 * LINE + bad + LINE).encode())

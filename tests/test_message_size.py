@@ -41,7 +41,7 @@ def test_error_tells_size_limit_and_place_to_the_byte(log_path, limit, append):
         assert (error.size, error.max_message_bytes) == (limit + 1, limit)
         assert error.index in (None, 0, 1)
         assert str(limit + 1) in str(error)
-        assert "alter the log" in str(error)
+        assert "alter the log, or max.message.bytes of its topic" in str(error)
         assert log.end_offset == end
 
 

@@ -308,8 +308,8 @@ cdef class Appender(Handle):
         if size > self.log.options.max_message_bytes and size > self.message_bytes_max():
             raise errors.MessageSizeTooLargeError(
                 f"record {index} of the list makes a batch of {size} bytes, over max_message_bytes "
-                f"({self.log.options.max_message_bytes}); nothing was appended; split it, or alter "
-                "the log", index=index, size=size,
+                f"({self.log.options.max_message_bytes}); nothing was appended; split it, or raise "
+                "that: alter the log, or max.message.bytes of its topic", index=index, size=size,
                 max_message_bytes=self.log.options.max_message_bytes)
         return 0
 
