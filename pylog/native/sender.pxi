@@ -238,8 +238,8 @@ cdef class Sender:
         if size > log.log.options.max_message_bytes and size > log.message_bytes_max():
             raise errors.MessageSizeTooLargeError(
                 f"the record makes a batch of {size} bytes, over the topic's max.message.bytes "
-                f"({log.log.options.max_message_bytes}); nothing was sent; split it, or raise that", size=size,
-                max_message_bytes=log.log.options.max_message_bytes)
+                f"({log.log.options.max_message_bytes}); nothing was sent; split it, or raise that",
+                size=size, max_message_bytes=log.log.options.max_message_bytes)
         if filling is not None:
             index = put(filling, self.pool, value, key, headers, time, size)
             batch = filling.batch
