@@ -53,6 +53,11 @@ Examples:
   pylog stress /tmp/run --nemesis kill,pause
 """
 
+APPEND_EXAMPLE = "Example: seq 1000000 | pylog append data/numbers"
+READ_EXAMPLE = "Example: pylog read data/numbers --from -10 --json"
+CHECK_EXAMPLE = "Example: pylog check data/numbers"
+DUMP_EXAMPLE = "Example: pylog dump data/numbers --records | head"
+
 EXIT_CODES = """\b
 Exit codes: 0 fine; 1 failed; 2 usage; 3 could not tell; 4 damage or an
 anomaly found; 130 interrupted with Ctrl-C.
@@ -129,7 +134,7 @@ def commands() -> None:
 # ---- append -------------------------------------------------------------------------------------
 
 
-@commands.command()
+@commands.command(epilog=APPEND_EXAMPLE)
 @directory
 @click.argument("files", metavar="[FILE]...", nargs=-1,
                 type=click.Path(exists=True, dir_okay=False, allow_dash=True))
@@ -223,7 +228,7 @@ def what_was_appended(intake: LogIntake, directory: Path) -> str:
 # ---- read ---------------------------------------------------------------------------------------
 
 
-@commands.command()
+@commands.command(epilog=READ_EXAMPLE)
 @directory
 @click.option("--from", "start", metavar="PLACE", callback=to_place, default="earliest",
               show_default=True, help="earliest, latest, an offset, -N (N before the end), -15m "
@@ -275,7 +280,7 @@ def lines_of(rows: Rows, separator: bytes | None, as_json: bool) -> bytes:
 # ---- check --------------------------------------------------------------------------------------
 
 
-@commands.command()
+@commands.command(epilog=CHECK_EXAMPLE)
 @directory
 @as_json
 def check(directory: Path, as_json: bool) -> None:
@@ -298,7 +303,7 @@ def check(directory: Path, as_json: bool) -> None:
 # ---- dump ---------------------------------------------------------------------------------------
 
 
-@commands.command()
+@commands.command(epilog=DUMP_EXAMPLE)
 @click.argument("path", metavar="DIR|FILE", type=Place(path_type=Path))
 @click.option("--records", is_flag=True, help="Also the records of each batch, as JSON.")
 @as_json

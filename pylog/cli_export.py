@@ -53,7 +53,7 @@ Examples:
               help="Stop before this place.  [default: the end at the call]")
 def export(topics: tuple[str, ...], data_dir: Path, output: Path | None, start: Start,
            stop: Start | None) -> None:
-    """Write topics as JSON lines or Parquet, with all that records bear.
+    """Write all of topics, as JSON lines or as Parquet.
 
     Partition after partition. JSON lines are those of `pylog consume --json`.
     """

@@ -77,7 +77,8 @@ Examples:
               callback=split_header, help="A header of every record; may be repeated.")
 @click.option("-p", "--partition", type=click.IntRange(min=0),
               help="Of all records.  [default: by the key, as Kafka's clients]")
-@click.option("-z", "--compression", type=click.Choice(["none", "lz4", "gzip"]), default="none")
+@click.option("-z", "--compression", type=click.Choice(["none", "lz4", "gzip"]), default="none",
+              show_default=True, help="Of what is sent now.")
 @click.option("--json", "as_json", is_flag=True,
               help="Lines are JSON, as `pylog consume --json` writes them.")
 @click.option("-q", "--quiet", is_flag=True, help="Do not say how many were produced.")
@@ -246,7 +247,8 @@ def consume(
 
 
 @click.command(epilog=CAT_EXAMPLES)
-@click.option("-t", "--topic", required=True, shell_complete=complete_topic)
+@click.option("-t", "--topic", required=True, shell_complete=complete_topic,
+              help="What to read.")
 @data_option("-b", "-d")
 @click.option("-p", "--partition", type=click.IntRange(min=0), help="Only this one.")
 @click.option("-o", "--offset", "start", metavar="PLACE", callback=to_place,

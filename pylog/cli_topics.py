@@ -86,7 +86,8 @@ def administration(data_dir: Path, make: bool = False) -> Iterator[tuple[Broker,
 @topic.command(epilog=CREATE_EXAMPLE)
 @names
 @data_dir
-@click.option("-p", "--partitions", type=int, default=1, show_default=True)
+@click.option("-p", "--partitions", type=int, default=1, show_default=True,
+              help="Of each topic.")
 @configs
 def create(names: tuple[str, ...], data_dir: Path, partitions: int,
            configs: dict[str, str | None]) -> None:
@@ -134,7 +135,10 @@ def topics_table(found: list[dict[str, Any]]) -> str:
 @data_dir
 @as_json
 def describe(name: str, data_dir: Path, as_json: bool) -> None:
-    """Show a topic's partitions and configs; a * marks what was set."""
+    """Show a topic's partitions and configs.
+
+    A * marks what was set.
+    """
     with administration(data_dir) as (broker, admin):
         need_topic(broker, name)
         described = admin.describe_topics([name])[name]
@@ -158,7 +162,10 @@ def describe(name: str, data_dir: Path, as_json: bool) -> None:
 @data_dir
 @configs
 def alter(name: str, data_dir: Path, configs: dict[str, str | None]) -> None:
-    """Change configs of a topic that may be in use; NAME= sets one back to its default."""
+    """Change configs of a topic, which may be in use.
+
+    NAME= sets one back to its default.
+    """
     if not configs:
         raise click.UsageError(f"nothing to change: add -c NAME=VALUE; `pylog topic describe "
                                f"{name}` shows what there is")

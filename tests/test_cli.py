@@ -7,11 +7,14 @@ import subprocess
 import sys
 from types import SimpleNamespace
 
+import click
 import pytest
+from click.testing import CliRunner
 from shell import COMMAND, READERS, lines, run, start, values
 
 import pylog
 from pylog import cli_options
+from pylog.cli import commands
 from pylog.exits import Exit
 
 # ---- append -------------------------------------------------------------------------------------
@@ -361,6 +364,36 @@ def test_help_shows_examples_and_exit_codes():
         assert run(command, "--help").exit_code == Exit.FINE
         assert f"  {command}  " in text
         assert "..." not in text.split(f"  {command}  ")[1].splitlines()[0]
+
+
+def every_command(command=commands, words=()):
+    yield words
+    if isinstance(command, click.Group):
+        context = click.Context(command)
+        for name in command.list_commands(context):
+            yield from every_command(command.get_command(context, name), (*words, name))
+
+
+def command_of(words):
+    command = commands
+    for word in words:
+        command = command.get_command(click.Context(command), word)
+    return command
+
+
+@pytest.mark.parametrize("words", [*every_command()], ids=" ".join)
+def test_help_fits_a_terminal_and_nothing_of_it_is_cut(words):
+    text = CliRunner().invoke(commands, [*words, "--help"], terminal_width=80).stdout
+    commands_told = text.partition("Commands:\n")[2].partition("\n\n")[0]
+    said = text.split()
+
+    assert all(len(line) <= 80 for line in text.splitlines())
+    assert "..." not in commands_told
+    assert "xample" in text
+    for option in command_of(words).params:
+        if isinstance(option, click.Option) and not option.hidden:
+            assert option.help, f"{option.name} is not explained"
+            assert set(option.help.split()) <= set(said), "a word is cut in two"
 
 
 def test_version_is_told():

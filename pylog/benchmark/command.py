@@ -60,11 +60,11 @@ def to_seconds(ctx: click.Context, param: click.Parameter, value: float | None) 
     return value
 
 
-@click.command()
+@click.command(epilog="Example: pylog bench --only append,fetch --size 1000")
 @click.argument("directory", metavar="[DIR]", default=".", type=click.Path(),
                 callback=to_directory)
 @click.option("--only", metavar="NAMES", multiple=True, callback=to_workloads,
-              help=f"Some of {','.join(WORKLOADS)}.")
+              help=f"Some of {', '.join(WORKLOADS)}.")
 @click.option("--size", type=click.IntRange(SIZE_MIN, SIZE_MAX), default=100, show_default=True,
               help="Bytes of a value.")
 @click.option("--seconds", type=float, metavar="S", callback=to_seconds,
