@@ -167,6 +167,33 @@ def test_wait_that_takes_too_long_is_told_and_loses_nothing(broker, wait):
         assert future.get(30).offset == 1
 
 
+def test_threads_that_are_the_first_to_send_to_a_topic_share_its_batches(broker, monkeypatch):
+    find, both = Producer._find, threading.Barrier(2)
+
+    def find_together(self, topic):
+        both.wait(30)
+        return find(self, topic)
+
+    def send(number):
+        for place in range(100):
+            producer.send("one", b"%d %d" % (number, place))
+
+    monkeypatch.setattr(Producer, "_find", find_together)
+    with Producer(broker, linger_ms=LONG) as producer:
+        threads = [threading.Thread(target=send, args=(number,)) for number in range(2)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        producer.flush()
+
+    assert len(batches(broker)) == 1
+    for number in (b"0", b"1"):
+        sent = [int(value.split()[1]) for value in values(broker, "one")
+                if value.startswith(number + b" ")]
+        assert sent == list(range(100))
+
+
 def test_callbacks_are_called_in_order_whatever_one_raises(broker, caplog):
     seen = []
     with Producer(broker, linger_ms=LONG) as producer:

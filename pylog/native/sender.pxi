@@ -202,7 +202,8 @@ cdef class Sender:
             self._look()
         target = self.targets.get(topic)
         if target is None:
-            target = self.targets[topic] = self._find(topic)
+            # Another thread may be as fast: of two targets each would have an open batch.
+            target = self.targets.setdefault(topic, self._find(topic))
         self.last = target
         self.last_name = topic
         return target
