@@ -261,7 +261,8 @@ def note(partition: TopicPartition, metadata: str | None) -> bytes:
         return encoded
     raise OffsetMetadataTooLargeError(
         f"the metadata committed for {named([partition])} has {len(encoded)} bytes; use "
-        f"{TABLE_TEXT_MAX} at most", size=len(encoded), limit=TABLE_TEXT_MAX)
+        f"{TABLE_TEXT_MAX} at most; append what is longer to a topic, and commit its offset as "
+        "metadata", size=len(encoded), limit=TABLE_TEXT_MAX)
 
 
 def named(partitions: Iterable[TopicPartition]) -> str:
