@@ -1,6 +1,8 @@
 """The patterns of event-driven systems, one file each, built on what `pylog` exports and no more.
 
     Topic, AsyncTopic      publish-subscribe: every subscriber gets a copy       pubsub.py
+    Bus, AsyncBus          an event bus: types, wildcards, groups                bus.py
+    Event, event           what a handler of it gets; declared events            events.py
     Retry, expo            how often a handler is tried again, and when          retry.py
     DeadLetters            what handlers failed on: show, replay, discard        dead_letters.py
     Idempotency            what is done under a key is done once                 idempotency.py
@@ -10,7 +12,9 @@ All state is in topics, so it is seen by every process, survives the kill of any
 to a Kafka cluster. What a subscription is, `subscription.py` has.
 """
 
+from pylog.patterns.bus import AsyncBus, Bus
 from pylog.patterns.dead_letters import DeadLetters
+from pylog.patterns.events import Event, event
 from pylog.patterns.handler import Stats
 from pylog.patterns.idempotency import Idempotency
 from pylog.patterns.key_claim import KeyClaim
@@ -21,10 +25,13 @@ from pylog.patterns.state import Change, State
 from pylog.patterns.subscription import AsyncSubscription, Subscription
 
 __all__ = [
+    "AsyncBus",
     "AsyncSubscription",
     "AsyncTopic",
+    "Bus",
     "Change",
     "DeadLetters",
+    "Event",
     "Idempotency",
     "KeyClaim",
     "Letter",
@@ -33,5 +40,6 @@ __all__ = [
     "Stats",
     "Subscription",
     "Topic",
+    "event",
     "expo",
 ]

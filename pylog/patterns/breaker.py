@@ -13,7 +13,7 @@ State = Literal["closed", "open", "half-open"]
 
 
 class Breaker:
-    """Counts failures in a row. Safe for threads.
+    """Counts `failures` in a row. Safe for threads.
 
     pause_after: how many open it; None: none do. cooldown: seconds that it is open. Then one who
     asks may try (half-open), and the others wait for how that goes.
@@ -23,7 +23,7 @@ class Breaker:
         (False, True, 30)
     """
 
-    __slots__ = ("_clock", "_cooldown", "_failures", "_lock", "_open_until", "_pause_after",
+    __slots__ = ("_clock", "_cooldown", "_lock", "_open_until", "_pause_after", "failures",
                  "state")
 
     def __init__(self, pause_after: int | None, cooldown: float,
@@ -32,7 +32,7 @@ class Breaker:
         self._pause_after = pause_after
         self._cooldown = cooldown
         self._clock = clock
-        self._failures = 0
+        self.failures = 0
         self._open_until = 0.0
         self._lock = threading.Lock()
 
@@ -52,18 +52,17 @@ class Breaker:
 
     def succeeded(self) -> None:
         """It went well: all is forgotten."""
-        if self._failures:
-            with self._lock:
-                self._failures = 0
-                self.state = "closed"
+        with self._lock:
+            self.failures = 0
+            self.state = "closed"
 
     def failed(self) -> bool:
         """One more in a row; whether it is open now."""
         if self._pause_after is None:
             return False
         with self._lock:
-            self._failures += 1
-            if self._failures < self._pause_after and self.state != "half-open":
+            self.failures += 1
+            if self.failures < self._pause_after and self.state != "half-open":
                 return False
             self.state = "open"
             self._open_until = self._clock() + self._cooldown

@@ -57,8 +57,9 @@ class Handler:
 
     def run(self, record: Record, item: Any, wait: Callable[[float], None]) -> None:
         """Until it went well or was given up. wait: sleeps, or raises to end all this."""
-        while seconds := self.breaker.wait_seconds():
-            wait(seconds)
+        if self.breaker.state != "closed":
+            while seconds := self.breaker.wait_seconds():
+                wait(seconds)
         attempt = 1
         while True:
             try:
@@ -78,8 +79,9 @@ class Handler:
         self, record: Record, item: Any, wait: Callable[[float], Awaitable[None]]
     ) -> None:
         """The same in an event loop; what the function returns is awaited if it can be."""
-        while seconds := self.breaker.wait_seconds():
-            await wait(seconds)
+        if self.breaker.state != "closed":
+            while seconds := self.breaker.wait_seconds():
+                await wait(seconds)
         attempt = 1
         while True:
             try:
@@ -98,7 +100,8 @@ class Handler:
     def _succeeded(self) -> None:
         with self._lock:
             self._handled += 1
-        self.breaker.succeeded()
+        if self.breaker.failures:
+            self.breaker.succeeded()
 
     def _failed(self, record: Record, error: Exception, attempt: int) -> float | None:
         """Seconds until the next attempt; None: there is none, and the record is finished."""

@@ -23,9 +23,8 @@ from pylog import (
     Record,
     TopicPartition,
 )
-from pylog.patterns import headers as names
 from pylog.patterns.handler import Handler, Stats
-from pylog.patterns.headers import text_of
+from pylog.patterns.headers import REPLAY_GROUP, REPLAY_HANDLER, text_of
 from pylog.patterns.retry import check_count
 
 logger = logging.getLogger("pylog.patterns")
@@ -72,13 +71,13 @@ class _Reader:
     # ---- a record
 
     def _chosen(self, record: Record) -> tuple[Any, Sequence[Handler]]:
-        replay = record.header(names.REPLAY_GROUP)
+        replay = record.header(REPLAY_GROUP)
         if replay is None:
             return self._route(record)
         if replay != self._replays_for:
             return None, ()
         item, handlers = self._route(record)
-        only = text_of(record.header(names.REPLAY_HANDLER))
+        only = text_of(record.header(REPLAY_HANDLER))
         return item, [one for one in handlers if one.name == only] or handlers
 
     async def _process_async(self, record: Record) -> None:
