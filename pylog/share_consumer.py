@@ -291,8 +291,7 @@ class ShareConsumer(ShareSubscriber):
     def take(self, timeout: float | None = None) -> Delivery | None:
         """The next record, to be settled by the caller, in either mode; None after `timeout`
         seconds. For several threads at once."""
-        found = self._take(1, timeout)
-        return found[0] if found else None
+        return self._take_one(timeout)
 
     def commit_sync(self, timeout_ms: float | None = None) -> dict[TopicPartition, None]:
         """What was settled is on disk when it returns: a power cut does not bring it back. A kill

@@ -334,7 +334,7 @@ cdef class Delivery:
         """It will never succeed: it goes to the dead letters, at once."""
         self.owner._reject(self, reason)
 
-    def _count_from(self, unsigned before):
+    def count_from(self, unsigned before):
         """It was delivered so often before, elsewhere."""
         self.delivery_count += before
 

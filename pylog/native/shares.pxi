@@ -190,6 +190,20 @@ cdef class Shares:
             if out or deadline >= 0 and pl_monotonic_ms() >= deadline:
                 return out
 
+    def _take_one(self, timeout):
+        """The next delivery; None after `timeout` seconds."""
+        cdef pl_grant grant
+        cdef Delivery delivery
+        cdef list found
+        if len(self.leases) == 1:
+            self.check_usable()
+            if (<Leases>self.leases[0]).take(1, self.lock_ms, &grant):
+                delivery = self.deliver(<Leases>self.leases[0], &grant)
+                if delivery is not None:
+                    return delivery
+        found = self._take(1, timeout)
+        return found[0] if found else None
+
     cdef bint wait(self, Leases only, int64_t deadline) except -1:
         """Until something may be ready. True: we are the listener, and have to let the next one
         listen when we took what there is."""

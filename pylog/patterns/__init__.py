@@ -1,5 +1,6 @@
 """The patterns of event-driven systems, one file each, built on what `pylog` exports and no more.
 
+    Queue, AsyncQueue      point to point: each message for one worker           queue.py
     Topic, AsyncTopic      publish-subscribe: every subscriber gets a copy       pubsub.py
     Bus, AsyncBus          an event bus: types, wildcards, groups                bus.py
     Event, event           what a handler of it gets; declared events            events.py
@@ -20,12 +21,14 @@ from pylog.patterns.idempotency import Idempotency
 from pylog.patterns.key_claim import KeyClaim
 from pylog.patterns.letter import Letter
 from pylog.patterns.pubsub import AsyncTopic, Topic
+from pylog.patterns.queue import AsyncQueue, Queue, QueueStats, RejectedError
 from pylog.patterns.retry import Retry, expo
 from pylog.patterns.state import Change, State
 from pylog.patterns.subscription import AsyncSubscription, Subscription
 
 __all__ = [
     "AsyncBus",
+    "AsyncQueue",
     "AsyncSubscription",
     "AsyncTopic",
     "Bus",
@@ -35,6 +38,9 @@ __all__ = [
     "Idempotency",
     "KeyClaim",
     "Letter",
+    "Queue",
+    "QueueStats",
+    "RejectedError",
     "Retry",
     "State",
     "Stats",

@@ -44,6 +44,13 @@ REPLAY_HANDLER = "__replay.handler"
 REPLAY_OF = "__replay.of"
 REPLAY_COUNT = "__replay.count"
 
+# Of a message of a queue: when it may be delivered, when it is of no more use (ms since the epoch),
+# how often it was delivered before it waited elsewhere; which delayed message a mark is of.
+DELIVER_AT = "deliver_at"
+EXPIRES_AT = "expires_at"
+DELIVERIES = "deliveries"
+MOVED = "moved"
+
 Headers = Iterable[tuple[str, bytes | None]]
 
 

@@ -24,10 +24,11 @@ from pylog.patterns.headers import number_of, text_of, to_value
 CONFIGS = {"retention.ms": -1, "max.message.bytes": 1 << 30}
 MESSAGE_MAX = 4096        # characters of an error that are kept
 
-# KIP-1317's words, and one of ours.
+# KIP-1317's words, and two of ours.
 GIVEN_UP = "MAX_DELIVERY_ATTEMPTS_REACHED"
 REJECTED = "CLIENT_REJECTED"
 UNREADABLE = "DESERIALIZATION_FAILED"
+EXPIRED = "EXPIRED"
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +105,7 @@ def dlq_name(given: bool | str | None, group: str | None, topic: str) -> str | N
 
 
 def burier(broker: Broker, dlq: bool | str | None, group: str | None, topic: str,
-           ) -> Callable[[Record, BaseException, int, str], RecordMetadata] | None:
+           ) -> Callable[..., RecordMetadata] | None:
     """What makes letters of a subscription's records; None: nothing does. The topic is made, and
     keeps letters for ever; one that is there stays as it is.
 
@@ -119,8 +120,10 @@ def burier(broker: Broker, dlq: bool | str | None, group: str | None, topic: str
         raise InvalidTopicError(f"{error}; or name the topic of dead letters: dlq='...'",
                                 topic=name) from None
 
-    def act(record: Record, error: BaseException, attempts: int, handler: str) -> RecordMetadata:
-        return bury(broker, name, record, error, attempts=attempts, group=group, handler=handler)
+    def act(record: Record, error: BaseException, attempts: int, handler: str | None = None,
+            disposition: str | None = None) -> RecordMetadata:
+        return bury(broker, name, record, error, attempts=attempts, group=group, handler=handler,
+                    disposition=disposition)
 
     return act
 

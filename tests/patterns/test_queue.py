@@ -1,0 +1,469 @@
+"""Queue: each message for one worker, who says what became of it."""
+
+import asyncio
+import queue as stdlib
+import random
+import threading
+import time
+
+import pytest
+from children import in_child
+
+import pylog
+from pylog.patterns import AsyncQueue, DeadLetters, Queue, RejectedError, expo
+from pylog.patterns.delayed import TRIM_RECORDS
+from pylog.testing import broker as broker
+
+PATIENCE = 10.0
+
+
+@pytest.fixture
+def emails(broker):
+    with Queue(broker, "emails") as emails:
+        yield emails
+
+
+def drained(queue):
+    """The values that are ready, acknowledged."""
+    found = []
+    while True:
+        try:
+            with queue.get(0) as delivery:
+                found.append(delivery.value)
+        except stdlib.Empty:
+            return found
+
+
+def letters(queue):
+    return [(one.value, one.error.rpartition(".")[2], one.message, one.attempts, one.disposition)
+            for one in DeadLetters(queue._broker, topic=queue.dlq).list()]
+
+
+# ---- putting and getting -------------------------------------------------------------------------
+
+def test_a_message_is_for_one_worker_and_gone_when_it_is_acknowledged(broker, emails):
+    emails.put(b"one")
+    emails.put(b"two")
+    with Queue(broker, "emails") as other:
+        first, second = emails.get(0), other.get(0)
+        assert (first.value, second.value) == (b"one", b"two")
+        with pytest.raises(stdlib.Empty):
+            emails.get(0)
+        first.ack()
+        second.ack()
+        assert drained(emails) == []
+    assert [record.value for record in broker.read("emails")] == [b"one", b"two"]    # history
+
+
+def test_put_says_where_it_went_and_many_are_put_in_order(emails):
+    assert emails.put(b"0").get().offset == 0
+    assert emails.put_many([b"%d" % n for n in range(1, 1000)]) == 999
+    assert drained(emails) == [b"%d" % n for n in range(1000)]
+
+
+def test_values_may_be_typed(broker):
+    with Queue(broker, "jobs", value="json") as jobs:
+        jobs.put({"resize": 17}, key="alice", headers={"tenant": "eu"})
+        with jobs.get(0) as delivery:
+            assert (delivery.value, delivery.key) == ({"resize": 17}, b"alice")
+            assert delivery.header("tenant") == b"eu"
+        with pytest.raises(pylog.SerializationError):
+            jobs.put(object())
+
+
+def test_what_cannot_be_deserialized_is_a_dead_letter_at_once(broker):
+    broker.append("jobs", b"{broken")
+    with Queue(broker, "jobs", value="json") as jobs:
+        jobs.put([1])
+        assert drained(jobs) == [[1]]
+        ((value, error, _, attempts, disposition),) = letters(jobs)
+        assert (value, error, attempts, disposition) == (
+            b"{broken", "DeserializationError", 1, "DESERIALIZATION_FAILED")
+
+
+def test_get_waits_for_a_message_and_no_longer_than_it_is_told(emails):
+    start = time.monotonic()
+    with pytest.raises(stdlib.Empty):
+        emails.get(0.1)
+    assert 0.1 <= time.monotonic() - start < 2
+    timer = threading.Timer(0.1, emails.put, (b"late",))
+    timer.start()
+    assert emails.get(PATIENCE).value == b"late"
+    timer.join()
+
+
+def test_another_group_gets_every_message(broker, emails):
+    with Queue(broker, "emails", group="archive") as archive:
+        emails.put(b"one")
+        assert drained(emails) == drained(archive) == [b"one"]
+
+
+def test_iterating_ends_when_the_queue_is_closed(broker):
+    queue = Queue(broker, "jobs")
+    queue.put_many([b"1", b"2", b"3"])
+    found = []
+    for delivery in queue:
+        found.append(delivery.value)
+        delivery.ack()
+        if len(found) == 3:
+            queue.close()
+    assert found == [b"1", b"2", b"3"]
+
+
+# ---- failing -------------------------------------------------------------------------------------
+
+def test_what_failed_comes_again_and_then_is_a_dead_letter(broker):
+    with Queue(broker, "jobs", max_deliveries=3) as jobs:
+        jobs.put(b"poison")
+        jobs.put(b"good")
+        counts = []
+        for _ in range(3):
+            with pytest.raises(OSError, match="no route"), jobs.get(0) as delivery:
+                counts.append(delivery.delivery_count)
+                raise OSError("no route")
+        assert counts == [1, 2, 3]
+        assert drained(jobs) == [b"good"]
+        assert letters(jobs) == [
+            (b"poison", "OSError", "no route", 3, "MAX_DELIVERY_ATTEMPTS_REACHED")]
+        assert jobs.stats().dead == 1
+
+
+def test_reject_buries_at_once_with_its_reason(emails):
+    emails.put(b"spam", headers={"tenant": "eu"})
+    emails.get(0).reject("no such address")
+    assert drained(emails) == []
+    assert letters(emails) == [(b"spam", "RejectedError", "no such address", 1,
+                                "CLIENT_REJECTED")]
+
+
+def test_nack_may_wait(emails):
+    emails.put(b"one")
+    emails.get(0).nack(delay=0.15)
+    with pytest.raises(stdlib.Empty):
+        emails.get(0)
+    assert emails.stats().delayed == 1
+    assert emails.get(PATIENCE).delivery_count == 2
+
+
+def test_backoff_is_asked_how_often_it_was_delivered(broker):
+    asked = []
+    with Queue(broker, "jobs", backoff=lambda count: asked.append(count) or 0) as jobs:
+        jobs.put(b"one")
+        for _ in range(3):
+            jobs.get(0).nack()
+        assert asked == [1, 2, 3]
+    with Queue(broker, "jobs", backoff=expo(60, 60)) as jobs:
+        jobs.get(0).nack()
+        with pytest.raises(stdlib.Empty):
+            jobs.get(0.05)
+
+
+def test_a_worker_that_dies_often_enough_makes_a_dead_letter(broker):
+    with Queue(broker, "jobs", lock=0.02, max_deliveries=2) as jobs:
+        jobs.put(b"slow")
+        held = [jobs.get(PATIENCE), jobs.get(PATIENCE)]
+        with pytest.raises(stdlib.Empty):
+            jobs.get(0.2)
+        assert letters(jobs)[0][:2] == (b"slow", "RejectedError")
+        with pytest.raises(pylog.InvalidRecordStateError):
+            held[1].ack()
+
+
+def test_dead_letters_may_have_a_name_or_none(broker):
+    with Queue(broker, "jobs", dlq="jobs-dlq") as jobs:
+        jobs.put(b"one")
+        jobs.get(0).reject("no")
+        assert jobs.dlq == "jobs-dlq"
+        assert len(letters(jobs)) == 1
+    with Queue(broker, "chores", dlq=False) as chores:
+        chores.put(b"one")
+        chores.get(0).reject("no")
+        assert (chores.dlq, chores.stats().dead) == (None, 0)
+
+
+def test_a_replayed_letter_comes_to_the_group_that_failed_alone(broker, emails):
+    with Queue(broker, "emails", group="archive") as archive:
+        emails.put(b"one")
+        emails.get(0).reject("no")
+        assert drained(archive) == [b"one"]
+        dead = DeadLetters(broker, topic=emails.dlq)
+        assert dead.replay(dead.list()) == 1
+        assert drained(archive) == []
+        assert drained(emails) == [b"one"]
+
+
+# ---- delays, times to live, dedup ----------------------------------------------------------------
+
+def test_a_delayed_message_comes_when_it_is_due_and_not_before(emails):
+    emails.put(b"later", delay=0.3, key="k", headers={"a": "b"})
+    emails.put(b"now")
+    assert drained(emails) == [b"now"]
+    assert emails.stats().delayed == 1
+    start = time.monotonic()
+    delivery = emails.get(PATIENCE)
+    assert 0.1 < time.monotonic() - start < 2
+    assert (delivery.value, delivery.key, delivery.headers) == (b"later", b"k", (("a", b"b"),))
+    delivery.ack()
+    while emails.stats().delayed:    # the mark follows
+        assert time.monotonic() - start < PATIENCE
+
+
+def test_delayed_messages_come_in_the_order_in_which_they_are_due(emails):
+    for delay in (0.3, 0.1, 0.2):
+        emails.put(b"%.1f" % delay, delay=delay)
+    found = []
+    while len(found) < 3:
+        with emails.get(PATIENCE) as delivery:
+            found.append(delivery.value)
+    assert found == [b"0.1", b"0.2", b"0.3"]
+
+
+def test_delayed_messages_outlive_who_put_them(broker):
+    def put():
+        with pylog.Broker(broker.path) as own, Queue(own, "jobs") as jobs:
+            jobs.put(b"later", delay=0.2)
+        return True
+
+    assert in_child(put)
+    with Queue(broker, "jobs") as jobs:
+        assert jobs.get(PATIENCE).value == b"later"
+
+
+def test_moved_messages_are_trimmed(broker):
+    with Queue(broker, "jobs") as jobs:
+        for number in range(TRIM_RECORDS // 2 + 1):
+            jobs.put(b"%d" % number, delay=0.01)
+        got = 0
+        while got <= TRIM_RECORDS // 2:
+            jobs.get(PATIENCE).ack()
+            got += 1
+        log = broker.log("jobs.delayed")
+        deadline = time.monotonic() + PATIENCE
+        while log.start_offset == 0 and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert log.start_offset >= TRIM_RECORDS
+        jobs.put(b"more", delay=0.01)
+        assert jobs.get(PATIENCE).value == b"more"
+
+
+def test_after_its_time_to_live_a_message_is_a_dead_letter(emails):
+    emails.put(b"short", ttl=0.05)
+    emails.put(b"long", ttl=100)
+    time.sleep(0.1)
+    assert drained(emails) == [b"long"]
+    assert [(one[0], one[4]) for one in letters(emails)] == [(b"short", "EXPIRED")]
+
+
+def test_a_dedup_key_puts_once_whoever_puts(broker, emails):
+    assert emails.put(b"one", dedup_key="order-17") is not None
+    assert emails.put(b"one", dedup_key="order-17") is None
+    assert emails.put(b"two", dedup_key="order-18") is not None
+    with Queue(broker, "emails") as other:
+        assert other.put(b"one", dedup_key="order-17") is None
+    assert drained(emails) == [b"one", b"two"]
+
+
+def test_a_dedup_key_is_forgotten_after_its_window(broker):
+    with Queue(broker, "jobs", dedup_window=0.2) as jobs:
+        assert jobs.put(b"one", dedup_key="k")
+        time.sleep(0.3)
+        assert jobs.put(b"one", dedup_key="k")
+
+
+# ---- order ---------------------------------------------------------------------------------------
+
+def test_messages_of_a_key_are_done_one_after_another(broker):
+    with Queue(broker, "jobs", ordered_by_key=True) as jobs:
+        for number in range(6):
+            jobs.put(b"%d" % number, key="ab"[number % 2])
+        first, second = jobs.get(0), jobs.get(0)
+        assert (first.value, second.value) == (b"0", b"1")
+        with pytest.raises(stdlib.Empty):
+            jobs.get(0)
+        first.nack()
+        second.ack()
+        again, third = jobs.get(0), jobs.get(0)
+        assert (again.value, third.value) == (b"0", b"3")
+
+
+def test_many_threads_keep_the_order_of_each_key(broker):
+    rng = random.Random(7)
+    done, lock = {}, threading.Lock()
+    with Queue(broker, "jobs", ordered_by_key=True) as jobs:
+        keys = [rng.randrange(5) for _ in range(300)]
+        jobs.put_many([b"%d" % n for n in range(300)], keys=[b"%d" % key for key in keys])
+
+        def work(delivery):
+            if rng.random() < 0.1 and delivery.delivery_count == 1:
+                raise ValueError
+            with lock:
+                done.setdefault(delivery.key, []).append(int(delivery.value))
+
+        assert jobs.work(work, concurrency=6, idle=0.3) > 300
+    for key in range(5):
+        assert done[b"%d" % key] == [n for n in range(300) if keys[n] == key]
+
+
+# ---- work ----------------------------------------------------------------------------------------
+
+def test_work_acknowledges_what_goes_well_and_buries_what_never_does(broker):
+    done = []
+    with Queue(broker, "jobs", max_deliveries=2) as jobs:
+        jobs.put_many([b"%d" % n for n in range(20)])
+
+        def work(delivery):
+            if int(delivery.value) == 13:
+                raise ValueError("unlucky")
+            done.append(int(delivery.value))
+
+        assert jobs.work(work, concurrency=3, idle=0.2) == 21
+        assert sorted(done) == [n for n in range(20) if n != 13]
+        assert [one[:4] for one in letters(jobs)] == [(b"13", "ValueError", "unlucky", 2)]
+
+
+def test_work_is_shared_fairly_by_threads(broker):
+    who = []
+    with Queue(broker, "jobs") as jobs:
+        jobs.put_many([b"x"] * 40)
+
+        def work(delivery):
+            who.append(threading.get_ident())
+            time.sleep(0.005)
+
+        jobs.work(work, concurrency=4, idle=0.2)
+    counts = [who.count(one) for one in set(who)]
+    assert len(counts) == 4
+    assert min(counts) >= 5
+
+
+def test_async_handlers_run_side_by_side(broker):
+    inside, most = [0], [0]
+    with Queue(broker, "jobs") as jobs:
+        jobs.put_many([b"x"] * 20)
+
+        async def work(delivery):
+            inside[0] += 1
+            most[0] = max(most[0], inside[0])
+            await asyncio.sleep(0.01)
+            inside[0] -= 1
+
+        assert jobs.work(work, concurrency=5, idle=0.2) == 20
+    assert most[0] == 5
+
+
+def test_stop_ends_work_after_the_message_in_hand(broker):
+    with Queue(broker, "jobs") as jobs:
+        jobs.put_many([b"x"] * 10)
+        assert jobs.work(lambda delivery: jobs.stop()) == 1
+        assert len(drained(jobs)) == 9
+
+
+# ---- numbers -------------------------------------------------------------------------------------
+
+def test_stats_tell_how_it_stands(emails):
+    assert emails.stats() == (0, 0, 0, 0, 0.0, 0, 0)
+    for number in range(6):
+        emails.put(b"%d" % number)
+    emails.put(b"later", delay=1000)
+    emails.get(0).ack()
+    emails.get(0).nack(delay=1000)
+    emails.get(0).reject("no")
+    held = emails.get(0)
+    stats = emails.stats()
+    assert stats[:4] == (2, 2, 1, 1)
+    assert 0 < stats.oldest_age < 5
+    assert (stats.done, stats.redelivered) == (1, 1)
+    held.ack()
+
+
+def test_purge_throws_away_what_is_ready_and_no_more(emails):
+    emails.put_many([b"x"] * 5)
+    held = emails.get(0)
+    assert emails.purge() == 4
+    assert emails.stats()[:3] == (0, 0, 1)
+    held.ack()
+
+
+# ---- in an event loop ----------------------------------------------------------------------------
+
+def test_the_async_queue_has_the_same_verbs(broker):
+    async def main():
+        async with AsyncQueue(broker, "jobs", value="json") as jobs:
+            await jobs.put({"n": 1})
+            assert await jobs.put({"n": 2}, dedup_key="k")
+            assert await jobs.put({"n": 2}, dedup_key="k") is None
+            await jobs.put({"n": 3}, delay=0.1)
+            assert await jobs.put_many([{"n": 4}, {"n": 5}]) == 2
+            found = []
+            async for delivery in jobs:
+                found.append(delivery.value["n"])
+                delivery.ack()
+                if len(found) == 5:
+                    break
+            assert found == [1, 2, 4, 5, 3]
+            with pytest.raises(asyncio.QueueEmpty):
+                await jobs.get(0)
+            await jobs.put_many([{"n": n} for n in range(10)])
+            done = []
+
+            async def work(delivery):
+                await asyncio.sleep(0)
+                done.append(delivery.value["n"])
+
+            assert await jobs.work(work, concurrency=3, idle=0.1) == 10
+            assert sorted(done) == list(range(10))
+            await jobs.put({"n": 6})
+            assert await jobs.purge() == 1
+            assert jobs.stats().ready == 0
+
+    asyncio.run(main())
+
+
+# ---- misuse --------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize(("options", "error", "message"), [
+    ({"lock": -1}, pylog.ConfigurationError, "lock"),
+    ({"lock": "long"}, TypeError, "lock"),
+    ({"max_deliveries": 0}, pylog.ConfigurationError, "max_deliveries"),
+    ({"backoff": -1}, pylog.ConfigurationError, "backoff"),
+    ({"backoff": "slow"}, TypeError, "backoff"),
+    ({"value": "yaml"}, pylog.ConfigurationError, "yaml"),
+    ({"value": 17}, pylog.ConfigurationError, "serialize"),
+    ({"dlq": 17}, TypeError, "dlq"),
+    ({"dlq": "no/topic"}, pylog.InvalidTopicError, "no/topic"),
+    ({"group": ""}, pylog.PylogError, "group"),
+    ({"dedup_window": -1}, pylog.ConfigurationError, "dedup_window"),
+])
+def test_wrong_options_are_told(broker, options, error, message):
+    with pytest.raises(error, match=message):
+        Queue(broker, "jobs", **options)
+
+
+def test_wrong_calls_are_told(broker):
+    jobs = Queue(broker, "jobs")
+    with pytest.raises(TypeError, match="pass value='str'"):
+        jobs.put("text")
+    with pytest.raises(pylog.ConfigurationError, match="delay"):
+        jobs.put(b"x", delay=-1)
+    with pytest.raises(TypeError, match="ttl"):
+        jobs.put(b"x", ttl="soon")
+    with pytest.raises(TypeError, match="header"):
+        jobs.put(b"x", headers={"a": 17})
+    with pytest.raises(TypeError, match="callable"):
+        jobs.work(17)
+    with pytest.raises(pylog.ConfigurationError, match="concurrency"):
+        jobs.work(print, concurrency=0)
+    assert drained(jobs) == []
+    jobs.close()
+    jobs.close()
+    for verb in (lambda: jobs.put(b"x"), lambda: jobs.get(0), lambda: jobs.work(print)):
+        with pytest.raises(pylog.ClosedError):
+            verb()
+    with pytest.raises(pylog.InvalidTopicError):
+        Queue(broker, "no/topic")
+    with pytest.raises(pylog.ConfigurationError, match="not made to keep the order"):
+        Queue(broker, "jobs", ordered_by_key=True)
+
+
+def test_a_rejection_is_an_error_of_pylog():
+    assert issubclass(RejectedError, pylog.PylogError)
