@@ -366,6 +366,9 @@ class SendFuture:
     def add_callback(
         self, function: Callable[..., object], *arguments: Any, **keywords: Any
     ) -> Self: ...
+    def add_both(
+        self, function: Callable[..., object], *arguments: Any, **keywords: Any
+    ) -> Self: ...
     def add_errback(
         self, function: Callable[..., object], *arguments: Any, **keywords: Any
     ) -> Self: ...

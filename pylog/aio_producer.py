@@ -16,6 +16,7 @@ from pylog.accumulator import Job
 from pylog.broker import Broker
 from pylog.errors import PylogTimeoutError
 from pylog.kafka_options import takes_options
+from pylog.options import patience
 from pylog.producer import Producer
 from pylog.topic import BatchMetadata, RecordMetadata
 
@@ -151,6 +152,7 @@ class AsyncProducer:
 
     async def flush(self, timeout: float | None = None) -> None:
         """As Producer.flush."""
+        patience("timeout", timeout)
         self._producer._check_usable()
         if not self._buffer.is_idle:
             await self._done(self._buffer.run(lambda: 0), timeout)

@@ -17,6 +17,7 @@ from pylog.errors import ConfigurationError, MetadataError, NotSupportedError
 from pylog.kafka_options import takes_options
 from pylog.log import Log
 from pylog.metadata_file import TopicEntry
+from pylog.options import patience
 from pylog.partitioner import HashPartitioner, make_partitioner
 from pylog.serde import Serialize, make_serializer
 from pylog.topic import BatchMetadata, RecordMetadata, TopicPartition, config_value
@@ -252,7 +253,7 @@ class Producer(_native.Sender):
         futures none has been asked. Nothing to do with the disk: that is the log's durability.
         """
         self._check_usable()
-        self._accumulator.flush(timeout)
+        self._accumulator.flush(patience("timeout", timeout))
 
     def close(self, timeout: float | None = None) -> None:
         """Appends what is in the buffer; raises as `flush`. Idempotent.
@@ -260,6 +261,7 @@ class Producer(_native.Sender):
         What cannot be appended within `timeout` seconds is given up, and the error says how much. A
         producer that is not closed appends its buffer all the same, also when the interpreter ends.
         """
+        patience("timeout", timeout)
         if not self._end():
             return
         try:

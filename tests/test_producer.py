@@ -223,10 +223,22 @@ def test_callbacks_of_a_done_future_are_called_at_once(broker, caplog):
         future.add_done_callback(seen.append)
         assert future.add_callback(lambda *a, **k: seen.append((a, k)), 1, two=2) is future
         assert future.add_errback(seen.append) is future
+        assert future.add_both(seen.append) is future
         future.add_done_callback(lambda _: 1 / 0)
 
-    assert seen == [future, ((1, future.value), {"two": 2})]
+    assert seen == [future, ((1, future.value), {"two": 2}), future.value]
     assert "ZeroDivisionError" in caplog.text
+
+
+@pytest.mark.parametrize("call", [Producer.flush, Producer.close])
+@pytest.mark.parametrize(("timeout", "error"), [
+    ("1", TypeError), (True, TypeError), (-1, ValueError), (float("nan"), ValueError)])
+def test_timeout_that_is_none_is_refused_and_closes_nothing(broker, call, timeout, error):
+    with Producer(broker, linger_ms=60_000) as producer:
+        producer.send("one", b"v")
+        with pytest.raises(error, match="timeout"):
+            call(producer, timeout)
+        assert not producer.closed
 
 
 @pytest.mark.parametrize("linger_ms", [0, 20])

@@ -118,6 +118,11 @@ cdef class SendFuture:
         self.add_done_callback(call)
         return self
 
+    def add_both(self, function, *arguments, **keywords):
+        """add_callback and add_errback, of one function. As kafka-python's; returns the future."""
+        self.add_callback(function, *arguments, **keywords)
+        return self.add_errback(function, *arguments, **keywords)
+
     def __await__(self):
         if not self.done():
             yield from wait_in_loop(self)
