@@ -291,7 +291,7 @@ static void grant(pl_leases *self, pl_lease *lease, int64_t until_ms, pl_grant *
 static bool displace(pl_leases *self, int64_t until_ms, pl_grant *out) {
   pl_leases_file *file = self->file;
   pl_lease *lease = lease_at(file, file->first);
-  if (!self->displaces || lease->state != PL_LEASE_DELAYED) return false;
+  if (!self->displaces || file->head.is_ordered || lease->state != PL_LEASE_DELAYED) return false;
   int64_t due_ms = lease->until_ms;
   set_remove(&file->delayed, index_of(file, lease));
   grant(self, lease, until_ms, out);

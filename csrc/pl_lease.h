@@ -132,7 +132,8 @@ typedef struct pl_leases_stats {
 typedef struct pl_leases_terms {
   const char *name;
   int64_t start;
-  bool is_ordered, keeps_records; /* retention stops in front of what is not done */
+  int is_ordered;     /* -1: as it was made; not, if it is new */
+  bool keeps_records; /* retention stops in front of what is not done */
 } pl_leases_terms;
 
 /* The log and the processes are used until the close. PL_ERR_CONFIG: it is there, and ordered while

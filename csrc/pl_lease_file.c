@@ -66,7 +66,7 @@ static void fill(uint8_t *data, size_t size, const uint8_t *old, size_t old_size
   (void)size;
   strncpy(file->head.name, what->terms->name, PL_LEASE_NAME_MAX);
   file->head.incarnation = what->incarnation;
-  file->head.is_ordered = what->terms->is_ordered;
+  file->head.is_ordered = what->terms->is_ordered > 0;
   file->head.keeps_records = what->terms->keeps_records;
   file->expiry_ms = file->due_ms = INT64_MAX;
   file->deaths = UINT64_MAX; /* looked at by the first take */
@@ -99,7 +99,7 @@ static pl_status check_terms(const pl_leases *self, const pl_leases_terms *terms
     return pl_fail_corrupt(self->shared.path, -1, -1, -1,
                            "the leases are damaged; stop all that use them, and remove this file: "
                            "what was not done, and some that was, is done again");
-  if (file->head.is_ordered != terms->is_ordered)
+  if (terms->is_ordered >= 0 && file->head.is_ordered != terms->is_ordered)
     return pl_fail(PL_ERR_CONFIG, self->shared.path,
                    "the share group %s keep the order of a key; open it as it was made",
                    file->head.is_ordered ? "was made to" : "was not made to");

@@ -82,6 +82,7 @@ LAZY = {
     "group": "pylog.cli_groups:group",
     "import": "pylog.cli_export:import_",
     "produce": "pylog.cli_records:produce",
+    "queue": "pylog.cli_queue:queue",
     "restore": "pylog.cli_topics:restore",
     "stat": "pylog.cli_stat:stat",
     "stress": "pylog.stress.command:stress",

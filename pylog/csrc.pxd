@@ -509,7 +509,8 @@ cdef extern from "pl_lease.h" nogil:
     ctypedef struct pl_leases_terms:
         const char *name
         int64_t start
-        bint is_ordered, keeps_records
+        int is_ordered
+        bint keeps_records
     pl_status pl_leases_open(const char *path, const pl_leases_terms *terms, pl_log *log,
                              pl_processes *processes, pl_leases **out)
     void pl_leases_let_go(pl_leases *leases)

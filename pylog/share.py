@@ -21,13 +21,13 @@ DIRECTORY = "shares"
 
 def open_leases(
     data_dir: Path, group_id: str, partition: TopicPartition, log: Log, processes: Processes,
-    start: int, ordered: bool = False, keeps_records: bool = False, displaces: bool = False,
+    start: int, ordered: bool | None = None, keeps_records: bool = False, displaces: bool = False,
 ) -> Leases:
     """The leases of a group on a partition, made if it is new to the group: from `start` on.
 
-    ordered: records of a key are taken one after another. keeps_records: retention spares what is
-    not done. displaces: see `Leases`. Raises ConfigurationError where it is there and differs in
-    the first.
+    ordered: records of a key are taken one after another; None: as it was made. keeps_records:
+    retention spares what is not done. displaces: see `Leases`. Raises ConfigurationError where it
+    is there and differs in the first.
     """
     directory = data_dir / DIRECTORY / file_name(check_group_id(group_id))
     if not directory.exists():

@@ -41,9 +41,10 @@ class ShareSubscriber(_native.Shares):
     remembers. acknowledgement_mode: "implicit": asking for the next accepts the ones before;
     "explicit": each is settled by its `ack`, `release`, `reject`, or `acknowledge`. lock_ms: how
     long one is kept for who took it. max_deliveries: how often one is given out before it is
-    rejected. ordered_by_key: a record waits until those of its key before it are done.
-    keeps_records: retention spares what is not done. accepts: asked of each record that has
-    headers; what it settles itself, and says False to, is not delivered. backoff: how many seconds
+    rejected. ordered_by_key: a record waits until those of its key before it are done; None: as
+    the group was made, which is not, if it is new. keeps_records: retention spares what is not
+    done. accepts: asked of each record that has headers; what it settles itself, and says False to,
+    is not delivered. backoff: how many seconds
     a failed one is kept back, after so many deliveries. on_reject: called with a delivery and the
     reason before it is rejected: the place of a dead letter. on_displaced: called with a delivery
     that was given back with a delay, and when it is due (ms since the epoch), where it keeps all
@@ -60,7 +61,7 @@ class ShareSubscriber(_native.Shares):
         max_deliveries: int = 5,
         max_poll_records: int = 500,
         auto_offset_reset: Literal["earliest", "latest"] = "earliest",
-        ordered_by_key: bool = False,
+        ordered_by_key: bool | None = None,
         keeps_records: bool = False,
         key_deserializer: Any = None,
         value_deserializer: Any = None,
@@ -77,7 +78,7 @@ class ShareSubscriber(_native.Shares):
         self._is_implicit = acknowledgement_mode == "implicit"
         self._max_poll_records = at_least("max_poll_records", max_poll_records, 1)
         self._starts_at_end = auto_offset_reset == "latest"
-        self._ordered, self._keeps_records = bool(ordered_by_key), bool(keeps_records)
+        self._ordered, self._keeps_records = ordered_by_key, bool(keeps_records)
         self._asked_accepts, self._backoff = accepts, backoff
         self._on_reject, self._on_displaced = on_reject, on_displaced
         key = make_deserializer(key_deserializer, "key_deserializer")

@@ -21,8 +21,9 @@ cdef class Leases:
     """The leases of a share group on a partition, in a file that all processes of the group map.
 
     Made of a log, processes that were joined, and for a new file: where it starts, whether records
-    of a key are done in order, whether retention spares what is not done. displaces: takes a
-    delayed one early where it keeps all behind it from being taken. Safe for threads.
+    of a key are done in order (None: as it was made), whether retention spares what is not done.
+    displaces: takes a delayed one early where it keeps all behind it from being taken. Safe for
+    threads.
     """
 
     cdef pl_leases *c
@@ -35,7 +36,7 @@ cdef class Leases:
     cdef object __weakref__
 
     def __cinit__(self, path, str name not None, partition, Handle log not None,
-                  Processes processes not None, int64_t start, bint ordered, bint keeps_records,
+                  Processes processes not None, int64_t start, ordered, bint keeps_records,
                   bint displaces):
         cdef bytes at = os.fsencode(path), encoded = name.encode()
         cdef const char *path_bytes = at
@@ -44,7 +45,8 @@ cdef class Leases:
         processes.check_open()
         log.check_open()
         terms.name, terms.start = encoded, start
-        terms.is_ordered, terms.keeps_records = ordered, keeps_records
+        terms.is_ordered = -1 if ordered is None else 1 if ordered else 0
+        terms.keeps_records = keeps_records
         self.log, self.processes, self.partition = log, processes, partition
         with nogil:
             status = pl_leases_open(path_bytes, &terms, log.log, processes.c, &self.c)

@@ -69,7 +69,7 @@ class _Queue:
     def __init__(
         self, broker: Broker | str | os.PathLike[str], name: str, *, group: str = "queue",
         value: Any = None, lock: float = 30.0, max_deliveries: int = 5,
-        backoff: float | Callable[[int], float] = 0.0, ordered_by_key: bool = False,
+        backoff: float | Callable[[int], float] = 0.0, ordered_by_key: bool | None = None,
         dlq: bool | str = True, dedup_window: float = 300.0,
     ) -> None:
         self.name = name
@@ -99,7 +99,7 @@ class _Queue:
                 "ordered_by_key": ordered_by_key, "keeps_records": True,
                 "value_deserializer": value, "backoff": self._backoff,
                 "accepts": self._accepts, "on_reject": self._on_reject,
-                "on_displaced": None if ordered_by_key else self._on_displaced}
+                "on_displaced": self._on_displaced}
             self._consumer = self._make_consumer()
             self._delayed.start()
             stack.pop_all()
@@ -236,9 +236,10 @@ class Queue(_Queue):
     an object with serialize and deserialize. lock: seconds that a worker has for a message before
     another may get it. max_deliveries: how often one is tried. backoff: seconds until one that
     failed comes again, or a function of the number of deliveries, such as `expo(1, 60)`.
-    ordered_by_key: a message waits until those of its key before it are done. dlq: dead letters go
-    to `dlq.<group>.<name>`; or to the topic of this name; False: they are dropped. dedup_window:
-    seconds that a dedup_key is remembered.
+    ordered_by_key: a message waits until those of its key before it are done; None: as the queue
+    was made, which is not, if it is new. dlq: dead letters go to `dlq.<group>.<name>`; or to the
+    topic of this name; False: they are dropped. dedup_window: seconds that a dedup_key is
+    remembered.
 
     Guarantees: at least once, and once where nobody is killed, takes longer than its lock, or loses
     its power. A message that was acknowledged is delivered no more, and stays readable in its topic
