@@ -30,7 +30,8 @@ def share(flights, folder, say, bar):
         for worker in workers:
             worker.start()
         group = broker.group(GROUP)
-        wait_until(lambda: len(set(group.owners().values())) == WORKERS)
+        wait_until(lambda: len(owners := group.owners()) == PARTITIONS
+                   and len(set(owners.values())) == WORKERS)
         say(f"{WORKERS} processes have joined the group {GROUP!r}, and share {PARTITIONS} "
             "partitions:\n" + members_of(group))
         send(broker, flights[:len(flights) // 2], bar)
