@@ -1,6 +1,8 @@
 """Every way to write a call of append means the same, whichever way in it takes (appender.pxi)."""
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 import pylog
 
@@ -89,3 +91,23 @@ def test_append_keeps_its_name_signature_and_text():
     assert list(inspect.signature(pylog.Log.append).parameters) == [
         "self", "value", "key", "headers", "timestamp", "if_end", "durability"]
     assert "visible to all processes" in pylog.Log.append.__doc__
+
+
+NAMES = st.one_of(st.text(st.characters(exclude_categories=["Cs"]), max_size=12),
+                  st.sampled_from(["n" * 63, "n" * 64, "n" * 895, "n" * 1100, "é" * 400]))
+VALUES = st.one_of(st.none(), st.binary(max_size=12),
+                   st.integers(0, 1100).map(lambda size: b"v" * size))
+
+
+@given(st.lists(st.tuples(NAMES, VALUES), max_size=12))
+def test_headers_are_the_same_in_a_list_as_in_any_other_way(headers):
+    """A list of short tuples is encoded on a way of its own."""
+    plain, other = ([encoded([(name, value) for name, value in headers]),
+                     encoded(list(pair) for pair in headers)])
+
+    assert plain == other
+    assert pylog._native.decode_records(plain)[0].headers == tuple(headers)
+
+
+def encoded(headers):
+    return pylog._native.encode_batch([b"v"], headers=[headers], timestamps=[NOW])

