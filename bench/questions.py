@@ -8,6 +8,7 @@ from bench import (
     opening,
     processes,
     producing,
+    requesting,
     takeover,
 )
 
@@ -19,5 +20,5 @@ QUESTIONS = (
     *processes.QUESTIONS,
     *durable.QUESTIONS,
 )
-PROBES = (*processes.PROBES, *consuming.PROBES, *takeover.PROBES, *appending.PROBES,
-          *opening.PROBES)
+PROBES = (*processes.PROBES, *requesting.PROBES, *consuming.PROBES, *takeover.PROBES,
+          *appending.PROBES, *opening.PROBES)

@@ -52,8 +52,10 @@ as usual. `retriable` marks what may go well when the same call is made again la
     │   ├── KeyInProgressError + TimeoutError       -141  retriable
     │   ├── FingerprintMismatchError + ValueError   -142
     │   └── ClaimLostError                          -143
+    ├── RemoteError                                 -160
     ├── WakeupError                                 -122
     └── PylogTimeoutError + TimeoutError               7  retriable
+        └── RequestTimeoutError                     -161  retriable
 
 The details of a failure are attributes (`error.path`, `error.position`), described at each class;
 one that is not known is None. A message ends with what to do next. All of them pickle and copy
@@ -74,11 +76,11 @@ __all__ = [
     "InvalidTopicError", "KeyInProgressError", "LogError", "MessageSizeTooLargeError",
     "MetadataError", "NoOffsetForPartitionError", "NonEmptyGroupError", "NotSupportedError",
     "OffsetError", "OffsetMetadataTooLargeError", "OffsetOutOfRangeError", "PylogError",
-    "PylogTimeoutError", "ReadOnlyLogError", "RecordNotFoundError", "ResourceLimitError",
-    "SerdeError", "SerializationError", "TopicAlreadyExistsError", "TopicError",
-    "UnknownMemberIdError", "UnknownTopicOrPartitionError", "UnsupportedCodecError",
-    "UnsupportedEnvironmentError", "UnsupportedFilesystemError", "UnsupportedFormatError",
-    "WakeupError", "WrongEndOffsetError",
+    "PylogTimeoutError", "ReadOnlyLogError", "RecordNotFoundError", "RemoteError",
+    "RequestTimeoutError", "ResourceLimitError", "SerdeError", "SerializationError",
+    "TopicAlreadyExistsError", "TopicError", "UnknownMemberIdError",
+    "UnknownTopicOrPartitionError", "UnsupportedCodecError", "UnsupportedEnvironmentError",
+    "UnsupportedFilesystemError", "UnsupportedFormatError", "WakeupError", "WrongEndOffsetError",
 ]
 
 
@@ -558,6 +560,18 @@ class ClaimLostError(IdempotencyError):
     code = -143
 
 
+class RemoteError(PylogError):
+    """The handler of a request raised, or what it returned was no reply. It has been called.
+
+    topic: of the request. type, reason: what it raised, by name and in words.
+    """
+
+    code = -160
+    topic: str | None = None
+    type: str | None = None
+    reason: str | None = None
+
+
 class WakeupError(PylogError):
     """Another thread called `wakeup()` to end the wait of this one. Nothing was lost: ask again."""
 
@@ -575,3 +589,14 @@ class PylogTimeoutError(PylogError, TimeoutError):
     errno: int | None = errno_codes.ETIMEDOUT
     timeout_ms: int | None = None
     holder_pid: int | None = None
+
+
+class RequestTimeoutError(PylogTimeoutError):
+    """No reply came in time. The request may have been served all the same, or be in work.
+
+    topic: of the request. correlation_id: of the reply that did not come.
+    """
+
+    code = -161
+    topic: str | None = None
+    correlation_id: str | None = None

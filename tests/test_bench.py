@@ -44,6 +44,8 @@ PROMISED = [
     ("one writer, one reader process", 40, 130),
     ("another process sees it, spinning", 1.0, 0.5),
     ("another process sees it, blocking", 1.3, 1.1),
+    ("request-reply, one after the other", 2.5, 1.5),
+    ("request-reply, both have slept", 2.5, 1.5),
     ("takeover after SIGKILL", 100, 60),
     ("the same, 0.00098 GiB resident", 100, 60),
     ("a process joins 8 with 64 partitions: gap over none", 1.5, 1.1),

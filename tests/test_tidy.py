@@ -20,7 +20,10 @@ FILE_LINES_MAX = 600
 FUNCTION_LINES_MAX = 60
 
 # file: how many lines it may have, because it is still one noun.
-LONG_FILES = {"pylog/_native.pyi": 660}    # the types of one module, which is many .pxi
+LONG_FILES = {
+    "pylog/_native.pyi": 660,    # the types of one module, which is many .pxi
+    "pylog/errors.py": 660,      # one tree, a class each
+}
 # file:function: how many lines it may have.
 LONG_FUNCTIONS: dict[str, int] = {}
 
@@ -47,6 +50,8 @@ FLOORS = {
     "patterns.delayed": 13, "patterns.queue": 14,
     "envelope": 10, "hardware": 10,
     "patterns": 20, "patterns.state": 10, "patterns.key_claim": 12, "patterns.idempotency": 13,
+    "patterns.replies": 11, "patterns.answering": 12, "patterns.asker": 13,
+    "patterns.server": 13, "patterns.rpc": 14,
     "streams": 11, "dump": 11,
     "benchmark": 11, "benchmark.settings": 10, "benchmark.crew": 10,
     "benchmark.ground": 10, "benchmark.proof": 10,

@@ -4,6 +4,7 @@
     Topic, AsyncTopic      publish-subscribe: every subscriber gets a copy       pubsub.py
     Bus, AsyncBus          an event bus: types, wildcards, groups                bus.py
     Event, event           what a handler of it gets; declared events            events.py
+    Rpc, AsyncRpc          request-reply: a question, its answer or its error    rpc.py
     Retry, expo            how often a handler is tried again, and when          retry.py
     DeadLetters            what handlers failed on: show, replay, discard        dead_letters.py
     Idempotency            what is done under a key is done once                 idempotency.py
@@ -13,6 +14,8 @@ All state is in topics, so it is seen by every process, survives the kill of any
 to a Kafka cluster. What a subscription is, `subscription.py` has.
 """
 
+from pylog.patterns.answering import Request, ServerStats
+from pylog.patterns.asker import RpcStats
 from pylog.patterns.bus import AsyncBus, Bus
 from pylog.patterns.dead_letters import DeadLetters
 from pylog.patterns.events import Event, event
@@ -22,13 +25,18 @@ from pylog.patterns.key_claim import KeyClaim
 from pylog.patterns.letter import Letter
 from pylog.patterns.pubsub import AsyncTopic, Topic
 from pylog.patterns.queue import AsyncQueue, Queue, QueueStats, RejectedError
+from pylog.patterns.replies import PendingReply
 from pylog.patterns.retry import Retry, expo
+from pylog.patterns.rpc import AsyncRpc, Rpc
+from pylog.patterns.server import AsyncServer, Server
 from pylog.patterns.state import Change, State
 from pylog.patterns.subscription import AsyncSubscription, Subscription
 
 __all__ = [
     "AsyncBus",
     "AsyncQueue",
+    "AsyncRpc",
+    "AsyncServer",
     "AsyncSubscription",
     "AsyncTopic",
     "Bus",
@@ -38,10 +46,16 @@ __all__ = [
     "Idempotency",
     "KeyClaim",
     "Letter",
+    "PendingReply",
     "Queue",
     "QueueStats",
     "RejectedError",
+    "Request",
     "Retry",
+    "Rpc",
+    "RpcStats",
+    "Server",
+    "ServerStats",
     "State",
     "Stats",
     "Subscription",

@@ -12,6 +12,13 @@ CORRELATION_ID = "correlation_id"
 REPLY_TO = "reply_to"
 CONTENT_TYPE = "content-type"
 
+# Of a request: which partition of REPLY_TO, if not 0; until when it is waited for, ms since the
+# epoch. Of the reply to one on which its handler failed: what it raised.
+REPLY_PARTITION = "reply_partition"
+EXPIRES = "expires_ms"
+ERROR_TYPE = "error_type"
+ERROR_MESSAGE = "error_message"
+
 # CloudEvents 1.0, Kafka protocol binding, binary mode.
 CE_SPECVERSION = "ce_specversion"
 CE_ID = "ce_id"

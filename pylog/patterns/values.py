@@ -3,7 +3,14 @@
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from pylog import ConfigurationError, NotSupportedError, make_deserializer, make_serializer
+from pylog import (
+    ConfigurationError,
+    NotSupportedError,
+    Record,
+    TypedRecord,
+    make_deserializer,
+    make_serializer,
+)
 
 
 class Codec(NamedTuple):
@@ -11,6 +18,11 @@ class Codec(NamedTuple):
 
     serialize: Callable[[str, Any, Any], Any] | None
     deserialize: Callable[[Any], Any] | None
+
+    def typed(self, record: Record) -> Any:
+        """The record as users get it: a TypedRecord, or itself where values are bytes."""
+        read = self.deserialize
+        return record if read is None else TypedRecord(record, record.key, read(record))
 
 
 def codec_of(value: Any) -> Codec:
