@@ -72,9 +72,11 @@ Tab completes commands, topics and groups after
 LAZY = {
     "backup": "pylog.cli_topics:backup",
     "bench": "pylog.benchmark.command:bench",
+    "bus": "pylog.cli_bus:bus",
     "cat": "pylog.cli_records:cat",
     "claim": "pylog.cli_topics:claim",
     "consume": "pylog.cli_records:consume",
+    "dlq": "pylog.cli_dlq:dlq",
     "doctor": "pylog.cli_topics:doctor",
     "du": "pylog.cli_topics:du",
     "export": "pylog.cli_export:export",

@@ -163,11 +163,14 @@ def to_pattern(ctx: click.Context, param: click.Parameter, value: str | None,
         raise click.BadParameter(str(error), ctx, param) from None
 
 
-def to_expression(ctx: click.Context, param: click.Parameter, value: str | None,
-                  ) -> re.Pattern[bytes] | None:
+def to_wanted(ctx: click.Context, param: click.Parameter, value: str | None,
+              ) -> Callable[[Record], object] | None:
     """The callback of --grep."""
+    if value is None:
+        return None
     try:
-        return None if value is None else re.compile(value.encode(errors="surrogateescape"))
+        search = re.compile(value.encode(errors="surrogateescape")).search
+        return lambda record: search(record.value or b"")
     except re.error as error:
         raise click.BadParameter(f"{value!r} is no regular expression: {error}", ctx,
                                  param) from None
@@ -199,7 +202,7 @@ class Wish:
     stop: Start | None = None
     count: int | None = None
     until_end: bool = False
-    expression: re.Pattern[bytes] | None = None
+    wanted: Callable[[Record], object] | None = None
     commits: bool = True
     skips_corrupt: bool = False
     text_of: Callable[[list[Record]], bytes] = field(default=envelope.json_lines)
@@ -222,7 +225,7 @@ class Wish:
 @click.option("-e", "--exit", "until_end", is_flag=True,
               help="Stop at what is the end now, and do not wait for more.")
 @click.option("-p", "--partition", type=click.IntRange(min=0), help="Only this one.")
-@click.option("--grep", "expression", metavar="REGEX", callback=to_expression,
+@click.option("--grep", "wanted", metavar="REGEX", callback=to_wanted,
               help="Only records in whose value this is found.")
 @click.option("-f", "--format", "pattern", metavar="TEXT", callback=to_pattern, help=MEANINGS)
 @key_separator
@@ -398,7 +401,7 @@ class Reading:
     def _round(self) -> int:
         """How many to ask for. Of those that are to match it takes any number to have one, and
         _matching goes back to where enough did."""
-        return RECORDS_A_ROUND if self.wish.expression else min(self.left, RECORDS_A_ROUND)
+        return RECORDS_A_ROUND if self.wish.wanted else min(self.left, RECORDS_A_ROUND)
 
     def _has_arrived(self) -> bool:
         """Whether nothing is left before the stops; turns away from partitions that are there."""
@@ -421,16 +424,16 @@ class Reading:
     def _write(self, partition: TopicPartition, records: list[Record]) -> None:
         if self.wish.group is None and self.stops and partition in self.stops:
             records = [one for one in records if one.offset < self.stops[partition]]
-        if self.wish.expression is not None:
-            records = self._matching(partition, records)
+        if self.wish.wanted is not None:
+            records = self._matching(partition, records, self.wish.wanted)
         self.left -= len(records)
         if records:
             self.out.write(self.wish.text_of(records))
 
-    def _matching(self, partition: TopicPartition, records: list[Record]) -> list[Record]:
+    def _matching(self, partition: TopicPartition, records: list[Record],
+                  wanted: Callable[[Record], object]) -> list[Record]:
         """Goes back to behind the last that is wanted, if no more are."""
-        search = self.wish.expression.search if self.wish.expression else None
-        matching = [one for one in records if search and search(one.value or b"")]
+        matching = list(filter(wanted, records))
         if records and len(matching) >= self.left:
             matching = matching[:self.left]
             last = matching[-1].offset if matching else records[0].offset - 1

@@ -97,11 +97,12 @@ def to_json(record: Record) -> str:
     home = "" if record.topic is None else (
         f'"topic": {quote(record.topic)}, "partition": {quote(record.partition)}, ')
     return (f'{{{home}"offset": {record.offset}, "timestamp": {record.timestamp}, '
-            f'{_text_field("key", record.key)}, {_text_field("value", record.value)}, '
+            f'{text_field("key", record.key)}, {text_field("value", record.value)}, '
             f'{_headers_field(record.headers)}}}')
 
 
-def _text_field(name: str, data: bytes | None) -> str:
+def text_field(name: str, data: bytes | None) -> str:
+    """A member of a JSON object: text, or base64 under name_b64 where it is not UTF-8."""
     if data is None:
         return f'"{name}": null'
     try:
