@@ -6,9 +6,12 @@ letter; then, for a group, it is committed. In this order, so that a kill repeat
 """
 
 import asyncio
+import atexit
 import contextlib
 import logging
 import threading
+import time
+import weakref
 from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Any, Self
@@ -29,6 +32,7 @@ from pylog.patterns.retry import check_count
 
 logger = logging.getLogger("pylog.patterns")
 
+EXIT_SECONDS = 1.0     # that the interpreter waits for handlers when it ends
 LOOK_SECONDS = 0.05    # between looks whether it is to stop, in an event loop that waits
 
 # "now", "earliest", an offset, a datetime; None: a group's beginning, else now.
@@ -147,7 +151,8 @@ class _Reader:
 class Subscription(_Reader):
     """What `subscribe` returns: handlers at work in a thread. A context manager, which stops it.
 
-    A handler that is `async def` runs in an event loop of that thread. Closing the broker stops it.
+    A handler that is `async def` runs in an event loop of that thread. Closing the broker stops it,
+    and so does the end of the interpreter, which waits a second for what is in work.
 
     error: what ended it though nobody stopped it; None: nothing has.
     """
@@ -159,6 +164,7 @@ class Subscription(_Reader):
                          handlers, group, start, concurrency)
         broker.dependents.discard(self._consumer)    # closed by its thread
         broker.dependents.add(self)
+        _running.add(self)
         self._thread = threading.Thread(target=self._run, daemon=True, name=f"pylog-{topic}")
         self._thread.start()
 
@@ -237,6 +243,20 @@ class Subscription(_Reader):
 
     def __exit__(self, *exception: object) -> None:
         self.stop()
+
+
+_running: "weakref.WeakSet[Subscription]" = weakref.WeakSet()
+
+
+@atexit.register
+def _stop_all() -> None:
+    """Before the logs are closed under them. In a fork they have no thread."""
+    running = [one for one in list(_running) if one._thread.is_alive()]
+    for one in running:
+        one._ask_to_stop()
+    deadline = time.monotonic() + EXIT_SECONDS
+    for one in running:
+        one._thread.join(max(0.0, deadline - time.monotonic()))
 
 
 class AsyncSubscription(_Reader):

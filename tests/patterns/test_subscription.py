@@ -3,6 +3,8 @@
 import asyncio
 import itertools
 import logging
+import subprocess
+import sys
 import threading
 import time
 
@@ -409,6 +411,41 @@ def test_closing_the_broker_stops_the_subscriptions(data_template, tmp_path, wri
     assert not subscription.is_running
     assert not other.is_running
     assert subscription.error is other.error is None
+
+
+LEFT_OPEN = """
+import sys, threading, time
+from pylog.patterns import Topic
+
+started = threading.Event()
+
+def slow(record):
+    started.set()
+    time.sleep(float(sys.argv[2]))
+    print("handled", record.value)
+
+async def act(record):
+    pass
+
+topic = Topic(sys.argv[1], "one")
+topic.subscribe(slow, group="g")
+topic.subscribe(lambda record: None)
+topic.subscribe(act, group="h")
+topic.publish(b"a")
+started.wait(20)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("seconds", "printed"), [("0.1", "handled b'a'\n"), ("30", "")])
+def test_a_script_that_just_ends_waits_a_moment_for_what_is_in_work(
+        data_path, seconds, printed):
+    done = subprocess.run([sys.executable, "-c", LEFT_OPEN, data_path, seconds], timeout=20,
+                          capture_output=True, text=True, check=True)
+
+    assert (done.stdout, done.stderr) == (printed, "")
+    with pylog.Broker(data_path) as broker:
+        assert (committed(broker, "g") or 0) == len(printed[:1])
 
 
 def test_topic_that_is_deleted_ends_its_subscription_with_the_reason(broker):
