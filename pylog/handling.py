@@ -164,8 +164,9 @@ class Handling(Progress):
     def _timeout(self, last: float, idle_seconds: float | None) -> float | None:
         """How long a poll may wait; None: until something comes."""
         waits = [] if idle_seconds is None else [max(0, last + idle_seconds - time.monotonic())]
-        if (self._count and (self._every is not None or self._seconds is not None)) or \
-                (idle_seconds is not None and self._is_busy()):
+        is_busy = self._is_busy()    # before the count: what is not in work is counted
+        commits = self._every is not None or self._seconds is not None
+        if (commits and (is_busy or self._count)) or (idle_seconds is not None and is_busy):
             waits.append(LOOK_SECONDS)
         return min(waits, default=None)
 

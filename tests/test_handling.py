@@ -176,6 +176,23 @@ def test_commits_come_in_time(broker, concurrency, option):
     assert committed(broker) == [30, 30, 30]
 
 
+@pytest.mark.parametrize("option", [{"commit_every": 1}, {"commit_interval": 0.01}])
+def test_what_is_handled_while_nothing_comes_is_committed_in_time(broker, option):
+    broker.append("orders", b"slow", partition=0)
+    with Consumer(broker, "orders", group_id="g", enable_auto_commit=False) as consumer:
+        thread = threading.Thread(target=consumer.run, args=[lambda record: time.sleep(0.1), 2],
+                                  kwargs=option)
+        thread.start()
+        deadline = time.monotonic() + 10
+        while committed(broker) != [1, None, None] and time.monotonic() < deadline:
+            time.sleep(0.01)
+        late = time.monotonic() >= deadline
+        consumer.wakeup()
+        thread.join()
+
+    assert not late
+
+
 @each_way
 def test_nothing_is_committed_where_nobody_asked_for_it(broker, concurrency):
     fill(broker, 5)
