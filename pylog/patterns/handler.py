@@ -4,6 +4,7 @@ One attempt after the other as its Retry says; then the dead letters, or a line 
 waits between two attempts, a thread or a task, is the subscription's.
 """
 
+import asyncio
 import inspect
 import logging
 import threading
@@ -88,6 +89,12 @@ class Handler:
                 result = self._function(item)
                 if result is not None and inspect.isawaitable(result):
                     await result
+            except asyncio.CancelledError as error:
+                if (task := asyncio.current_task()) is None or task.cancelling():
+                    raise
+                failure = RuntimeError("what the handler awaited was cancelled, and not by us")
+                failure.__cause__ = error
+                delay = self._failed(record, failure, attempt)
             except Exception as error:
                 delay = self._failed(record, error, attempt)
             else:

@@ -113,7 +113,7 @@ class _Reader:
 
     # ---- the end
 
-    def _fail(self, error: Exception) -> None:
+    def _fail(self, error: BaseException) -> None:
         is_asked_to = self._stopping.is_set() or self._broker.closed
         if not isinstance(error, _Stopped) and not (isinstance(error, ClosedError) and is_asked_to):
             self.error = error
@@ -170,15 +170,16 @@ class Subscription(_Reader):
 
     def _run(self) -> None:
         self._inside.add(threading.get_ident())
-        if self._is_async:
-            asyncio.run(self._run_async())
-        else:
-            try:
+        try:
+            if self._is_async:
+                asyncio.run(self._run_async())
+            else:
                 self._run_here()
-            except Exception as error:
-                self._fail(error)
-            finally:
-                self._has_ended = True
+        except BaseException as error:    # SystemExit of a handler, too
+            self._fail(error)
+        finally:
+            self._has_ended = True
+            if not self._is_async:
                 self._consumer.close()
         self._broker.dependents.discard(self)
 

@@ -41,8 +41,9 @@ class Play:
                 self.published.write(value)
                 time.sleep(0.0002)    # lest the others have seconds to catch up
 
-    def handle(self, group):
-        """What it handles it writes down first. Each seventh fails always, each fifth at first."""
+    def handle(self, group, concurrency=1):
+        """By threads, in the group "h" by tasks. What it handles it writes down first. Each seventh
+        fails always, each fifth at first."""
         def act(record):
             time.sleep(0.0002)    # so that a kill finds a record in work
             self.handled[group].write(record.value)
@@ -53,10 +54,14 @@ class Play:
                 met.add(record.value)
                 raise ConnectionError
 
+        async def act_async(record):
+            act(record)
+
         met = set()
         retry = Retry(attempts=3, backoff=0.001, except_=ValueError)
         with Topic(self.data, "orders", value="str") as topic, \
-                topic.subscribe(act, group=group, retry=retry):
+                topic.subscribe(act_async if group == "h" else act, group=group, retry=retry,
+                                concurrency=concurrency):
             self.ready.write(group)
             self.all_end.wait()
 
@@ -89,7 +94,7 @@ def doomed(values):
 @pytest.mark.slow
 def test_nobody_killed_and_each_record_is_handled_exactly_once(tmp_path):
     play = Play(tmp_path)
-    readers = [Party(play.handle, "g"), Party(play.handle, "g"), Party(play.handle, "h"),
+    readers = [Party(play.handle, "g"), Party(play.handle, "g", 2), Party(play.handle, "h", 2),
                Party(play.copy)]
     until(lambda: len(play.ready.lines()) == 4)
     publishers = [Party(play.publish, name, 500) for name in "ab"]
@@ -111,7 +116,7 @@ def test_nobody_killed_and_each_record_is_handled_exactly_once(tmp_path):
 
 def survive(place, rng, rounds):
     play = Play(place)
-    parties = [Party(play.handle, "g"), Party(play.handle, "g"), Party(play.handle, "h"),
+    parties = [Party(play.handle, "g"), Party(play.handle, "g", 2), Party(play.handle, "h", 2),
                Party(play.publish, "a", 10**9)]
     until(lambda: play.published.lines() and play.handled["g"].lines())
     kill_at_random(parties, rng, rounds)

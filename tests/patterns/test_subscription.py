@@ -210,6 +210,33 @@ def test_what_a_plain_function_returns_to_be_awaited_is_not_lost(topic, broker):
     assert "nobody would await it" in DeadLetters(broker, "g").list()[0].message
 
 
+def test_a_handler_whose_own_await_was_cancelled_has_failed(topic, broker):
+    async def act(record):
+        waiting = asyncio.ensure_future(asyncio.sleep(1000))
+        waiting.cancel()
+        await waiting
+
+    topic.publish("a")
+    with topic.subscribe(act, group="g") as subscription:
+        until(lambda: subscription.stats().buried)
+        assert subscription.is_running
+
+    assert "was cancelled, and not by us" in DeadLetters(broker, "g").list()[0].message
+
+
+def test_a_handler_that_exits_ends_its_subscription_and_says_so(topic, broker, written):
+    def leave(record):
+        sys.exit("enough")
+
+    topic.publish("a")
+    subscription = topic.subscribe(written(leave), group="g")
+    with pytest.raises(SystemExit, match="enough"):
+        subscription.join(20)
+
+    assert subscription.stats().state == "failed"
+    assert not committed(broker, "g")
+
+
 def test_coroutines_are_handled_at_once_by_concurrency(broker):
     at_once, most = 0, 0
 
