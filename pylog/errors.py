@@ -47,7 +47,11 @@ as usual. `retriable` marks what may go well when the same call is made again la
     │   └── CorruptMetadataError                    -117
     ├── SerdeError + ValueError                     -118
     │   ├── SerializationError                      -119
-    │   └── DeserializationError                    -120
+    │   ├── DeserializationError                    -120
+    │   └── ValidationError                         -150
+    ├── SchemaError                                 -151
+    │   ├── IncompatibleSchemaError + ValueError    -152
+    │   └── UnknownSchemaError + KeyError           -153
     ├── IdempotencyError                            -140
     │   ├── KeyInProgressError + TimeoutError       -141  retriable
     │   ├── FingerprintMismatchError + ValueError   -142
@@ -71,16 +75,17 @@ __all__ = [
     "ConfigurationError", "CorruptMetadataError", "CorruptRecordError", "DeserializationError",
     "DiskFullError", "DurabilityError", "FencedInstanceIdError", "FingerprintMismatchError",
     "GroupError", "GroupIdNotFoundError", "IdempotencyError", "IllegalStateError",
-    "InconsistentGroupProtocolError", "InvalidConfigError", "InvalidGroupIdError",
-    "InvalidPartitionsError", "InvalidRecordStateError", "InvalidTimestampError",
-    "InvalidTopicError", "KeyInProgressError", "LogError", "MessageSizeTooLargeError",
-    "MetadataError", "NoOffsetForPartitionError", "NonEmptyGroupError", "NotSupportedError",
-    "OffsetError", "OffsetMetadataTooLargeError", "OffsetOutOfRangeError", "PylogError",
-    "PylogTimeoutError", "ReadOnlyLogError", "RecordNotFoundError", "RemoteError",
-    "RequestTimeoutError", "ResourceLimitError", "SerdeError", "SerializationError",
-    "TopicAlreadyExistsError", "TopicError", "UnknownMemberIdError",
-    "UnknownTopicOrPartitionError", "UnsupportedCodecError", "UnsupportedEnvironmentError",
-    "UnsupportedFilesystemError", "UnsupportedFormatError", "WakeupError", "WrongEndOffsetError",
+    "IncompatibleSchemaError", "InconsistentGroupProtocolError", "InvalidConfigError",
+    "InvalidGroupIdError", "InvalidPartitionsError", "InvalidRecordStateError",
+    "InvalidTimestampError", "InvalidTopicError", "KeyInProgressError", "LogError",
+    "MessageSizeTooLargeError", "MetadataError", "NoOffsetForPartitionError",
+    "NonEmptyGroupError", "NotSupportedError", "OffsetError", "OffsetMetadataTooLargeError",
+    "OffsetOutOfRangeError", "PylogError", "PylogTimeoutError", "ReadOnlyLogError",
+    "RecordNotFoundError", "RemoteError", "RequestTimeoutError", "ResourceLimitError",
+    "SchemaError", "SerdeError", "SerializationError", "TopicAlreadyExistsError", "TopicError",
+    "UnknownMemberIdError", "UnknownSchemaError", "UnknownTopicOrPartitionError",
+    "UnsupportedCodecError", "UnsupportedEnvironmentError", "UnsupportedFilesystemError",
+    "UnsupportedFormatError", "ValidationError", "WakeupError", "WrongEndOffsetError",
 ]
 
 
@@ -527,6 +532,43 @@ class DeserializationError(SerdeError):
     partition: int | None = None
     offset: int | None = None
     record: Any = None
+
+
+class ValidationError(SerdeError):
+    """A value is not of the type that its topic has; nothing was appended, or the record is whole.
+
+    errors: [(path, message)] of each field that is wrong, as "items[0].quantity". partition,
+    offset, record: of one that was read.
+    """
+
+    code = -150
+    errors: list[tuple[str, str]] | None = None
+    partition: int | None = None
+    offset: int | None = None
+    record: Any = None
+
+
+class SchemaError(PylogError):
+    """A schema in the registry is not what the call needs. subject: whose."""
+
+    code = -151
+    subject: str | None = None
+
+
+class IncompatibleSchemaError(SchemaError, ValueError):
+    """The new version of a schema would not go with the one before. Nothing was registered.
+
+    reasons: what does not, one by one, each with path, rule and message.
+    """
+
+    code = -152
+    reasons: Any = None
+
+
+class UnknownSchemaError(SchemaError, KeyError):
+    """There is no schema of this subject, version or id."""
+
+    code = -153
 
 
 class IdempotencyError(PylogError):

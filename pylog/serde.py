@@ -17,7 +17,12 @@ from types import CoroutineType
 from typing import Any
 
 from pylog._native import Record
-from pylog.errors import ConfigurationError, DeserializationError, SerializationError
+from pylog.errors import (
+    ConfigurationError,
+    DeserializationError,
+    SerializationError,
+    ValidationError,
+)
 from pylog.options import is_async
 from pylog.topic import closest
 
@@ -48,7 +53,7 @@ def make_serializer(given: Any, option: str) -> Serialize | None:
 
     given: a name, a callable, an object with `serialize`, or None. option: "value_serializer" or
     "key_serializer", what messages call it. What is returned raises SerializationError, with what
-    the user's code raised as its cause.
+    the user's code raised as its cause; a ValidationError of its own it raises with the topic.
 
     Raises ConfigurationError for an unknown name, TypeError for what is no serializer.
 
@@ -65,6 +70,10 @@ def make_serializer(given: Any, option: str) -> Serialize | None:
             return None
         try:
             data = _made(function(topic, headers, value))
+        except ValidationError as error:
+            raise ValidationError(
+                f"the {what} for the topic {topic!r} {error}; nothing was appended; send what fits",
+                topic=topic, field=what, errors=error.errors) from error.__cause__
         except Exception as error:
             raise SerializationError(
                 f"{option}={_name(given)} cannot make bytes of the {what} {reprlib.repr(value)} "
@@ -103,6 +112,12 @@ def make_deserializer(given: Any, option: str) -> Deserialize | None:
             return None
         try:
             return _made(function(record.topic, record.headers, data))
+        except ValidationError as error:
+            raise ValidationError(
+                f"the {what} at offset {record.offset} of {record.topic}-{record.partition} "
+                f"{error}; seek to {record.offset + 1} to go on behind it", topic=record.topic,
+                partition=record.partition, offset=record.offset, field=what, record=record,
+                errors=error.errors) from error.__cause__
         except Exception as error:
             raise DeserializationError(
                 f"{option}={_name(given)} cannot read the {what} {reprlib.repr(data)} at offset "

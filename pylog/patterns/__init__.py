@@ -8,6 +8,7 @@
     Retry, expo            how often a handler is tried again, and when          retry.py
     DeadLetters            what handlers failed on: show, replay, discard        dead_letters.py
     Idempotency            what is done under a key is done once                 idempotency.py
+    Schemas, schema_of     values of a type, checked; its versions, registered   registry.py
     State                  a dict folded from a topic, and changed exactly       state.py
 
 All state is in topics, so it is seen by every process, survives the kill of any, and can be moved
@@ -17,6 +18,7 @@ to a Kafka cluster. What a subscription is, `subscription.py` has.
 from pylog.patterns.answering import Request, ServerStats
 from pylog.patterns.asker import RpcStats
 from pylog.patterns.bus import AsyncBus, Bus
+from pylog.patterns.compatibility import Reason
 from pylog.patterns.dead_letters import DeadLetters
 from pylog.patterns.events import Event, event
 from pylog.patterns.handler import Stats
@@ -25,9 +27,11 @@ from pylog.patterns.key_claim import KeyClaim
 from pylog.patterns.letter import Letter
 from pylog.patterns.pubsub import AsyncTopic, Topic
 from pylog.patterns.queue import AsyncQueue, Queue, QueueStats, RejectedError
+from pylog.patterns.registry import Schemas, SchemaVersion
 from pylog.patterns.replies import PendingReply
 from pylog.patterns.retry import Retry, expo
 from pylog.patterns.rpc import AsyncRpc, Rpc
+from pylog.patterns.schema import Schema, schema_of
 from pylog.patterns.server import AsyncServer, Server
 from pylog.patterns.state import Change, State
 from pylog.patterns.subscription import AsyncSubscription, Subscription
@@ -49,11 +53,15 @@ __all__ = [
     "PendingReply",
     "Queue",
     "QueueStats",
+    "Reason",
     "RejectedError",
     "Request",
     "Retry",
     "Rpc",
     "RpcStats",
+    "Schema",
+    "SchemaVersion",
+    "Schemas",
     "Server",
     "ServerStats",
     "State",
@@ -62,4 +70,5 @@ __all__ = [
     "Topic",
     "event",
     "expo",
+    "schema_of",
 ]

@@ -40,7 +40,7 @@ from pylog.patterns.letter import burier
 from pylog.patterns.retry import Retry, check_retry
 from pylog.patterns.routes import Entry, Routes
 from pylog.patterns.subscription import AsyncSubscription, Start, Subscription
-from pylog.patterns.values import codec_of
+from pylog.patterns.values import codec_of, serde_of
 from pylog.patterns.wildcards import matcher
 
 logger = logging.getLogger("pylog.patterns")
@@ -258,7 +258,7 @@ class Bus(_Bus):
     def __init__(self, broker: Broker | str | os.PathLike[str], name: str = "events", *,
                  value: Any = "json", source: str | None = None, num_partitions: int = 1) -> None:
         super().__init__(broker, name, value=value, source=source, num_partitions=num_partitions)
-        self._producer = Producer(self._broker, value_serializer=value)
+        self._producer = Producer(self._broker, value_serializer=serde_of(value))
 
     def emit(
         self, kind: Any, data: Any = None, *, key: Any = None, subject: str | None = None,
@@ -321,7 +321,7 @@ class AsyncBus(_Bus):
     def __init__(self, broker: Broker | str | os.PathLike[str], name: str = "events", *,
                  value: Any = "json", source: str | None = None, num_partitions: int = 1) -> None:
         super().__init__(broker, name, value=value, source=source, num_partitions=num_partitions)
-        self._producer = AsyncProducer(self._broker, value_serializer=value)
+        self._producer = AsyncProducer(self._broker, value_serializer=serde_of(value))
 
     def _begin_live(self, line: _Line) -> None:
         try:

@@ -19,6 +19,9 @@ EXPIRES = "expires_ms"
 ERROR_TYPE = "error_type"
 ERROR_MESSAGE = "error_message"
 
+# The id of the registered schema that a value was written with.
+SCHEMA_ID = "schema_id"
+
 # CloudEvents 1.0, Kafka protocol binding, binary mode.
 CE_SPECVERSION = "ce_specversion"
 CE_ID = "ce_id"

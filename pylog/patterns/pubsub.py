@@ -17,7 +17,7 @@ from pylog.patterns.headers import as_headers, to_key
 from pylog.patterns.letter import burier
 from pylog.patterns.retry import Retry, check_retry
 from pylog.patterns.subscription import AsyncSubscription, Start, Subscription
-from pylog.patterns.values import codec_of
+from pylog.patterns.values import codec_of, serde_of
 
 Function = TypeVar("Function", bound=Callable[[Any], Any])
 
@@ -85,6 +85,9 @@ class _Topic:
         self._subscriptions.append(subscription)
         return subscription
 
+    def _headers(self, given: Any) -> list[tuple[str, bytes | None]] | None:
+        return [*as_headers(given), *self._codec.headers] or None
+
     def _typed(self, handler: Callable[[Any], Any]) -> Callable[[Any], Any]:
         deserialize = self._codec.deserialize
         if deserialize is None:
@@ -107,9 +110,9 @@ class Topic(_Topic):
     """A topic that values are published to, each subscriber of which gets a copy. A context
     manager, which stops the subscriptions that were made by it. Safe for threads.
 
-    value: what values are: None or "bytes", "str", "json", or an object with serialize and
-    deserialize. num_partitions: of a topic that is made here; records with the same key stay in
-    order, and a durable group has no more members at work than partitions.
+    value: what values are: None or "bytes", "str", "json", a type (see `schema.py`), or an object
+    with serialize and deserialize. num_partitions: of a topic that is made here; records with the
+    same key stay in order, and a durable group has no more members at work than partitions.
 
         >>> import threading
         >>> seen, both = [], threading.Barrier(3)
@@ -130,7 +133,7 @@ class Topic(_Topic):
     def __init__(self, broker: Broker | str | os.PathLike[str], name: str, *, value: Any = None,
                  num_partitions: int = 1) -> None:
         super().__init__(broker, name, value=value, num_partitions=num_partitions)
-        self._producer = Producer(self._broker, value_serializer=value)
+        self._producer = Producer(self._broker, value_serializer=serde_of(value))
 
     def publish(self, value: Any, key: Any = None, headers: Any = None, *,
                 partition: int | None = None, timestamp_ms: int | None = None) -> RecordMetadata:
@@ -140,8 +143,7 @@ class Topic(_Topic):
         SerializationError, MessageSizeTooLargeError, DiskFullError.
         """
         done: RecordMetadata = self._producer.send(
-            self.name, value, to_key(key), as_headers(headers) or None, partition,
-            timestamp_ms).get()
+            self.name, value, to_key(key), self._headers(headers), partition, timestamp_ms).get()
         return done
 
     def publish_many(self, values: Iterable[Any], keys: Iterable[Any] | None = None) -> int:
@@ -188,13 +190,13 @@ class AsyncTopic(_Topic):
     def __init__(self, broker: Broker | str | os.PathLike[str], name: str, *, value: Any = None,
                  num_partitions: int = 1) -> None:
         super().__init__(broker, name, value=value, num_partitions=num_partitions)
-        self._producer = AsyncProducer(self._broker, value_serializer=value)
+        self._producer = AsyncProducer(self._broker, value_serializer=serde_of(value))
 
     async def publish(self, value: Any, key: Any = None, headers: Any = None, *,
                       partition: int | None = None, timestamp_ms: int | None = None,
                       ) -> RecordMetadata:
         """As `Topic.publish`."""
-        return await self._producer.send(self.name, value, to_key(key), as_headers(headers) or None,
+        return await self._producer.send(self.name, value, to_key(key), self._headers(headers),
                                          partition, timestamp_ms)
 
     async def publish_many(self, values: Iterable[Any], keys: Iterable[Any] | None = None) -> int:

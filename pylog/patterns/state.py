@@ -10,7 +10,7 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from types import MappingProxyType
 from typing import Any, NamedTuple, Self
 
@@ -47,7 +47,7 @@ class Change(NamedTuple):
     headers: Any = None
 
 
-Entries = Mapping[bytes, Any]
+Entries = MappingProxyType[bytes, Any]    # read-only
 Fold = Callable[[Any, Record], Any]
 
 

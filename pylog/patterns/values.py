@@ -5,19 +5,23 @@ from typing import Any, NamedTuple
 
 from pylog import (
     ConfigurationError,
-    NotSupportedError,
     Record,
     TypedRecord,
     make_deserializer,
     make_serializer,
 )
+from pylog.patterns.schema import schema_of
 
 
 class Codec(NamedTuple):
-    """Both ways; None: values are bytes. serialize(topic, headers, value), deserialize(record)."""
+    """Both ways; None: values are bytes. serialize(topic, headers, value), deserialize(record).
+
+    headers: what each record bears for whoever reads it (of a registered schema: its id).
+    """
 
     serialize: Callable[[str, Any, Any], Any] | None
     deserialize: Callable[[Any], Any] | None
+    headers: tuple[tuple[str, bytes], ...] = ()
 
     def typed(self, record: Record) -> Any:
         """The record as users get it: a TypedRecord, or itself where values are bytes."""
@@ -25,21 +29,31 @@ class Codec(NamedTuple):
         return record if read is None else TypedRecord(record, record.key, read(record))
 
 
-def codec_of(value: Any) -> Codec:
-    """Of None or "bytes", "str", "json", or an object with `serialize` and `deserialize`.
+def serde_of(value: Any) -> Any:
+    """What Producer and Consumer take for it: types have become schemas (schema.py)."""
+    if value is None or isinstance(value, str):
+        return value
+    if not isinstance(value, type) and hasattr(value, "serialize") and hasattr(value,
+                                                                               "deserialize"):
+        return value
+    try:
+        return schema_of(value)
+    except TypeError as error:
+        raise ConfigurationError(
+            f"value={value!r} does not go both ways: {error}; use None, 'str', 'json', a type, or "
+            "an object with serialize(topic, headers, value) and deserialize(topic, headers, data)",
+            option="value", value=value) from None
 
-    Raises ConfigurationError for an unknown name, TypeError for what does not go both ways.
+
+def codec_of(value: Any) -> Codec:
+    """Of None or "bytes", "str", "json", a type or what else schema.py knows, or an object with
+    `serialize` and `deserialize`.
+
+    Raises ConfigurationError for an unknown name or what does not go both ways.
 
         >>> codec_of("json").serialize("orders", None, {"apples": 12})
         b'{"apples":12}'
     """
-    if isinstance(value, type):
-        raise NotSupportedError(f"value={value.__name__}: types come with the schemas; use 'json', "
-                                "or an object with serialize and deserialize")
-    if value is not None and not isinstance(value, str) and not (
-            hasattr(value, "serialize") and hasattr(value, "deserialize")):
-        raise ConfigurationError(
-            f"value={value!r} does not go both ways; use None, 'str', 'json', or an object with "
-            "serialize(topic, headers, value) and deserialize(topic, headers, data)",
-            option="value", value=value)
-    return Codec(make_serializer(value, "value"), make_deserializer(value, "value"))
+    serde = serde_of(value)
+    return Codec(make_serializer(serde, "value"), make_deserializer(serde, "value"),
+                 tuple(getattr(serde, "headers", ())))
