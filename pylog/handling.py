@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pylog.errors import ConcurrentModificationError, WakeupError
-from pylog.options import at_least
+from pylog.options import at_least, interval
 from pylog.subscriber import Subscriber
 from pylog.topic import OffsetAndMetadata, TopicPartition
 
@@ -43,12 +43,13 @@ def terms_of(
         raise TypeError(f"the handler must be callable, not {type(handler).__name__}")
     most = at_least("concurrency", concurrency, 1)
     every = None if commit_every is None else at_least("commit_every", commit_every, 1)
-    if every is not None or commit_interval is not None:
+    often = interval("commit_interval", commit_interval)
+    if every is not None or often is not None:
         consumer._needs_group("run(commit_every=, commit_interval=)")
     consumer._check_usable()
     if consumer._handling is not None:
         raise ConcurrentModificationError("the consumer is in a run already: let that end")
-    return Terms(handler, most, every, commit_interval)
+    return Terms(handler, most, every, often)
 
 
 class Progress:

@@ -1,6 +1,7 @@
 """Options that users pass, checked: a choice of words, a number, a time, a function."""
 
 import inspect
+import math
 from typing import Any
 
 from pylog.errors import ConfigurationError
@@ -21,6 +22,18 @@ def at_least(option: str, value: Any, least: int) -> int:
         raise ConfigurationError(f"{option}={value} must be {least} or more", option=option,
                                  value=value)
     return int(value)
+
+
+def interval(option: str, value: Any) -> float | None:
+    """How often, in seconds; None: never. Raises TypeError, ConfigurationError."""
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError(f"{option} must be seconds or None, not {type(value).__name__}")
+    if not 0 < value < math.inf:
+        raise ConfigurationError(f"{option}={value} must be more than 0; None is never",
+                                 option=option, value=value)
+    return value
 
 
 def is_true(option: str, value: object) -> bool:

@@ -12,6 +12,10 @@ impossible_runs = pytest.mark.parametrize(("options", "error"), [
     ({"commit_every": 0}, pylog.ConfigurationError),
     ({"commit_every": 10}, pylog.IllegalStateError),
     ({"commit_interval": 1.0}, pylog.IllegalStateError),
+    *(({"commit_interval": seconds}, pylog.ConfigurationError)
+      for seconds in (-1, 0, 0.0, float("nan"), float("inf"))),
+    ({"commit_interval": "1"}, TypeError),
+    ({"commit_interval": True}, TypeError),
 ])
 
 
