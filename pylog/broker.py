@@ -33,7 +33,7 @@ from pylog.maintenance import Maintainer, bring_up_to_date, maintain
 from pylog.metadata import Metadata
 from pylog.metadata_file import TopicEntry
 from pylog.names import META_NAME
-from pylog.options import is_true, one_of
+from pylog.options import is_true, no_address, one_of
 from pylog.partitioner import Partitioner, make_partitioner
 from pylog.share import forget_topic
 from pylog.topic import (
@@ -73,6 +73,7 @@ class Broker:
         num_partitions: int = 1,
     ) -> None:
         one_of("durability", durability, DURABILITIES)
+        no_address(path)
         self.path = log_directory(path)
         if (self.path / META_NAME).exists():
             raise UnsupportedFormatError(
@@ -110,6 +111,7 @@ class Broker:
             return given, False
         if isinstance(given, str | os.PathLike):
             return cls(given), True
+        no_address(given)
         raise TypeError(f"broker must be a Broker or the path of one, not {type(given).__name__}")
 
     # ---- topics

@@ -23,6 +23,7 @@ from pylog.exits import Exit
 from pylog.group import group_ids
 from pylog.log import Start
 from pylog.metadata_file import TopicEntry
+from pylog.options import no_address
 from pylog.topic import check_name, closest
 
 PROGRESS_AFTER_SECONDS = 1
@@ -116,6 +117,7 @@ def open_broker(data_dir: Path, make: bool = False) -> Broker:
         raise click.ClickException(
             f"{data_dir} is one log, no broker; see `pylog read {data_dir}`, or name another "
             "directory with -d")
+    no_address(os.fspath(data_dir))    # kcat's -b
     if not make and not is_broker(data_dir):
         raise click.ClickException(
             f"there is no broker at {data_dir}; `pylog produce -d {data_dir} TOPIC` makes one, "

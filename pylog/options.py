@@ -2,9 +2,13 @@
 
 import inspect
 import math
+import os
+import re
 from typing import Any
 
 from pylog.errors import ConfigurationError
+
+ADDRESS = re.compile(r"(\w+://)?([\w.-]+|\[[0-9a-fA-F:.]+\]):[0-9]{1,5}")    # of a server
 
 
 def one_of(option: str, value: object, choices: tuple[str, ...]) -> None:
@@ -34,6 +38,20 @@ def interval(option: str, value: Any) -> float | None:
         raise ConfigurationError(f"{option}={value} must be more than 0; None is never",
                                  option=option, value=value)
     return value
+
+
+def no_address(given: Any) -> None:
+    """Raises ConfigurationError for Kafka's bootstrap servers, in a str, apart by commas, or in a
+    list: a path may look like one, and then it is there or is a Path."""
+    texts = given.split(",") if isinstance(given, str) else given
+    if not isinstance(texts, list | tuple) or not texts or not all(
+            isinstance(one, str) and ADDRESS.fullmatch(one.strip()) for one in texts):
+        return
+    if not (isinstance(given, str) and os.path.isdir(given)):
+        raise ConfigurationError(
+            f"{given!r} is the address of a server, and there is none here: pass the directory "
+            "that the broker is in, as 'data' (Path(...), if one is to have this name)",
+            option="path", value=given)
 
 
 def is_true(option: str, value: object) -> bool:

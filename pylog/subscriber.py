@@ -104,8 +104,7 @@ class Subscriber(Positions):
             -1 if consumer_timeout_ms is None
             else at_least("consumer_timeout_ms", consumer_timeout_ms, 0),
             on_corruption == "skip")
-        self._owns_broker = not isinstance(broker, Broker)
-        self._broker = broker if isinstance(broker, Broker) else Broker(broker)
+        self._broker, self._owns_broker = Broker.of(broker)
         self._broker.dependents.add(self)
         self._watch(self._broker.doorbells.word())
         try:

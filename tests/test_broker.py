@@ -5,6 +5,8 @@ import pickle
 import signal
 import threading
 import time
+from functools import partial
+from pathlib import Path
 
 import pytest
 from children import in_child
@@ -253,6 +255,43 @@ def test_path_that_names_no_directory_is_refused():
     for path in ("", "a\0b"):
         with pytest.raises(pylog.ConfigurationError, match="names no directory"):
             Broker(path)
+
+
+ADDRESSES = ["localhost:9092", "10.0.0.1:9092", "[::1]:9092", "a-b.example.org:1",
+             "SASL_SSL://kafka:9092", "one:9092,two:9092", "one:9092, two:9092",
+             ["localhost:9092"], ("one:9092", "two:9092")]
+
+
+@pytest.mark.parametrize("opened", [
+    Broker, Broker.of, pylog.Producer, pylog.Consumer, pylog.Admin, pylog.AsyncProducer,
+    pylog.AsyncConsumer, partial(pylog.ShareConsumer, group_id="g")])
+@pytest.mark.parametrize("given", ADDRESSES, ids=str)
+def test_address_of_a_server_is_refused_and_makes_no_directory(
+        tmp_path, monkeypatch, opened, given):
+    monkeypatch.chdir(tmp_path)
+
+    with pytest.raises(pylog.ConfigurationError, match=r"address of a server.*pass the dir"):
+        opened(given)
+
+    assert os.listdir() == []
+
+
+@pytest.mark.parametrize("given", [
+    "C:data", "a/b:9092", "./localhost:9092", "localhost:", ":9092", "localhost:9092x",
+    "one:9092,two", Path("localhost:9092")], ids=str)
+def test_path_with_a_colon_is_a_path(tmp_path, monkeypatch, given):
+    monkeypatch.chdir(tmp_path)
+
+    with Broker(given):
+        assert os.path.isdir(given)
+
+
+def test_directory_with_the_name_of_an_address_is_opened(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Broker(Path("localhost:9092")).close()
+
+    with pylog.Producer("localhost:9092") as producer:
+        assert producer.send("orders", b"x").get().offset == 0
 
 
 def test_log_and_broker_are_not_made_in_each_others_directory(log_path, tmp_path):
