@@ -170,11 +170,13 @@ class Admin(GroupAdmin):
     # ---- lifetime
 
     def close(self) -> None:
-        """Closes the broker, if it was opened here; idempotent."""
+        """Closes the broker too, if it was opened here; idempotent."""
+        self._is_closed = True
         if self._is_own:
-            self._broker.close()
+            self._given.close()
 
     def __enter__(self) -> Self:
+        self._broker._check_open()
         return self
 
     def __exit__(self, *exception: object) -> None:

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from pylog import _native
 from pylog.broker import Broker
 from pylog.errors import (
+    ClosedError,
     ConfigurationError,
     GroupIdNotFoundError,
     NonEmptyGroupError,
@@ -59,13 +60,19 @@ class OffsetReset(NamedTuple):
 class GroupAdmin:
     """The half of `Admin` that is about groups. Safe for threads.
 
-    Every call on a group raises GroupIdNotFoundError, with the closest name, where there is none.
+    Every call raises ClosedError after `close`; on a group, GroupIdNotFoundError with the closest
+    name, where there is none.
     """
 
-    _broker: Broker
-
     def __init__(self, broker: Broker) -> None:
-        self._broker = broker
+        self._given = broker
+        self._is_closed = False
+
+    @property
+    def _broker(self) -> Broker:
+        if self._is_closed:
+            raise ClosedError(f"the {type(self).__name__} is closed; make a new one")
+        return self._given
 
     # ---- looking
 

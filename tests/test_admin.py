@@ -147,6 +147,31 @@ def test_broker_that_was_given_stays_open_and_one_that_was_opened_does_not(broke
     assert own.closed
 
 
+@pytest.mark.parametrize("is_given", [True, False])
+def test_closed_admin_answers_nothing(broker, tmp_path, is_given):
+    place, orders = TopicPartition("orders", 0), {"orders": {}}
+    before = broker.topics()
+    admin = Admin(broker if is_given else tmp_path / "own")
+    admin.close()
+    admin.close()
+
+    for call in (
+        lambda: admin.create_topic("more"), lambda: admin.create_topics({"more": {}}),
+        lambda: admin.delete_topics(["orders"]), admin.list_topics, admin.describe_topics,
+        lambda: admin.create_partitions({"orders": 9}), lambda: admin.describe_configs(["orders"]),
+        lambda: admin.alter_configs(orders), lambda: admin.delete_records({place: 0}),
+        admin.stats, admin.verify, lambda: admin.backup(tmp_path / "copy"), admin.list_groups,
+        lambda: admin.describe_groups(["g"]), lambda: admin.list_group_offsets("g"),
+        lambda: admin.reset_group_offsets("g", "latest"), lambda: admin.delete_groups(["g"]),
+        lambda: admin.alter_group_offsets("g", {place: 0}), lambda: admin.__enter__(),
+        lambda: admin.delete_group_offsets("g", [place]),
+        lambda: admin.remove_group_members("g", ["1"]),
+    ):
+        with pytest.raises(pylog.ClosedError, match="Admin is closed; make a new one"):
+            call()
+    assert broker.topics() == before
+
+
 # ---- copies -------------------------------------------------------------------------------------
 
 def test_copy_has_what_was_there_and_goes_on(admin, broker, tmp_path):
