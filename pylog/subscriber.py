@@ -273,8 +273,10 @@ class Subscriber(Positions):
         """As `commit`, and calls callback(offsets, error), error None when it went well.
 
         A commit takes less time than a thread would, so it is done when this returns; but for an
-        "fsync" broker, whose commits wait for the disk here too.
+        "fsync" broker, whose commits wait for the disk here too. A consumer that is closed or has
+        no group raises, as in `commit`: that is a mistake, and no commit that failed.
         """
+        self._needs_group("commit_async")
         try:
             self._commit(offsets)
         except PylogError as error:

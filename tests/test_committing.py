@@ -316,6 +316,19 @@ def test_async_commit_tells_how_it_went(broker):
     assert committed(broker) == 1
 
 
+@pytest.mark.parametrize("callback", [None, lambda *how: None])
+def test_async_commit_of_who_can_commit_nothing_raises(broker, callback):
+    of_one_partition(broker)
+    with Consumer(broker, "orders") as alone, \
+            pytest.raises(pylog.IllegalStateError, match=r"commit_async\(\) needs a group"):
+        alone.commit_async(callback=callback)
+    consumer = grouped(broker)
+    consumer.close()
+
+    with pytest.raises(pylog.ClosedError):
+        consumer.commit_async(callback=callback)
+
+
 def test_who_was_removed_is_told_and_comes_back(broker):
     of_one_partition(broker)
     consumer, listener = listening(broker, enable_auto_commit=False)
