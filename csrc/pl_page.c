@@ -62,22 +62,17 @@ pl_status pl_bells_open(const char *path, pl_bells **out, uint64_t *inode) {
   return status;
 }
 
-void pl_bells_ring(pl_bells *bells, _Atomic uint64_t *map) {
-  uint64_t waiting = atomic_exchange(map, 0);
-  while (waiting) {
-    int bell = __builtin_ctzll(waiting);
-    waiting &= waiting - 1;
-    atomic_fetch_add(&bells->bell[bell].word, 1);
-    pl_futex_wake_all(&bells->bell[bell].word);
+static void ring(pl_bells *bells, uint64_t which) {
+  for (; which; which &= which - 1) {
+    _Atomic uint32_t *word = &bells->bell[__builtin_ctzll(which)].word;
+    atomic_fetch_add(word, 1);
+    pl_futex_wake_all(word);
   }
 }
 
-void pl_bells_ring_all(pl_bells *bells) {
-  for (int bell = 0; bell < PL_BELLS; bell++) {
-    atomic_fetch_add(&bells->bell[bell].word, 1);
-    pl_futex_wake_all(&bells->bell[bell].word);
-  }
-}
+void pl_bells_ring(pl_bells *bells, _Atomic uint64_t *map) { ring(bells, atomic_exchange(map, 0)); }
+
+void pl_bells_ring_all(pl_bells *bells) { ring(bells, ~(uint64_t)0); }
 
 _Atomic bool pl_bells_must_fence = true;
 
@@ -86,13 +81,18 @@ void pl_bells_register(void) {
     atomic_store(&pl_bells_must_fence, false);
 }
 
-static int own_bell(void) { return (int)((uint32_t)getpid() * 2654435761u >> 26); }
+static _Thread_local int bell_of_thread = -1;
+static _Atomic uint64_t bells_of_process; /* what its threads ever waited on */
 
-void pl_bells_ring_own(pl_bells *bells) {
-  int bell = own_bell();
-  atomic_fetch_add(&bells->bell[bell].word, 1);
-  pl_futex_wake_all(&bells->bell[bell].word);
+static int own_bell(void) {
+  if (bell_of_thread < 0) {
+    bell_of_thread = (int)((uint32_t)syscall(SYS_gettid) * 2654435761u >> 26);
+    atomic_fetch_or(&bells_of_process, (uint64_t)1 << bell_of_thread);
+  }
+  return bell_of_thread;
 }
+
+void pl_bells_ring_own(pl_bells *bells) { ring(bells, atomic_load(&bells_of_process)); }
 
 uint32_t pl_bells_announce(pl_bells *bells, _Atomic uint64_t *const *maps, int count) {
   int bell = own_bell();

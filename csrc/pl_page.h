@@ -102,9 +102,9 @@ bool pl_page_get_options(const pl_page *page, pl_options *out);
 /* Check value of the durable floor: ties it to this log. */
 uint64_t pl_floor_check(int64_t floor, uint64_t incarnation);
 
-/* Doorbells: 64 shared futex words in a file of their own. A process waits on the one its pid
- * hashes to, with its bit set in the page's map; who changes something rings all bits it finds.
- * With nobody waiting a ring costs one load. */
+/* Doorbells: 64 shared futex words in a file of their own. A thread waits on the one its id hashes
+ * to, with its bit set in the page's map, and sleeps through what others of its process wait for;
+ * who changes something rings all bits it finds. With nobody waiting a ring costs one load. */
 typedef struct pl_bell {
   alignas(64) _Atomic uint32_t word;
   _Atomic uint64_t topics; /* of the first: another for each change of a broker's topics */

@@ -43,14 +43,15 @@ pl_status pl_wait_any(const pl_wait *wait, int wait_ms, int *found) {
   uint64_t inode;
   pl_bells *bells = pl_wait_bells(wait, &inode);
   int64_t deadline = pl_monotonic_ms() + wait_ms;
-  for (;;) {
+  do {
     uint32_t seen = bells ? pl_wait_announce(wait, bells) : 0;
     if ((*found = pl_wait_find(wait)) >= 0) return PL_OK;
     int64_t left = deadline - pl_monotonic_ms();
     if (left <= 0) return PL_BUSY;
     if (!bells) pl_sleep_ms(left < POLL_ANY_MS ? (int)left : POLL_ANY_MS);
     else if (!pl_bells_sleep(bells, seen, (int)left)) return PL_BUSY;
-  }
+  } while ((*found = pl_wait_find(wait)) < 0); /* before it announces, which interrupts a core */
+  return PL_OK;
 }
 
 void pl_wait_wake_own(pl_bells *bells) { pl_bells_ring_own(bells ? bells : &own_bells); }

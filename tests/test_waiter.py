@@ -58,6 +58,49 @@ def test_what_is_there_already_is_found_without_a_sleep(log_path):
     assert _native.Waiter(logs).wait([0, 1, 0], timeout=0) == -1
 
 
+def test_thread_sleeps_through_what_another_thread_waits_for(log_path):
+    busy, quiet = linked_logs(log_path, 2)
+    kept = []
+
+    def wait():
+        kept.append(threading.get_native_id())
+        kept.append(_native.Waiter([quiet]).wait([0], timeout=30))
+
+    sleeper = threading.Thread(target=wait)
+    sleeper.start()
+    time.sleep(0.2)
+    before = switches_of(kept[0])
+    pid = append_often(log_path / "0", 50)
+    for number in range(50):
+        assert _native.Waiter([busy]).wait([number], timeout=30) == 0
+    woken = switches_of(kept[0]) - before
+    os.waitpid(pid, 0)
+    quiet.append(b"value")
+    sleeper.join()
+
+    assert woken < 20
+    assert kept[1] == 0
+
+
+def switches_of(thread):
+    """How often it went to sleep."""
+    with open(f"/proc/self/task/{thread}/status") as file:
+        return next(int(line.split()[1]) for line in file if line.startswith("voluntary"))
+
+
+def append_often(path, count):
+    pid = os.fork()
+    if pid == 0:
+        try:
+            with pylog.Log(path) as log:
+                for _ in range(count):
+                    time.sleep(0.005)
+                    log.append(b"value")
+        finally:
+            os._exit(0)
+    return pid
+
+
 def test_timeout_ends_the_wait(log_path):
     logs = linked_logs(log_path, 3)
     start = time.monotonic()

@@ -182,11 +182,12 @@ cdef class Shares:
             listens = self.wait(only, deadline)
             if listens:
                 self.collect(only, count, out, True)
+                if out:
+                    return out
             self.check_usable()
             self._turn()
-            if not out:
-                self.take_round(count, out)
-                only = <Leases>self.leases[0] if len(self.leases) == 1 else None
+            self.take_round(count, out)
+            only = <Leases>self.leases[0] if len(self.leases) == 1 else None
             if out or deadline >= 0 and pl_monotonic_ms() >= deadline:
                 return out
 

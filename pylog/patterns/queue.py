@@ -349,8 +349,11 @@ class Queue(_Queue):
             except ClosedError:
                 return
             if delivery is not None:
-                with contextlib.suppress(Exception), delivery:
-                    handler(delivery)
+                try:
+                    with delivery:
+                        handler(delivery)
+                except Exception:    # it is given back, or a dead letter
+                    pass
                 del delivery
                 counts[number] += 1
                 last = time.monotonic()
