@@ -9,7 +9,8 @@ nothing.
 import asyncio
 import os
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, Literal, Self
 
@@ -50,19 +51,43 @@ class AsyncConsumer(Subscriber):
 
     # ---- reading
 
-    async def getone(self) -> Any:
-        """The next record. Raises PylogTimeoutError after consumer_timeout_ms, if set."""
+    async def getone(self, *partitions: TopicPartition) -> Any:
+        """The next record, of these partitions or of all. Raises PylogTimeoutError after
+        consumer_timeout_ms, if set."""
         try:
-            return await anext(self)
+            with self._confined_to(partitions):
+                return await anext(self)
         except StopAsyncIteration:
             raise PylogTimeoutError("no record came within consumer_timeout_ms; ask again, or make "
                                     "the consumer without it") from None
 
     async def getmany(
-        self, *, timeout_ms: float | None = 0, max_records: int | None = None,
+        self, *partitions: TopicPartition, timeout_ms: float | None = 0,
+        max_records: int | None = None,
     ) -> dict[TopicPartition, list[Any]]:
-        """`poll`, by aiokafka's name."""
-        return await self.poll(timeout_ms, max_records)
+        """`poll`, by aiokafka's name: of these partitions, or of all.
+
+        Whichever they are, what was returned before is finished.
+        """
+        with self._confined_to(partitions):
+            return await self.poll(timeout_ms, max_records)
+
+    @contextmanager
+    def _confined_to(self, partitions: tuple[TopicPartition, ...]) -> Iterator[None]:
+        """Nothing is returned of others meanwhile."""
+        if not partitions:
+            yield
+            return
+        only = frozenset(self._named(partitions))
+        if self._is_waiting or self._handling is not None:
+            raise ConcurrentModificationError(
+                "another task waits for records of this consumer, or has it in a run: give each "
+                "task its own, or pause() what is not to be read")
+        self._confine(only)
+        try:
+            yield
+        finally:
+            self._confine(None)
 
     async def poll(
         self, timeout_ms: float | None = 0, max_records: int | None = None

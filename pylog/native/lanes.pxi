@@ -12,7 +12,7 @@ cdef class _Lane:
     cdef Cursor cursor
     cdef object partition
     cdef bint is_paused
-    cdef bint is_held          # as is_paused, by a run and not by the user
+    cdef bint is_held          # as is_paused, by a run or a look at others, not by the user
     cdef bint has_no_place     # where it starts is still to be said
     cdef int64_t held          # the first record in hand that is of a list; -1: none
     cdef int64_t committed     # what was committed last; -1: nothing
@@ -38,6 +38,7 @@ cdef class Lanes:
     cdef _Lane current         # of the iteration; None: none
     cdef Cursor cursor         # its
     cdef bint has_iterated     # what is in hand is the record before the cursor's
+    cdef object only           # the partitions that are looked at; None: all
     cdef list held             # lanes that have some of a list in hand
     cdef bint skips_corrupt
     cdef int64_t records_before, damage_before   # by lanes that are gone
@@ -65,6 +66,7 @@ cdef class Lanes:
         lane.cursor = Cursor(log, 0 if offset is None else offset, -1, False, self.skips_corrupt)
         lane.partition = partition
         lane.has_no_place = offset is None
+        lane.is_held = self.only is not None and partition not in self.only
         lane.held = lane.committed = -1
         if self.table is not None:
             lane.slot = self.table.find(partition[0], partition[1])
@@ -125,6 +127,15 @@ cdef class Lanes:
         cdef _Lane lane = self.lane_of(partition)
         self.leave_current()
         lane.is_held = is_held
+        self.change()
+
+    def _confine(self, only):
+        """Holds all but these partitions, those too that come meanwhile; None: holds none."""
+        cdef _Lane lane
+        self.leave_current()
+        self.only = only
+        for lane in self.lanes:
+            lane.is_held = only is not None and lane.partition not in only
         self.change()
 
     def _is_paused(self, partition):
