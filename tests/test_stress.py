@@ -104,6 +104,18 @@ def test_group_whose_members_die_and_are_fenced_handles_every_record(log_path):
     assert report["bounds"]["lone_takeover_ms"]["count"] <= report["bounds"]["takeover_ms"]["count"]
 
 
+@pytest.mark.slow
+def test_report_of_a_group_says_what_is_measured_of_one(log_path):
+    done = stress(log_path, "--workload", "group", "--seconds", 0.3, "--seed", 3)
+
+    counts = json.loads((log_path / "group/report.json").read_text())["counts"]
+    handled = f"handled: {counts['checked']:,} times a record, {counts['handled_again']:,} of them"
+    assert handled in done.stdout
+    assert counts["commits"] > 0
+    assert "faults: none; --nemesis kill,pause has some" in done.stdout
+    assert not re.search(r"\?|bytes|turns|rolls|checker", done.stdout)
+
+
 @pytest.mark.soak
 def test_minutes_of_deaths_in_a_group(log_path):
     run(log_path, "--workload", "group", "--nemesis", "kill,pause", "--seconds", 120, timeout=300)

@@ -78,7 +78,7 @@ def need_company(ctx: click.Context) -> None:
 @click.option("--workload", metavar="NAMES", default="append", show_default=True,
               callback=to_names, help=f"One after the other: {', '.join(WORKLOADS)}.")
 @click.option("--nemesis", metavar="NAMES", callback=to_names,
-              help=f"The faults: some of {', '.join(NEMESES)}.")
+              help=f"The faults: some of {', '.join(NEMESES)}.  [default: none]")
 @click.option("--seconds", type=Seconds(*RANGES["seconds"]), default=10.0, show_default=True,
               help="How long there are faults.")
 @click.option("--quiet-seconds", type=Seconds(*RANGES["quiet_seconds"]), default=10.0,

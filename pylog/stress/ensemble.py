@@ -54,10 +54,12 @@ class Ensemble(Stage):
         for finding in judgement.findings():
             note_finding(self.notes, self.layout, finding)
         takeovers = [one for one in judgement.takeovers() if one.seconds != float("inf")]
-        handled = sum(entry.kind == "work" for entry in judgement.entries)
+        handled = [(entry.partition, entry.offset) for entry in judgement.entries
+                   if entry.kind == "work"]
         figures = {
             "balance": {"sent": self.board.checked, "acknowledged": self.board.checked},
-            "checker": {"records": handled},
+            "checker": {"records": len(handled), "again": len(handled) - len({*handled}),
+                        "commits": sum(entry.kind == "done" for entry in judgement.entries)},
             "takeover_ms": quantiles([1000 * one.seconds for one in takeovers]),
             "lone_takeover_ms": quantiles([1000 * one.seconds for one in takeovers
                                            if one.is_alone]),

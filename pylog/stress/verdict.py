@@ -95,6 +95,8 @@ def counts_of(
         **figures.get("balance", {}),
         "checked": figures.get("checker", {}).get("records", 0),
         "checked_bytes": figures.get("checker", {}).get("bytes", 0),
+        "handled_again": figures.get("checker", {}).get("again", 0),
+        "commits": figures.get("checker", {}).get("commits", 0),
         "checked_at_rest": examination.figures["records"] if examination else 0,
         "read": sum(ledger.records for ledger in readers),
         "reader_turns": sum(ledger.rounds for ledger in readers),
@@ -177,8 +179,10 @@ def example(sighting: Sighting, excuse: Event | None, stage: Stage) -> dict[str,
 
 def text_of(report: dict[str, Any]) -> str:
     """The report for people."""
-    counts, cpu = report["counts"], report["cpu_seconds"]
-    faults = ", ".join(f"{count:,} {name}" for name, count in counts["faults"].items()) or "none"
+    counts = report["counts"]
+    is_group = report["plan"]["options"]["workload"] == "group"
+    faults = ", ".join(f"{count:,} {name}" for name, count in counts["faults"].items()) or (
+        "none" if report["plan"]["options"]["nemeses"] else "none; --nemesis kill,pause has some")
     misses = counts["faults_missed"]
     untargeted = f" ({misses:,} more had no target)" if misses else ""
     replaced = ", ".join(counted(count, role) for role, count in counts["replaced"].items())
@@ -189,17 +193,9 @@ def text_of(report: dict[str, Any]) -> str:
         f"acknowledged, {counts.get('failed', 0):,} failed, "
         f"{counts.get('indeterminate', 0):,} indeterminate "
         f"({counts.get('indeterminate_present', 0):,} of them are there)",
-        f"  checked: {counts['checked']:,} records ({counts['checked_bytes']:,} bytes) as they "
-        f"came, {counts['checked_at_rest']:,} again at rest; read by others: {counts['read']:,} "
-        f"in {counts['reader_turns']:,} turns",
         f"  faults: {faults}{untargeted}",
-        f"  processes: {replaced or 'none'} replaced; {counts['killed_in_the_lock']:,} died "
-        "holding a lock",
-        f"  the log: {counts['rolls']:,} rolls, {counts['flushes']:,} flushes, deleted before "
-        f"offset {counts['deleted_before']:,}",
-        f"  the checker took {cpu['checker']} s of CPU, {share(cpu['checker_share'])} of all, and "
-        f"{report['bounds']['checker_memory_bytes'] or 0:,} bytes; it was behind by "
-        f"{behind(report['bounds']['behind_ms'])}",
+        f"  processes: {replaced or 'none'} replaced",
+        *(lines_of_group(report) if is_group else lines_of_log(report)),
     ]
     if took := report["bounds"]["takeover_ms"]:
         lines.append(f"  what a killed member had, others had after {outcome(took)}; where nobody "
@@ -220,6 +216,29 @@ def text_of(report: dict[str, Any]) -> str:
                      f"copied: {report['unkept']}")
     lines.append("  not checked: " + "; ".join(report["not_checked"]))
     return "\n".join(lines)
+
+
+def lines_of_log(report: dict[str, Any]) -> list[str]:
+    """What is looked at where a log is tried."""
+    counts, cpu = report["counts"], report["cpu_seconds"]
+    return [
+        f"  checked: {counts['checked']:,} records ({counts['checked_bytes']:,} bytes) as they "
+        f"came, {counts['checked_at_rest']:,} again at rest; read by others: {counts['read']:,} "
+        f"in {counts['reader_turns']:,} turns",
+        f"  the log: {counts['rolls']:,} rolls, {counts['flushes']:,} flushes, deleted before "
+        f"offset {counts['deleted_before']:,}; {counts['killed_in_the_lock']:,} died holding a "
+        "lock",
+        f"  the checker took {cpu['checker']} s of CPU, {share(cpu['checker_share'])} of all, and "
+        f"{report['bounds']['checker_memory_bytes'] or 0:,} bytes; it was behind by "
+        f"{behind(report['bounds']['behind_ms'])}",
+    ]
+
+
+def lines_of_group(report: dict[str, Any]) -> list[str]:
+    """The same of a group, by its diaries."""
+    counts = report["counts"]
+    return [f"  handled: {counts['checked']:,} times a record, {counts['handled_again']:,} of them "
+            f"again; {counts['commits']:,} commits"]
 
 
 def line_of(name: str, row: dict[str, Any]) -> str:
