@@ -113,6 +113,12 @@ def complete_group(ctx: click.Context, param: click.Parameter, start: str) -> li
 def open_broker(data_dir: Path, make: bool = False) -> Broker:
     """The broker in a directory. Only with `make` is one made where there is none, so that no
     mistyped path leaves an empty broker behind; topics are never made by being looked for."""
+    need_broker(data_dir, make)
+    return Broker(data_dir, auto_create_topics=make)
+
+
+def need_broker(data_dir: Path, make: bool = False) -> None:
+    """Raises ClickException where there is none, and with `make` where there can be none."""
     if (data_dir / "log.meta").exists():
         raise click.ClickException(
             f"{data_dir} is one log, no broker; see `pylog read {data_dir}`, or name another "
@@ -122,7 +128,6 @@ def open_broker(data_dir: Path, make: bool = False) -> Broker:
         raise click.ClickException(
             f"there is no broker at {data_dir}; `pylog produce -d {data_dir} TOPIC` makes one, "
             "-d or PYLOG_DATA names another")
-    return Broker(data_dir, auto_create_topics=make)
 
 
 def need_topic(broker: Broker, name: str) -> TopicEntry:

@@ -1,13 +1,13 @@
 """`pylog topic`, `du`, `claim`, `backup`, `restore`, `doctor`: what there is in a broker, and its
 keeping."""
 
+import contextlib
 import json
 import os
 import shutil
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +23,17 @@ from pylog.cli_options import (
     aligned,
     as_json,
     data_dir,
+    need_broker,
     need_topic,
     open_broker,
     progress,
 )
 from pylog.dump import instant
+from pylog.errors import CorruptMetadataError, UnsupportedFormatError
 from pylog.exits import Exit
+from pylog.metadata import Metadata
+from pylog.metadata_file import topics_on_disk
+from pylog.names import STORE_NAME
 from pylog.topic import TOPIC_CONFIGS, check_name, directory_name
 
 EXAMPLES = """\b
@@ -50,7 +55,11 @@ DU_EXAMPLE = "Example: pylog du -d data"
 CLAIMS_EXAMPLE = "Example: pylog claim ls"
 BACKUP_EXAMPLE = "Example: pylog backup /backups/monday -d data"
 RESTORE_EXAMPLE = "Example: pylog restore /backups/monday -d data"
-DOCTOR_EXAMPLE = "Example: pylog doctor -d data"
+DOCTOR_EXAMPLES = """\b
+Examples:
+  pylog doctor -d data
+  pylog doctor -d data --rebuild
+"""
 
 SPARE_BYTES = 1 << 30       # less room than this is worth a word
 SLOW_SYNC_MS = 50.0
@@ -77,7 +86,7 @@ configs = click.option("-c", "--config", "configs", metavar="NAME=VALUE", multip
                        help="A config, with Kafka's name; may be repeated.")
 
 
-@contextmanager
+@contextlib.contextmanager
 def administration(data_dir: Path, make: bool = False) -> Iterator[tuple[Broker, Admin]]:
     with open_broker(data_dir, make=make) as broker, Admin(broker) as admin:
         yield broker, admin
@@ -288,16 +297,24 @@ def restore(source: Path, data_dir: Path) -> None:
     click.echo(f"restored {source} to {data_dir}", err=True)
 
 
-@click.command(epilog=DOCTOR_EXAMPLE)
+@click.command(epilog=DOCTOR_EXAMPLES)
 @data_dir
-def doctor(data_dir: Path) -> None:
+@click.option("--rebuild", is_flag=True, help="Make damaged metadata (what topics there are) anew "
+              "from the logs. Says first what that will be, and asks.")
+@click.option("-y", "--yes", is_flag=True, help="Do not ask.")
+def doctor(data_dir: Path, rebuild: bool, yes: bool) -> None:
     """Look for what is wrong, or slow, with a broker and where it lies.
 
     Proves all files, as `pylog check` does those of one log. Exits with 4 if some are damaged, with
     3 if there are files that it may not read.
     """
-    with open_broker(data_dir) as broker:
-        entries = broker.topics().values()
+    if rebuild:
+        rebuild_metadata(data_dir, yes)
+    try:
+        with open_broker(data_dir) as broker:
+            entries = broker.topics().values()
+    except CorruptMetadataError as error:
+        raise Damage(str(error)) from None
     places = [data_dir / directory_name(entry.name, number)
               for entry in entries for number in range(entry.partitions)]
     click.echo(f"ok    {len(entries)} topics, {len(places)} partitions")
@@ -314,6 +331,30 @@ def doctor(data_dir: Path) -> None:
         raise click.exceptions.Exit(Exit.INCONCLUSIVE)
     click.echo(f"ok    {len(reports)} partitions proved, "
                f"{sum(report.records for report in reports.values()):,} records")
+
+
+def rebuild_metadata(data_dir: Path, yes: bool) -> None:
+    """What `Metadata.rebuild` does, told before it is done."""
+    need_broker(data_dir)
+    with contextlib.suppress(CorruptMetadataError, UnsupportedFormatError):
+        Metadata(data_dir).close()
+        click.echo("ok    the metadata are whole: there is nothing to rebuild")
+        return
+    entries = topics_on_disk(data_dir)
+    click.echo(f"{data_dir / STORE_NAME} will be set aside, and made anew from the logs with\n" +
+               aligned(("TOPIC", "PARTITIONS", "CONFIGS"), [
+                   (one.name, one.partitions, ", ".join(
+                       f"{name}={value}" for name, value in sorted(one.configs.items())))
+                   for one in entries]) +
+               "\nand new topic ids. Retention keeps all then, and what else no log holds is at "
+               "its default; `pylog topic alter` sets it.", err=True)
+    if not yes:
+        if not sys.stdin.isatty():
+            raise click.UsageError("nothing was changed, and there is nobody to ask: add --yes to "
+                                   "rebuild")
+        click.confirm("Rebuild?", abort=True, err=True)
+    Metadata.rebuild(data_dir).close()
+    click.echo(f"rebuilt {data_dir / STORE_NAME}; the old one is beside it", err=True)
 
 
 def tell_disk(data_dir: Path) -> None:

@@ -172,7 +172,7 @@ def _check_header(path: Path) -> None:
 def _foreign(path: Path, found: Any) -> UnsupportedFormatError:
     return UnsupportedFormatError(
         f"{path} is no metadata store of pylog's (found {found!r}); move it away if it is somebody "
-        "else's, or call pylog.metadata.Metadata.rebuild if it was one",
+        "else's; if it was one, `pylog doctor --rebuild` makes it anew (or Metadata.rebuild)",
         path=str(path), found=found, supported=APPLICATION_ID,
     )
 
@@ -184,7 +184,7 @@ def make_store(directory: Path) -> None:
     it. The sequence starts at the clock (ms), so that no number comes twice.
     """
     path, unfinished = directory / STORE_NAME, directory / (STORE_NAME + ".new")
-    entries = _topics_on_disk(directory)
+    entries = topics_on_disk(directory)
     with told_as_ours(directory):
         _remove(unfinished)
         _write_store(unfinished, entries)
@@ -218,7 +218,7 @@ def _write_store(path: Path, entries: list[TopicEntry]) -> None:
     sync_name(path)
 
 
-def _topics_on_disk(directory: Path) -> list[TopicEntry]:
+def topics_on_disk(directory: Path) -> list[TopicEntry]:
     """A topic for each name of which there is a log, with all partitions up to the last one."""
     partitions: dict[str, list[int]] = {}
     for name in os.listdir(directory):
@@ -306,8 +306,8 @@ def _full(path: Path) -> DiskFullError:
 
 def _corrupt(path: Path, why: Exception) -> CorruptMetadataError:
     return CorruptMetadataError(
-        f"{path} is damaged: {why}; the logs are whole, call pylog.metadata.Metadata.rebuild to "
-        "make it anew from them",
+        f"{path} is damaged: {why}; the logs do not depend on it, `pylog doctor -d {path.parent} "
+        "--rebuild` makes it anew from them (or pylog.metadata.Metadata.rebuild)",
         path=str(path),
     )
 

@@ -191,6 +191,53 @@ def test_doctor_finds_damage(data):
     assert "BAD   orders-1" in result.stdout
 
 
+def damage_metadata(data):
+    """What nobody can read any more."""
+    for suffix in ("-wal", "-shm"):
+        (data / f"metadata.db{suffix}").unlink(missing_ok=True)
+    path = data / "metadata.db"
+    content = bytearray(path.read_bytes())
+    content[100:] = bytes(byte ^ 0xA5 for byte in content[100:])
+    path.write_bytes(content)
+
+
+def test_doctor_makes_damaged_metadata_anew_once_it_is_told_to(data):
+    damage_metadata(data)
+    damaged = (data / "metadata.db").read_bytes()
+
+    assert run("topic", "ls").exit_code == Exit.FAILED
+    found = run("doctor")
+    asked = run("doctor", "--rebuild")
+
+    assert found.exit_code == Exit.DAMAGE
+    assert f"`pylog doctor -d {data} --rebuild` makes it anew" in found.stderr.replace("\n", " ")
+    assert asked.exit_code == Exit.USAGE
+    assert re.search(r"^orders +3 +.*retention.ms=-1", asked.stderr, re.MULTILINE)
+    assert "add --yes" in asked.stderr
+    assert (data / "metadata.db").read_bytes() == damaged
+
+    rebuilt = done("doctor", "--rebuild", "--yes")
+
+    assert "3 partitions proved, 30 records" in rebuilt.stdout
+    assert [path.read_bytes() for path in data.glob("metadata.db.damaged-*[0-9]")] == [damaged]
+    assert topics(data)["orders"].partitions == 3
+
+
+def test_doctor_rebuilds_nothing_that_is_whole(data):
+    before = topics(data)
+
+    assert "nothing to rebuild" in done("doctor", "--rebuild", "--yes").stdout
+
+    assert topics(data) == before
+    assert list(data.glob("metadata.db.damaged*")) == []
+
+
+def test_doctor_rebuilds_nothing_where_no_broker_is(tmp_path):
+    result = run("doctor", "--rebuild", "--yes", "-d", tmp_path / "nowhere")
+
+    assert (result.exit_code, os.listdir(tmp_path)) == (Exit.FAILED, [])
+
+
 def test_doctor_calls_no_file_damaged_that_it_may_not_read(data, monkeypatch):
     report = check(data / "orders-0")
     report.findings.append(Finding("a.log", 0, None, "it may not be read", "inconclusive"))
