@@ -103,6 +103,8 @@ def observe_groups(admin: GroupAdmin, now: Observation, topic: str | None) -> No
         places = admin.list_group_offsets(name)
         lag = sum(place.lag for one, place in places.items() if topic in (None, one.topic))
         now.groups.append(GroupView(name, about["state"], about["members"], lag))
+        if not about["members"]:
+            continue    # those that it had are dead, and the group is told as empty
         for member in admin.describe_groups([name])[name]["members"]:
             now.members.append(MemberView(member["pid"], name, member["client_id"],
                                           len(member["owned"]), member["is_alive"]))

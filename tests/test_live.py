@@ -52,6 +52,21 @@ def test_top_as_json_is_a_line_a_look(data):
     assert looks[0]["members"] == []
 
 
+def test_top_shows_no_dead_members_of_a_group_that_nobody_is_in(data):
+    def members():
+        return [one["pid"] for one in json.loads(lines(
+            "top", *QUICK, "-n", "1", "--json")[0])["members"]]
+
+    reader = start("consume", "orders", "-g", "billing")
+    assert reader.stdout.readline()
+    assert members() == [reader.pid]
+    reader.kill()
+    reader.communicate()
+
+    assert members() == []
+    assert re.search(r"^billing +0 .* Empty", done("top", *QUICK, "-n", "1").stdout, re.MULTILINE)
+
+
 def test_rates_and_changes_are_those_since_the_look_before():
     before = Observation(10.0, [TopicView("t", 1, 100, 0)], [GroupView("g", "Stable", 1, 50)])
     now = Observation(12.0, [TopicView("t", 1, 300, 0), TopicView("new", 1, 7, 0)],
