@@ -15,6 +15,7 @@ from pylog.cli_options import (
     as_json,
     complete_group,
     data_dir,
+    kafkas,
     need_topic,
     open_broker,
     to_place,
@@ -165,6 +166,11 @@ def to_choice(ctx: click.Context, param: click.Parameter, value: tuple[str, ...]
 @click.option("--to", "place", metavar="PLACE", callback=to_place,
               help="earliest, latest, an offset, -N (N before the end), @-15m (that long ago: s, "
               "m, h, d) or 2026-11-23T10:00.")
+@kafkas("--to-earliest", "--to earliest")
+@kafkas("--to-latest", "--to latest")
+@kafkas("--to-offset", "--to N")
+@kafkas("--to-datetime", "--to 2026-11-23T10:00")
+@kafkas("--by-duration", "--to @-1h")
 @click.option("--shift-by", metavar="N", type=int, help="Instead: N records on; back if negative.")
 @click.option("--topic", "topics", metavar="TOPIC[:N,...]", multiple=True, callback=to_choice,
               help="Only this one, or these partitions of it.  [default: all that it has read]")

@@ -95,6 +95,15 @@ data_option = partial(    # eager: Tab completes the topics of the directory tha
 data_dir = data_option("-d")
 
 
+def kafkas(name: str, ours: str) -> Callable[[Any], Any]:
+    """An option of Kafka's own tools: whoever writes it is told what it is called here."""
+    def tell(ctx: click.Context, param: click.Parameter, value: str | None) -> None:
+        if value is not None:
+            raise click.UsageError(f"{name} is called {ours} here", ctx)
+    return click.option(name, hidden=True, expose_value=False, is_flag=False, flag_value="",
+                        callback=tell)
+
+
 def complete_topic(ctx: click.Context, param: click.Parameter, start: str) -> list[str]:
     """For the shell's Tab, which must hear of no error."""
     with suppress(Exception), open_broker(Path(ctx.params.get("data_dir") or "data")) as broker:

@@ -21,6 +21,7 @@ from pylog.cli_options import (
     complete_topic,
     data_dir,
     data_option,
+    kafkas,
     key_separator,
     need_topic,
     open_broker,
@@ -29,6 +30,7 @@ from pylog.cli_options import (
     to_place,
     to_separator,
 )
+from pylog.cli_topics import list_topics
 from pylog.consumer import Consumer
 from pylog.envelope import Columns, Headers
 from pylog.log import Start
@@ -59,7 +61,8 @@ Examples:
 CAT_EXAMPLES = """\b
 Examples:
   pylog cat -t orders -o -10 -e -f '%t %p %o %k %s\\n'
-  pylog cat -t orders -p 0 -o s@1700000000000 -c 5 -J
+  pylog cat -t orders -p 0 -o s@1700000000000 -o e@1700000060000 -J
+  pylog cat -L
 """
 
 
@@ -218,7 +221,8 @@ class Wish:
               help="Go on where this group is, share with its members, commit.")
 @click.option("-o", "--from", "start", metavar="PLACE", callback=to_place,
               help="earliest, latest, an offset, -N (N before the end of each partition), @-15m "
-              "(that long ago: s, m, h, d) or 2026-11-23T10:00.  [default: earliest]")
+              "(that long ago: s, m, h, d) or 2026-11-23T10:00; with -g only earliest or latest, "
+              "for partitions where the group has committed nothing.  [default: earliest]")
 @click.option("--to", "stop", metavar="PLACE", callback=to_place, help="Stop before this place.")
 @click.option("-n", "--max", "count", metavar="N", type=click.IntRange(min=0),
               help="Stop after N records.")
@@ -232,6 +236,7 @@ class Wish:
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line: topic, partition, "
               "offset, timestamp, key, value, headers; *_b64 in base64 where it is not UTF-8.")
 @click.option("--no-commit", is_flag=True, help="Leave the group where it is.")
+@kafkas("--from-beginning", "--from earliest")
 @click.option("--skip-corrupt", "skips_corrupt", is_flag=True,
               help="Step over damaged batches, and exit with 4 if there were any.")
 def consume(
@@ -249,13 +254,30 @@ def consume(
                                commits=not no_commit, **wishes))
 
 
+def to_range(ctx: click.Context, param: click.Parameter, values: tuple[str, ...],
+             ) -> tuple[Start | None, Start | None]:
+    """The callback of kcat's -o: where to begin, and with e@ where to stop."""
+    starts = [one for one in values if not one.startswith("e@")]
+    stops = [one.removeprefix("e") for one in values if one.startswith("e@")]
+    if len(starts) > 1 or len(stops) > 1:
+        raise click.BadParameter("say once where to begin, and once, with e@MS, where to stop",
+                                 ctx, param)
+    if starts == ["stored"]:
+        raise click.BadParameter("offsets are stored for a group: `pylog consume -g GROUP TOPIC` "
+                                 "goes on where it is", ctx, param)
+    start, stop = (to_place(ctx, param, some[0] if some else None) for some in (starts, stops))
+    return start, stop
+
+
 @click.command(epilog=CAT_EXAMPLES)
-@click.option("-t", "--topic", required=True, shell_complete=complete_topic,
-              help="What to read.")
+@click.option("-t", "--topic", shell_complete=complete_topic, help="What to read.")
+@click.option("-L", "--list", "lists", is_flag=True,
+              help="List the topics and partitions, or those of -t; no records.")
 @data_option("-b", "-d")
 @click.option("-p", "--partition", type=click.IntRange(min=0), help="Only this one.")
-@click.option("-o", "--offset", "start", metavar="PLACE", callback=to_place,
-              help="beginning, end, an offset, -N or s@MS.  [default: beginning]")
+@click.option("-o", "--offset", "places", metavar="PLACE", callback=to_range, multiple=True,
+              help="beginning, end, an offset, -N or s@MS; and e@MS, to stop before that.  "
+              "[default: beginning]")
 @click.option("-c", "--count", metavar="N", type=click.IntRange(min=0), help="Stop after N.")
 @click.option("-e", "--exit", "until_end", is_flag=True, help="Stop at the end.")
 @click.option("-f", "--format", "pattern", metavar="TEXT", callback=to_pattern, help=MEANINGS)
@@ -264,12 +286,19 @@ def consume(
 @click.option("-J", "--json", "as_json", is_flag=True, help="JSON lines.")
 @click.option("-C", "-q", "-u", "habit", is_flag=True, hidden=True)    # how it is anyway
 def cat(
-    topic: str, data_dir: Path, pattern: Callable[[Record], bytes] | None,
-    key_delimiter: bytes | None, as_json: bool, habit: bool, **wishes: Any,
+    topic: str | None, data_dir: Path, pattern: Callable[[Record], bytes] | None, lists: bool,
+    key_delimiter: bytes | None, as_json: bool, habit: bool,
+    places: tuple[Start | None, Start | None], **wishes: Any,
 ) -> None:
     """Consume with kcat's options."""
+    if lists:
+        list_topics(data_dir, as_json, topic)
+        return
+    if topic is None:
+        raise click.UsageError("say what to read, with -t TOPIC; -L lists the topics")
     text_of = writer_of(pattern, key_delimiter, as_json)
-    run_consume(data_dir, Wish((topic,), text_of=text_of, **wishes))
+    start, stop = places
+    run_consume(data_dir, Wish((topic,), text_of=text_of, start=start, stop=stop, **wishes))
 
 
 def writer_of(pattern: Callable[[Record], bytes] | None, separator: bytes | None, as_json: bool,
@@ -344,6 +373,16 @@ class Reading:
             consumer.subscribe(wish.topics)
         if wish.group is None and self.partitions:
             self._start()
+        elif wish.group is not None and wish.start is not None:
+            self._tell_of_commits(wish.group)
+
+    def _tell_of_commits(self, group: str) -> None:
+        """A start that was wished is none where the group goes on."""
+        count = sum(self.consumer.committed(one) is not None for one in self.partitions)
+        if count:
+            click.echo(f"--from {self.wish.start} is not for {count} of {len(self.partitions)} "
+                       f"partitions: the group {group} has committed there, and goes on; `pylog "
+                       f"group reset {group} --to {self.wish.start}` moves it", err=True)
 
     def _numbers(self, topic: str) -> Iterable[int]:
         if self.wish.partition is None:

@@ -115,8 +115,14 @@ def create(names: tuple[str, ...], data_dir: Path, partitions: int,
 @as_json
 def ls(data_dir: Path, as_json: bool) -> None:
     """List the topics, and how much is in each."""
-    with administration(data_dir) as (_, admin):
-        found = [totals(one) for one in admin.describe_topics().values()]
+    list_topics(data_dir, as_json)
+
+
+def list_topics(data_dir: Path, as_json: bool, only: str | None = None) -> None:
+    """All of them, or one that must be there."""
+    with administration(data_dir) as (broker, admin):
+        names = None if only is None else [need_topic(broker, only).name]
+        found = [totals(one) for one in admin.describe_topics(names).values()]
     if as_json:
         for one in found:
             click.echo(json.dumps(one))

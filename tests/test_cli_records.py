@@ -454,6 +454,66 @@ def test_interrupted_produce_keeps_the_whole_lines_and_says_so(data_path):
     assert lines("consume", "orders", "-e") == [b"one", b"two"]
 
 
+def test_cat_lists_topics_as_topic_ls_does(orders):
+    run("produce", "refunds", given=b"x\n")
+
+    assert lines("cat", "-L", "-b", orders) == lines("topic", "ls")
+    assert lines("cat", "-L", "-J") == lines("topic", "ls", "--json")
+    assert [json.loads(one)["topic"] for one in lines("cat", "-L", "-t", "refunds", "-J")] == [
+        "refunds"]
+    fails(Exit.FAILED, "did you mean 'orders'", "cat", "-L", "-t", "oders")
+
+
+def test_cat_reads_from_a_time_to_another(data_path):
+    with pylog.Broker(data_path) as broker:
+        broker.create_topic("orders", configs={"retention.ms": -1})
+        for n in range(10):
+            broker.append("orders", b"%d" % n, timestamp=1_700_000_000_000 + n)
+    times = {n: f"@{1_700_000_000_000 + n}" for n in range(20)}
+
+    def between(*options):
+        return b"".join(lines("cat", "-t", "orders", *options))
+
+    assert between("-o", f"s{times[3]}", "-o", f"e{times[6]}") == b"345"
+    assert between("-o", f"e{times[2]}") == b"01"
+    assert between("-o", f"e{times[6]}", "-o", "4") == b"45"
+    assert between("-o", f"s{times[8]}", "-o", f"e{times[15]}") == b"89"
+    assert between("-o", f"s{times[6]}", "-o", f"e{times[3]}") == b""
+
+
+@pytest.mark.parametrize(("arguments", "words"), [
+    (("cat", "-t", "orders", "-o", "stored"), "pylog consume -g GROUP TOPIC"),
+    (("cat", "-t", "orders", "-o", "1", "-o", "2"), "say once where to begin"),
+    (("cat", "-t", "orders", "-o", "e@1", "-o", "e@2"), "say once where to begin"),
+    (("cat", "-t", "orders", "-o", "e@noon"), "no place in a log"),
+    (("cat", "-e"), "-t TOPIC; -L lists the topics"),
+    (("consume", "--from-beginning", "orders"), "called --from earliest here"),
+    (("consume", "orders", "--from-beginning"), "called --from earliest here"),
+    (("group", "reset", "g", "--to-earliest", "--execute"), "called --to earliest here"),
+    (("group", "reset", "--to-latest", "g"), "called --to latest here"),
+    (("group", "reset", "g", "--to-offset", "5"), "called --to N here"),
+    (("group", "reset", "g", "--to-datetime", "2026-11-23T10:00"), "called --to 2026-"),
+    (("group", "reset", "g", "--by-duration", "PT1H"), "called --to @-1h here"),
+])
+def test_habits_of_other_tools_are_told_what_to_write(orders, arguments, words):
+    fails(Exit.USAGE, words, *arguments)
+
+
+@pytest.mark.parametrize("start", ["earliest", "latest"])
+def test_start_that_a_group_passes_over_is_told(orders, start):
+    quiet = run("consume", "orders", "-g", "g", "--from", start, "-e")
+    with pylog.Consumer(orders, group_id="half") as consumer:
+        consumer.commit({TopicPartition("orders", 1): 2})
+
+    half = run("consume", "orders", "-g", "half", "--from", start, "-e", "--no-commit")
+    without = run("consume", "orders", "-g", "half", "-e", "--no-commit")
+
+    assert (quiet.stderr, without.stderr) == ("", "")
+    assert half.stderr == (
+        f"--from {start} is not for 1 of 3 partitions: the group half has committed there, and "
+        f"goes on; `pylog group reset half --to {start}` moves it\n")
+
+
 @pytest.mark.parametrize("command", ["produce", "consume", "cat"])
 def test_help_shows_an_example(command):
     text = run(command, "--help").stdout

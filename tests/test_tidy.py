@@ -69,7 +69,7 @@ FLOORS = {
     "stress.nemesis": 13, "stress.inspection": 14, "stress.writing": 14, "stress.reading": 14,
     "stress.excuses": 14, "stress.watching": 15, "stress.stage": 16, "stress.verdict": 17,
     "stress.display": 17, "stress.command": 18,
-    "record_format": 11, "cli_options": 18, "cli_records": 19,
+    "record_format": 11, "cli_options": 18, "cli_records": 19.2,
     "cli_groups": 19, "cli_topics": 19, "observation": 10, "live": 19, "parquet": 12,
     "cli_export": 19, "cli_queue": 21, "cli_schema": 21, "cli_request": 21,
     "cli_stat": 19.5, "cli_dlq": 19, "cli_bus": 19.5,
