@@ -124,13 +124,20 @@ cdef class Leases:
 
     cdef int64_t take(self, int64_t count, int64_t lock_ms, pl_grant *grants) except -1:
         """How many of `count` were ready. Waits for nothing but the lock."""
+        cdef int64_t taken
+        self.check_open()
+        if not self.c.file.head.is_ordered:
+            return self.take_ready(count, lock_ms, grants)
+        self.admit()
+        taken = self.take_ready(count, lock_ms, grants)
+        while taken < count and self.admit():
+            taken += self.take_ready(count - taken, lock_ms, grants + taken)
+        return taken
+
+    cdef int64_t take_ready(self, int64_t count, int64_t lock_ms, pl_grant *grants) except -1:
         cdef int64_t taken = 0, deadline = -1
-        cdef int wait_ms = 0
         cdef uint64_t changes = 0
         cdef pl_status status
-        self.check_open()
-        if self.c.file.head.is_ordered:
-            self.admit()
         status = pl_leases_take(self.c, count, lock_ms, 0, grants, &taken, &changes)
         while status == PL_BUSY:
             if deadline < 0:
@@ -148,11 +155,13 @@ cdef class Leases:
         self.changes = changes
         return taken
 
-    cdef int admit(self) except -1:
-        """Brings records of the log into an ordered ring, until one of them is ready."""
+    cdef bint admit(self) except -1:
+        """Brings records of the log into an ordered ring, until one of them is ready; whether any
+        were brought."""
         cdef int64_t offsets[ADMIT]
         cdef int32_t buckets[ADMIT]
-        cdef int64_t count, admitted, next_offset
+        cdef int64_t count, admitted, next_offset, brought = 0
+        cdef int64_t start = 0    # of the log, where it moved on
         cdef pl_record_fields fields
         cdef Cursor scout = self.scout
         cdef pl_record *record
@@ -160,13 +169,15 @@ cdef class Leases:
         while self.c.file.ready.count == 0 and not scout.is_busy and \
                 pl_log_readable(self.log.log) > self.c.file.next_offset:
             next_offset = self.c.file.next_offset
-            if scout.place() != next_offset:
-                scout.seek(next_offset)
+            if scout.place() != max(next_offset, start):
+                scout.seek(max(next_offset, start))
             try:
                 if scout.at == scout.filled and not scout.refill():
                     break
             except errors.OffsetOutOfRangeError as error:
-                scout.seek(error.start_offset)
+                if error.start_offset <= max(next_offset, start):
+                    raise
+                start = error.start_offset
                 continue
             count = 0
             while count < ADMIT and scout.at < scout.filled:
@@ -186,7 +197,8 @@ cdef class Leases:
                     self.c.file.next_offset == next_offset:    # no room
                 break
             check(status)
-        return 0
+            brought += admitted
+        return brought > 0
 
     cdef object record_of(self, pl_grant *grant):
         """The record that was taken; None: there is none at its offset, and so it is done."""
