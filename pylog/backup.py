@@ -2,8 +2,8 @@
 
     segments         a log is rolled first; what lies before changes no more: hard links, or copied
     log.meta         as it is, but for the clean end there, so that nothing looks lost
-    metadata, groups copied, before the logs, so that no group is ahead of one; a topic that is
-                     deleted meanwhile is taken out again
+    metadata, groups copied, before the logs, so that no group, no share group either, is ahead of
+                     one; a topic that is deleted meanwhile is taken out again
 
 The copy is made under another name, proved and synced, and renamed: none is half made.
 """
@@ -69,9 +69,10 @@ def backup(broker: Broker, target: str | os.PathLike[str], on_progress: Progress
     path = Path(os.path.abspath(target))
     ends: dict[TopicPartition, int | None] = {}
     with _whole(path) as unfinished:
-        groups = broker.path / "groups"
-        if groups.is_dir():
-            shutil.copytree(groups, unfinished / "groups")
+        for kind in ("groups", "shares"):
+            if (broker.path / kind).is_dir():
+                shutil.copytree(broker.path / kind, unfinished / kind,
+                                copy_function=_copy_if_there)
         _copy_store(broker.path / STORE_NAME, unfinished / STORE_NAME)
         with Metadata(unfinished) as copied:
             topics = []
@@ -89,6 +90,12 @@ def backup(broker: Broker, target: str | os.PathLike[str], on_progress: Progress
                 ends |= dict.fromkeys(_partitions(entry)) if done is None else done
         work.finish()
     return ends
+
+
+def _copy_if_there(source: str, target: str) -> None:
+    """What a share group had of a topic goes with the topic, which may be just now."""
+    with contextlib.suppress(FileNotFoundError):
+        shutil.copy2(source, target)
 
 
 def _if_there(broker: Broker, entry: TopicEntry, do: Callable[[], Value]) -> Value | None:

@@ -266,6 +266,50 @@ def test_after_a_reboot_a_torn_page_is_done_again(broker):
     assert found == [0, *range(128, 256)]
 
 
+def test_a_backup_knows_what_was_done_and_gives_out_the_rest_again(broker, tmp_path):
+    fill(broker, 10)
+    with workers(broker) as consumer:
+        deliveries = consumer.poll()
+        for one in deliveries[:4]:
+            one.ack()
+        pylog.Admin(broker).backup(tmp_path / "copy")
+        for one in deliveries[4:]:
+            one.ack()
+    with pylog.Broker(tmp_path / "copy") as copy, workers(copy) as consumer:
+        fill(copy, 1)
+        assert taken(consumer) == [*range(4, 10), 0]
+
+
+def test_a_worker_that_is_stopped_for_too_long_is_refused_when_it_wakes(broker):
+    fill(broker, 1)
+    answer = broker.path / "answer"
+
+    def hold():
+        with workers(pylog.Broker(broker.path), lock_ms=100) as consumer:
+            held = consumer.take(0)
+            os.kill(os.getpid(), signal.SIGSTOP)
+            try:
+                held.ack()
+            except pylog.InvalidRecordStateError:
+                answer.touch()
+
+    pid = os.fork()
+    if pid == 0:
+        try:
+            hold()
+        finally:
+            os._exit(0)
+    os.waitpid(pid, os.WUNTRACED)
+    with workers(broker) as consumer:
+        other = consumer.take(10)
+        assert other.delivery_count == 2
+        os.kill(pid, signal.SIGCONT)
+        os.waitpid(pid, 0)
+        assert answer.exists()
+        assert other.held
+        other.ack()
+
+
 def forget_boot(path):
     with path.open("r+b") as file:
         file.seek(16)
