@@ -8,7 +8,7 @@ questions, `--smoke` takes tiny sizes.
     harness       rounds, ratios, verdicts: Case, Question, Target, Figure
     workspace     sizes, scratch logs, warm memory, the machine line
     yardsticks    _yardstick.pyx: the same work in C, without a log
-    questions     all of them, from appending, fetching, processes, durable and opening
+    questions     all of them, each from the file of its noun: appending, fetching, queueing, ...
     peers         sqlite3, lmdb, rocksdict and a plain file doing the same
     bench_groups  the pytest-benchmark side
 """

@@ -48,12 +48,13 @@ CaseMaker = Callable[["Workspace"], Case]
 class Target:
     """A row of the table. `of` over `to` in time an item, or, with `is_speed`, in speed.
 
-    gate, ambition: None for a row that is only shown. Times want at most, speeds at least.
+    to: a case, or several, of which the one with the best round counts. gate, ambition: None for a
+    row that is only shown. Times want at most, speeds at least.
     """
 
     name: str
     of: str
-    to: str
+    to: str | tuple[str, ...]
     gate: float | None = None
     ambition: float | None = None
     is_speed: bool = False
@@ -140,7 +141,8 @@ def is_steady(times: list[float]) -> bool:
 
 
 def judge(question: Question, target: Target, taken: dict[str, list[float]]) -> Figure:
-    of, to = taken[target.of], taken[target.to]
+    rival = target.to if isinstance(target.to, str) else min(target.to, key=lambda n: min(taken[n]))
+    of, to = taken[target.of], taken[rival]
     pairs = list(zip(of, to, strict=True))
     if target.is_speed:
         best, median = min(to) / min(of), statistics.median(b / a for a, b in pairs)
@@ -149,7 +151,8 @@ def judge(question: Question, target: Target, taken: dict[str, list[float]]) -> 
     return Figure(
         question.name, target.name, best, median, "x", target.gate, target.ambition,
         target.is_speed, is_steady(to),
-        f"{format_time(min(of))} against {format_time(min(to))} a {question.unit}",
+        f"{format_time(min(of))} against {format_time(min(to))} a {question.unit}"
+        + ("" if rival == target.to else f" of {rival}"),
     )
 
 

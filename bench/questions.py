@@ -3,11 +3,13 @@
 from bench import (
     appending,
     consuming,
+    dispatching,
     durable,
     fetching,
     opening,
     processes,
     producing,
+    queueing,
     requesting,
     takeover,
 )
@@ -18,7 +20,16 @@ QUESTIONS = (
     *fetching.QUESTIONS,
     *consuming.QUESTIONS,
     *processes.QUESTIONS,
+    *queueing.QUESTIONS,
     *durable.QUESTIONS,
 )
-PROBES = (*processes.PROBES, *requesting.PROBES, *consuming.PROBES, *takeover.PROBES,
-          *appending.PROBES, *opening.PROBES)
+PROBES = (
+    *processes.PROBES,
+    *requesting.PROBES,
+    *queueing.PROBES,
+    *dispatching.PROBES,
+    *consuming.PROBES,
+    *takeover.PROBES,
+    *appending.PROBES,
+    *opening.PROBES,
+)

@@ -37,6 +37,7 @@ class Sizes:
     gets: int = 20_000
     exchanged: int = 300_000            # records from one process to another
     queued: int = 20_000                # the same through a multiprocessing.Queue
+    peer_messages: int = 500            # through a queue of a peer, 1 ms each where that syncs
     pings: int = 3_000
     sleeps: int = 300                   # a blocking wait each
     syncs: int = 100
@@ -54,9 +55,10 @@ class Sizes:
 FULL = Sizes()
 SMOKE = Sizes(
     round_records=500, cached_records=1_000, memory_records=2_000, large_records=200,
-    million=2_000, stored_records=500, gets=50, exchanged=1_000, queued=200, pings=50, sleeps=3,
-    syncs=3, idle_seconds=0.5, large_log=2_000_000, small_log=200_000, cold_bytes=200_000,
-    warm_bytes=1 << 20, takeovers=3, large_takeovers=1, resident_bytes=1 << 20, joins=1,
+    million=2_000, stored_records=500, gets=50, exchanged=1_000, queued=200, peer_messages=200,
+    pings=50, sleeps=3, syncs=3, idle_seconds=0.5, large_log=2_000_000, small_log=200_000,
+    cold_bytes=200_000, warm_bytes=1 << 20, takeovers=3, large_takeovers=1, resident_bytes=1 << 20,
+    joins=1,
 )
 
 

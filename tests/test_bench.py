@@ -46,6 +46,11 @@ PROMISED = [
     ("another process sees it, blocking", 1.3, 1.1),
     ("request-reply, one after the other", 2.5, 1.5),
     ("request-reply, both have slept", 2.5, 1.5),
+    ("queue put, get, ack, one process, over the best", 20, 50),
+    ("2 producers, 2 workers as processes, over mp.Queue", 2, 10),
+    ("put to handler in another, idle, process", 2, 1.3),
+    ("get, a million messages waiting", 1.1, 1),
+    ("bus dispatch, 100 wildcard handlers", 3, 1),
     ("takeover after SIGKILL", 100, 60),
     ("the same, 0.00098 GiB resident", 100, 60),
     ("a process joins 8 with 64 partitions: gap over none", 1.5, 1.1),
@@ -160,6 +165,17 @@ class TestData:
         with pytest.raises(AssertionError, match="something else than was written"):
             fetching.chunked("cached_records", use)(workspace)
 
+    @pytest.mark.parametrize("lie", [lambda value: value[::-1], lambda value: None],
+                             ids=["other bytes", "nothing"])
+    def test_a_queue_that_returns_other_values_is_refused(self, workspace, lie):
+        from bench.queueing import in_bursts
+
+        kept = []
+        case = in_bursts(workspace, 200, kept.append, lambda: lie(kept.pop(0)))
+        case.run()
+        with pytest.raises(AssertionError, match="something else than was put"):
+            case.check()
+
     @pytest.mark.parametrize("name", ["file_read", "sqlite_select", "lmdb_iterate",
                                       "rocks_iterate"])
     def test_a_peer_that_returns_other_values_is_refused(self, workspace, monkeypatch, name):
@@ -191,6 +207,16 @@ class TestVerdict:
 
     def test_the_best_round_decides(self):
         assert self.judged([9.0, 3.8], [2.0, 2.0]).verdict == "met"
+
+    def test_of_several_rivals_the_one_with_the_best_round_counts(self):
+        from bench.harness import Question, Target, judge
+
+        target = Target("row", "ours", ("slow", "fast"), 2.0, 10.0, is_speed=True)
+        taken = {"ours": [1.0, 1.0], "slow": [9.0, 9.0], "fast": [3.0, 3.1]}
+        figure = judge(Question("q", "t", {}, (target,)), target, taken)
+
+        assert (figure.best, figure.verdict) == (3.0, "met")
+        assert figure.detail.endswith("of fast")
 
     def test_a_ratio_over_the_gate_is_missed(self):
         assert self.judged([4.2, 4.4], [2.0, 2.0]).verdict == "missed"
