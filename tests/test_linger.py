@@ -339,6 +339,9 @@ def test_failed_batch_is_told_by_each_of_its_futures(broker):
             assert future.value is None
             assert "failed" in repr(future)
         assert lost[0].exception() is not lost[0].exception()
+        deadline = time.monotonic() + 30
+        while not told and time.monotonic() < deadline:    # the callbacks follow the waiters
+            time.sleep(0.001)
         assert [type(error) for error in told] == [pylog.ClosedError]
         assert producer.metrics()["producer-metrics"]["record-error-total"] == 2
         assert producer.metrics()["producer-metrics"]["records-pending"] == 0

@@ -222,7 +222,7 @@ def test_a_topic_that_is_deleted_ends_its_workers(broker):
 def test_a_kill_at_any_point_of_the_leases_loses_and_repeats_nothing(tmp_path, seed):
     source = Path(__file__).parent.parent / "csrc" / "pl_lease.c"
     points = sorted(set(re.findall(r'PL_POINT\("([a-z-]+)"\)', source.read_text())))
-    done = subprocess.run([built("build/leases") / "leases", tmp_path / "leases", "350", str(seed),
+    done = subprocess.run([built("build/leases") / "leases", tmp_path / "leases", "210", str(seed),
                            *points], capture_output=True, text=True, check=False)
     print(f"seed {seed}\n{done.stdout}")
     assert done.returncode == 0, f"seed {seed}: {done.stderr}"

@@ -85,7 +85,7 @@ def test_get_waits_for_a_message_and_no_longer_than_it_is_told(emails):
     start = time.monotonic()
     with pytest.raises(stdlib.Empty):
         emails.get(0.1)
-    assert 0.1 <= time.monotonic() - start < 2
+    assert 0.09 < time.monotonic() - start < 2    # the clock of waits is coarse
     timer = threading.Timer(0.1, emails.put, (b"late",))
     timer.start()
     assert emails.get(PATIENCE).value == b"late"
