@@ -333,12 +333,17 @@ class Broker:
 
     def sync_groups(self) -> None:
         """What was committed is on disk then: the promise of an "interval" broker, kept by the
-        maintainer each second. An "fsync" broker's commits are already."""
+        maintainer each second. An "fsync" broker's commits are already; what its share consumers
+        settled is not, for an ack is a store and no fdatasync."""
         if self.durability == "interval":
             with self._lock:
                 groups = list(self._groups.values())
             for group in groups:
                 group.sync_if_changed()
+        if self.durability != "os":
+            for one in list(self.dependents):
+                if hasattr(one, "_sync_if_changed"):
+                    one._sync_if_changed()
 
     def claim(self, name: str, timeout: float | None = None) -> Claim:
         """A lock among all processes of the broker, free again the moment its holder dies.

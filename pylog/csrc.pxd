@@ -484,6 +484,8 @@ cdef extern from "pl_lease.h" nogil:
     ctypedef int pl_settlement
     ctypedef struct pl_lease_set:
         int64_t count
+    ctypedef struct pl_leases_counts:
+        int64_t done, rejected, given_back, expired, orphaned, taken
     ctypedef struct pl_leases_head:
         bint is_ordered, keeps_records
     ctypedef struct pl_leases_file:
@@ -492,6 +494,7 @@ cdef extern from "pl_lease.h" nogil:
         int64_t next_offset
         pl_word changes
         pl_lease_set ready
+        pl_leases_counts counts
     ctypedef struct pl_leases:
         pl_leases_file *file
         pl_log *log
@@ -501,8 +504,6 @@ cdef extern from "pl_lease.h" nogil:
         int64_t offset
         uint32_t index, token, deliveries
         int64_t due_ms
-    ctypedef struct pl_leases_counts:
-        int64_t done, rejected, given_back, expired, orphaned, taken
     ctypedef struct pl_leases_stats:
         int64_t start, next, ready, held, delayed, done, behind
         pl_leases_counts counts

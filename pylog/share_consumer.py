@@ -89,6 +89,7 @@ class ShareSubscriber(_native.Shares):
         self._topics: frozenset[str] = frozenset()
         self._topics_seen = -1
         self._by_partition: dict[TopicPartition, Leases] = {}
+        self._synced: dict[TopicPartition, int] = {}    # what was settled when it was last synced
         self._in_hand: list[Delivery] = []
         self._broker, self._owns_broker = Broker.of(broker)
         self._broker.dependents.add(self)
@@ -228,6 +229,14 @@ class ShareSubscriber(_native.Shares):
             leases.sync()
         return dict.fromkeys(self._by_partition)
 
+    def _sync_if_changed(self) -> None:
+        """What the maintainer does each second."""
+        for partition, leases in list(self._by_partition.items()):
+            settled = leases.settled
+            if self._synced.get(partition) != settled:
+                leases.sync()
+                self._synced[partition] = settled
+
     def _finish(self) -> None:
         """Gives back what is in hand of a poll, closes all."""
         if self.closed:
@@ -257,8 +266,8 @@ class ShareConsumer(ShareSubscriber):
 
     Guarantee: at least once. A record that somebody has is nobody else's until it is given back,
     its time is over, or the process dies: then another gets it within 200 ms of the death. What is
-    acknowledged is delivered no more, whoever is killed; after a power cut, what was not synced
-    (`commit_sync`) may be. No more than 65,536 records are in hand behind the first that is not
+    acknowledged is delivered no more, whoever is killed; after a power cut, what was not synced may
+    be: by `commit_sync`, or each second if the broker is "interval" or "fsync". No more than 65,536 records are in hand behind the first that is not
     done; then a group waits for that one (unless it is delayed, and `on_displaced` takes it).
 
     Cost: 0.2 us a record in lists, an ack 40 ns. Source: KIP-932, KIP-1222.

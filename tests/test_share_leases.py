@@ -310,6 +310,20 @@ def test_a_worker_that_is_stopped_for_too_long_is_refused_when_it_wakes(broker):
         other.ack()
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("durability", ["os", "interval", "fsync"])
+def test_what_was_settled_is_synced_each_second_where_durability_is_promised(tmp_path, durability):
+    with pylog.Broker(tmp_path / "broker", durability) as broker:
+        fill(broker, 2)
+        with workers(broker) as consumer:
+            for one in consumer.poll():
+                one.ack()
+            deadline = time.monotonic() + (3 if durability == "os" else 15)
+            while consumer._synced != {AT: 2} and time.monotonic() < deadline:
+                time.sleep(0.05)
+            assert consumer._synced == ({} if durability == "os" else {AT: 2})
+
+
 def forget_boot(path):
     with path.open("r+b") as file:
         file.seek(16)

@@ -100,6 +100,12 @@ cdef class Leases:
             status = pl_leases_sync(self.c)
         check(status)
 
+    @property
+    def settled(self):
+        """How many were done or given back: another number when there is something to sync."""
+        self.check_open()
+        return self.c.file.counts.done + self.c.file.counts.given_back
+
     def stats(self):
         """A dict of counts: start (the first offset that is not done), next (the first that was
         never given out), ready, held, delayed, behind; and since the file was made: done, rejected,
