@@ -267,8 +267,9 @@ class ShareConsumer(ShareSubscriber):
     Guarantee: at least once. A record that somebody has is nobody else's until it is given back,
     its time is over, or the process dies: then another gets it within 200 ms of the death. What is
     acknowledged is delivered no more, whoever is killed; after a power cut, what was not synced may
-    be: by `commit_sync`, or each second if the broker is "interval" or "fsync". No more than 65,536 records are in hand behind the first that is not
-    done; then a group waits for that one (unless it is delayed, and `on_displaced` takes it).
+    be: by `commit_sync`, or each second if the broker is "interval" or "fsync". No more than 65,536
+    records are in hand behind the first that is not done; then a group waits for that one (unless
+    it is delayed, and `on_displaced` takes it).
 
     Cost: 0.2 us a record in lists, an ack 40 ns. Source: KIP-932, KIP-1222.
 
