@@ -276,6 +276,11 @@ static bool finish(pl_leases_file *file, pl_lease *lease) {
 
 /* ---- take ---------------------------------------------------------------------------------- */
 
+/* The clock is up to a kernel tick late. No lock is over sooner than it was said to be. */
+enum { LATE_MS = 10 };
+
+static int64_t end_of_lock(int64_t now_ms, int64_t lock_ms) { return now_ms + lock_ms + LATE_MS; }
+
 static void grant(pl_leases *self, pl_lease *lease, int64_t until_ms, pl_grant *out) {
   pl_leases_file *file = self->file;
   lease->until_ms = until_ms;
@@ -303,7 +308,7 @@ static bool displace(pl_leases *self, int64_t until_ms, pl_grant *out) {
 pl_status pl_leases_take(pl_leases *self, int64_t count, int64_t lock_ms, int wait_ms,
                         pl_grant *grants, int64_t *taken, uint64_t *changes) {
   pl_leases_file *file = self->file;
-  int64_t now_ms = pl_monotonic_ms(), until_ms = now_ms + lock_ms, n = 0;
+  int64_t now_ms = pl_monotonic_ms(), until_ms = end_of_lock(now_ms, lock_ms), n = 0;
   int slot = self->processes->slot;
   *changes = atomic_load(&file->changes);
   *taken = 0;
@@ -406,7 +411,7 @@ pl_status pl_leases_settle(pl_leases *self, uint32_t index, uint32_t token, pl_s
         tells = give_back(file, lease, ms);
         break;
       case PL_SETTLE_RENEW:
-        lease->until_ms = pl_monotonic_ms() + ms;
+        lease->until_ms = end_of_lock(pl_monotonic_ms(), ms);
         if (lease->until_ms < file->expiry_ms) file->expiry_ms = lease->until_ms;
         break;
     }

@@ -330,6 +330,24 @@ def forget_boot(path):
         file.write(b"another boot, yes")
 
 
+def test_no_lock_is_over_before_its_time(broker):
+    """The clock of the leases is up to a kernel tick late."""
+    fill(broker, 1)
+    options = {"lock_ms": 10, "max_deliveries": 1000}
+    with workers(broker, **options) as slow, workers(broker, **options) as other:
+        for turn in range(30):
+            time.sleep(0.0007 * (turn % 6))
+            begun = time.monotonic_ns()
+            kept = slow.take(1)
+            while (again := other.take(0)) is None:
+                pass
+            lasted = time.monotonic_ns() - begun
+            again.release()
+
+            assert not kept.held
+            assert lasted >= 10_000_000
+
+
 def test_retention_spares_what_a_group_that_keeps_records_has_not_done(broker):
     pylog.Admin(broker).create_topics({"jobs": {"configs": {"retention.ms": 1000,
                                                             "segment.bytes": 4096}}})
