@@ -3,7 +3,7 @@
 import pytest
 
 from pylog.stress.diary import Diary, Entry, read_diaries
-from pylog.stress.forgery import END, FORGERIES, GOOD, Forgery, forge
+from pylog.stress.forgery import ENDS, FORGERIES, GOOD, Forgery, forge
 from pylog.stress.judgement import Judgement, Outage
 
 A, B = 501, 502    # processes
@@ -12,7 +12,7 @@ DROP = "501 drop 20 1 5 0 -1\n"
 
 def judged(tmp_path, text, *outages, ends=None):
     forge(text, directory := tmp_path / str(len(list(tmp_path.iterdir()))))
-    return Judgement(read_diaries(directory), {0: END} if ends is None else ends, outages)
+    return Judgement(read_diaries(directory), ENDS if ends is None else ends, outages)
 
 
 def names(judgement):

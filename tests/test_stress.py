@@ -5,37 +5,18 @@ import re
 import subprocess
 import sys
 import tempfile
-from pathlib import Path
 
 import pytest
 from drivers import built
+from stressing import ROOT, report_of, run, stress
 
 import pylog
 from pylog import _native
 from pylog.errors import ConfigurationError
 from pylog.stress.plan import NEMESES, Options, Plan
 
-ROOT = Path(__file__).parent.parent
 ALL_BUT_ONE = tuple(sorted(set(NEMESES) - {"truncate"}))
 SMALL = ("--segment-bytes", "262144", "--size-max", "20000", "--disk-mb", "16")
-
-
-def stress(*arguments, script=None, timeout=120):
-    """Runs the command; the completed process, with the report if it made one."""
-    start = ["-c", script] if script else ["-m", "pylog"]
-    return subprocess.run([sys.executable, *start, "stress", *map(str, arguments)],
-                          capture_output=True, text=True, timeout=timeout, cwd=ROOT)
-
-
-def report_of(done):
-    return json.loads(done.stdout)
-
-
-def run(directory, *arguments, **keywords):
-    """A run that must end well; its report."""
-    done = stress(directory, "--json", *arguments, **keywords)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return report_of(done)
 
 
 @pytest.mark.slow
@@ -90,62 +71,6 @@ def test_c_writers_die_at_the_points_of_the_core(log_path):
     points = report["coverage"]["kill_points"]
     assert len(points) > 15
     assert sum(kills > 0 for kills in points.values()) > len(points) // 2
-
-
-@pytest.mark.slow
-def test_group_whose_members_die_and_are_fenced_handles_every_record(log_path):
-    report = run(log_path, "--workload", "group", "--nemesis", "kill,pause", "--seconds", 2,
-                 "--rate", 1.5)
-
-    counts = report["counts"]
-    assert counts["faults"]["kill"] > 0
-    assert counts["checked"] >= counts["acknowledged"] > 100    # some were handled again
-    assert report["bounds"]["takeover_ms"]["p50"] > 0
-    assert report["bounds"]["lone_takeover_ms"]["count"] <= report["bounds"]["takeover_ms"]["count"]
-
-
-@pytest.mark.slow
-def test_report_of_a_group_says_what_is_measured_of_one(log_path):
-    done = stress(log_path, "--workload", "group", "--seconds", 0.3, "--seed", 3)
-
-    counts = json.loads((log_path / "group/report.json").read_text())["counts"]
-    handled = f"handled: {counts['checked']:,} times a record, {counts['handled_again']:,} of them"
-    assert handled in done.stdout
-    assert counts["commits"] > 0
-    assert "faults: none; --nemesis kill,pause has some" in done.stdout
-    assert not re.search(r"\?|bytes|turns|rolls|checker", done.stdout)
-
-
-@pytest.mark.soak
-def test_minutes_of_deaths_in_a_group(log_path):
-    run(log_path, "--workload", "group", "--nemesis", "kill,pause", "--seconds", 120, timeout=300)
-
-
-TAKES_WHAT_ANOTHER_HAS = """
-from pylog import membership
-from pylog.cli import commands
-
-def take(self, wanted, generation, roster, listener):
-    new = sorted(wanted - self.owned)
-    for partition in new:
-        place = self.group.place(partition)
-        self.table.own(place, self.table.owner(place)[0], self.number)
-    self.owned |= set(new)
-    if new:
-        listener._assigned(new)
-membership.Membership._take = take
-commands()
-"""
-
-
-@pytest.mark.slow
-def test_group_that_shares_partitions_too_early_is_found_and_named(log_path):
-    done = stress(log_path, "--json", "--workload", "group", "--seconds", 0.6,
-                  script=TAKES_WHAT_ANOTHER_HAS)
-
-    assert done.returncode == 4, done.stdout + done.stderr
-    row = report_of(done)["anomalies"]["double-owner"]
-    assert "diary-" in row["examples"][0]["file"]
 
 
 @pytest.mark.soak
@@ -512,6 +437,7 @@ def test_truncate_and_disk_full_do_not_go_together(tmp_path):
     (("--ways", "flush"), "nothing to check"),
     (("--nemesis", "kill", "--seconds", "1e6", "--rate", "1000"), "lower --rate"),
     (("--workload", "group", "--nemesis", "kill,flip"), "use some of kill, pause"),
+    (("--workload", "queue", "--nemesis", "fork"), "use some of kill, pause"),
 ])
 def test_run_that_could_not_be_or_not_tell_is_refused(tmp_path, arguments, said):
     done = stress(tmp_path / "new", *arguments)

@@ -62,6 +62,7 @@ FLOORS = {
     "benchmark.comparison": 16, "benchmark.table": 17, "benchmark.command": 18,
     "stress": 10, "stress.anomalies": 10, "stress.sightings": 11, "stress.passage": 12,
     "stress.diary": 10, "stress.forgery": 10, "stress.judgement": 14, "stress.grouping": 14,
+    "stress.queue_forgery": 11, "stress.queue_judgement": 14.5, "stress.queue_work": 15,
     "stress.ensemble": 17,
     "stress.settlement": 12, "stress.examination": 13, "stress.editor": 10,
     "stress.planting": 11, "stress.liars": 15, "stress.trial": 16,

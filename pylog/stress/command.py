@@ -17,7 +17,7 @@ from pylog.stress import trial
 from pylog.stress.anomalies import ROWS
 from pylog.stress.display import Display, fitted
 from pylog.stress.ensemble import Ensemble
-from pylog.stress.plan import NEMESES, RANGES, WAYS, WORKLOADS, Options, Plan
+from pylog.stress.plan import NEMESES, OF_GROUPS, RANGES, WAYS, WORKLOADS, Options, Plan
 from pylog.stress.stage import Stage
 from pylog.stress.verdict import exit_of, judge, text_of
 
@@ -155,7 +155,7 @@ def play(plan: Plan, directory: Path, driver: Path | None, as_json: bool) -> dic
     for line in plan.lines():
         click.echo(fitted(line, sys.stderr), err=True)
     display = Display()
-    kind = Ensemble if plan.options.workload == "group" else Stage
+    kind = Ensemble if plan.options.workload in OF_GROUPS else Stage
     stage = kind(plan, directory, display.show, driver and driver.resolve())
     with stage.noting_interrupts():
         with display:

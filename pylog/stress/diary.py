@@ -6,6 +6,11 @@
     done 81804 7 12 3 151     that was accepted; or refused
     drop 81999 7 13 3 -1      it is about to let the partition go; lost: it hears that it has
 
+A worker of the workload queue writes, in place of member, generation and partition, the queue, the
+number of the delivery and the key: `put`, a message was added; `want`, when it began to take the
+one that it has `got`; `ask`, `done`, `refused`: of its acknowledgement; `back`, it is about to give
+it back.
+
 Who only looks on writes `look` (what is committed) and then `end` (where the log ends). Times are
 nanoseconds of the monotonic clock, which all processes of a machine share. A line is one write(2)
 with O_APPEND: a SIGKILL comes before or after it.
@@ -17,7 +22,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple, Self
 
-KINDS = ("own", "work", "ask", "done", "refused", "drop", "lost", "look", "end")
+KINDS = ("own", "work", "ask", "done", "refused", "drop", "lost", "look", "end",
+         "put", "want", "got", "back")
 
 
 class Entry(NamedTuple):

@@ -1,4 +1,4 @@
-"""The stage of the workload `group`: the same run, with the members of a consumer group in it.
+"""The stage of the workloads `group` and `queue`: the same run, with the members of a group in it.
 
 In place of a log there is a data directory, in place of the ledgers are diaries, and in the end the
 judgement takes the place of the settlement. Faults are those that can be done to a member.
@@ -7,14 +7,27 @@ judgement takes the place of the settlement. Faults are those that can be done t
 import json
 import time
 from functools import partial
+from types import ModuleType
+from typing import NamedTuple
 
+from pylog.stress import grouping, queue_work
 from pylog.stress.board import Phase
 from pylog.stress.diary import read_diaries
 from pylog.stress.examination import Examination, Layout
-from pylog.stress.grouping import feed, found, look, take_part
 from pylog.stress.judgement import SECOND, Judgement, Outage, note_finding
 from pylog.stress.plan import Fault
+from pylog.stress.queue_judgement import QueueJudgement
 from pylog.stress.stage import Stage
+
+
+class Piece(NamedTuple):
+    """players: the module of who works. judgement: of what they write."""
+
+    players: ModuleType
+    judgement: type[Judgement] | type[QueueJudgement]
+
+
+PIECES = {"group": Piece(grouping, Judgement), "queue": Piece(queue_work, QueueJudgement)}
 
 
 class Ensemble(Stage):
@@ -22,12 +35,13 @@ class Ensemble(Stage):
 
     def raise_curtain(self) -> None:
         self.hit: list[tuple[int, int]] = []    # process, and the number of its event
-        self.must_end(self.start("founder", 0, partial(found, self.plan, self.layout)))
+        players = PIECES[self.plan.options.workload].players
+        self.must_end(self.start("founder", 0, partial(players.found, self.plan, self.layout)))
         run = (self.plan, self.layout, self.board)
-        self.start("watcher", 0, partial(look, *run))
-        self.start("feeder", 0, partial(feed, *run))
+        self.start("watcher", 0, partial(players.look, *run))
+        self.start("feeder", 0, partial(players.feed, *run))
         for index in range(self.plan.options.processes):
-            self.start("member", index, partial(take_part, *run, index))
+            self.start("member", index, partial(players.take_part, *run, index))
         self.began = time.monotonic()
 
     def begin(self, fault: Fault) -> None:
@@ -50,16 +64,16 @@ class Ensemble(Stage):
 
     def examine(self) -> Examination:
         """The judgement; its figures go where the watcher's are."""
-        judgement = judgement_of(self.layout, self.outages())
+        judge = PIECES[self.plan.options.workload].judgement
+        ends = ends_of(self.layout)
+        judgement = judge(read_diaries(self.layout.ledgers), ends, self.outages())
+        sent = max(self.board.checked, sum(ends.values()))    # members of a queue put some, too
         for finding in judgement.findings():
             note_finding(self.notes, self.layout, finding)
         takeovers = [one for one in judgement.takeovers() if one.seconds != float("inf")]
-        handled = [(entry.partition, entry.offset) for entry in judgement.entries
-                   if entry.kind == "work"]
         figures = {
-            "balance": {"sent": self.board.checked, "acknowledged": self.board.checked},
-            "checker": {"records": len(handled), "again": len(handled) - len({*handled}),
-                        "commits": sum(entry.kind == "done" for entry in judgement.entries)},
+            "balance": {"sent": sent, "acknowledged": sent},
+            "checker": judgement.figures(),
             "takeover_ms": quantiles([1000 * one.seconds for one in takeovers]),
             "lone_takeover_ms": quantiles([1000 * one.seconds for one in takeovers
                                            if one.is_alone]),
@@ -73,13 +87,12 @@ class Ensemble(Stage):
                        else int((event.until or event.at) * SECOND)) for pid, event in done]
 
 
-def judgement_of(layout: Layout, outages: list[Outage]) -> Judgement:
-    """Of a run's diaries, and the ends that the watcher left; none where it left none."""
-    ends: dict[int, int] = {}
-    if layout.figures.exists():
-        told = json.loads(layout.figures.read_text(encoding="utf-8"))["ends"]
-        ends = {int(partition): end for partition, end in told.items()}
-    return Judgement(read_diaries(layout.ledgers), ends, outages)
+def ends_of(layout: Layout) -> dict[int, int]:
+    """The ends that the watcher left; none where it left none."""
+    if not layout.figures.exists():
+        return {}
+    told = json.loads(layout.figures.read_text(encoding="utf-8"))["ends"]
+    return {int(partition): end for partition, end in told.items()}
 
 
 def quantiles(values: list[float]) -> dict[str, float]:

@@ -28,24 +28,26 @@ GOOD = """\
 502 ask 33 2 5 0 5
 502 done 34 2 5 0 5
 """
-END = 5    # of the partition
+ENDS = {0: 5}    # of the partition
 
 
 @dataclass(frozen=True, slots=True)
 class Forgery:
     """What is put in the place of what, and what the judgement says of it. process: whose diary
-    shows it; 0: none. implies: what else is rightly said of it."""
+    shows it; 0: none. implies: what else is rightly said of it. good: the diaries that are changed.
+    """
 
     anomaly: str
     what: str
     process: int
     changes: tuple[tuple[str, str], ...]
     implies: frozenset[str] = frozenset()
+    good: str = GOOD
 
     @property
     def text(self) -> str:
         """All diaries."""
-        text = GOOD
+        text = self.good
         for old, new in self.changes:
             if old not in text:
                 raise LookupError(f"the good diaries have no line {old!r}")

@@ -14,7 +14,7 @@ import bisect
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from itertools import accumulate, pairwise
+from itertools import accumulate, chain, pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -51,6 +51,12 @@ class Finding(NamedTuple):
     offset: int
     process: int
     at: int
+
+
+def were_others_hit(outages: Iterable[Outage], outage: Outage, end: float) -> bool:
+    """Killed between it and the end, or stopped at some time between."""
+    return any(other.start < end and (other.until or other.start) > outage.start
+               for other in outages if other is not outage)
 
 
 def newer(one: Entry, other: Entry) -> Entry:
@@ -245,6 +251,13 @@ class Judgement:
 
     # ---- times, and what moved
 
+    def figures(self) -> dict[str, int]:
+        """How often a record was handled, and not for the first time; and commits."""
+        handled = [(entry.partition, entry.offset) for entry in self.entries
+                   if entry.kind == "work"]
+        return {"records": len(handled), "again": len(handled) - len({*handled}),
+                "commits": sum(entry.kind == "done" for entry in self.entries)}
+
     def holders(self, moments: Iterable[int]) -> Iterator[dict[int, Entry]]:
         """Who has got what by each moment, and has not let go: the entries that say so. The moments
         rise; it is one dict, which goes on."""
@@ -274,12 +287,7 @@ class Judgement:
             if taken:
                 end = max(float("inf") if own is None else own.at for own in taken)
                 yield Takeover(outage, (end - outage.start) / SECOND,
-                               not self._others_were_hit(outage, end))
-
-    def _others_were_hit(self, outage: Outage, end: float) -> bool:
-        """Killed between, or stopped at some time between."""
-        return any(other.start < end and (other.until or other.start) > outage.start
-                   for outages in self.outages.values() for other in outages if other is not outage)
+                               not were_others_hit(chain(*self.outages.values()), outage, end))
 
     def bounced(self, start: int, end: int) -> Iterator[Finding]:
         """Partitions that a member let go and had again, in a time in which nothing asked for it:

@@ -17,6 +17,7 @@ WORKLOADS = {
     "fanout": "few writers, many readers that seek, follow, and hold views through delete_before",
     "durable": "many threads make small appends, each durable when it returns",
     "group": "members of a consumer group read, commit, die and are fenced; diaries are judged",
+    "queue": "members of share groups put, take, settle, die and are stopped; diaries are judged",
 }
 NEMESES = {
     "kill": "SIGKILL to a writer, a reader, the janitor, or all writers at once",
@@ -28,7 +29,8 @@ NEMESES = {
     "limits": "few open files, or little memory, for a while",
     "disk-full": "the disk is full for a while (a small tmpfs where mounting works)",
 }
-OF_MEMBERS = ("kill", "pause")    # the nemeses of the workload group
+OF_GROUPS = ("group", "queue")
+OF_MEMBERS = ("kill", "pause")    # the nemeses of these workloads
 WAYS = ("append", "append_full", "append_many", "atomic", "if_end", "append_buffer", "flush")
 
 # Where a workload's numbers are not those of Options.
@@ -37,6 +39,7 @@ OWN: dict[str, dict[str, Any]] = {
     "durable": {"threads": 8, "durability": "fsync", "size_max": 400,
                 "ways": ("append", "append_full", "atomic", "if_end")},
     "group": {"processes": 5, "threads": 1},
+    "queue": {"processes": 5, "threads": 1},
 }
 
 # Seconds between two faults of a kind, on average; --rate multiplies.
@@ -101,7 +104,7 @@ class Options:
         if unknown := sorted({*self.nemeses} - {*NEMESES}):
             raise ConfigurationError(
                 f"there is no nemesis {unknown[0]!r}; use some of {', '.join(NEMESES)}")
-        if self.workload == "group" and (others := sorted({*self.nemeses} - {*OF_MEMBERS})):
+        if self.workload in OF_GROUPS and (others := sorted({*self.nemeses} - {*OF_MEMBERS})):
             raise ConfigurationError(f"the nemesis {others[0]!r} does nothing to the members of a "
                                      f"group; use some of {', '.join(OF_MEMBERS)}")
         if unknown := sorted({*self.ways} - {*WAYS}):
@@ -199,7 +202,7 @@ class Plan:
     def lines(self, shown: int = 12) -> Iterator[str]:
         """The plan as text."""
         o = self.options
-        cast = f"{o.processes} members" if o.workload == "group" else (
+        cast = f"{o.processes} members" if o.workload in OF_GROUPS else (
             f"{o.processes} writing processes of {o.threads} threads, {o.readers} readers")
         yield (f"workload {o.workload}: {cast}; durability {o.durability}, "
                f"compression {o.compression}; seed {o.seed}")

@@ -4,7 +4,7 @@ What has never failed proves nothing. So `--plant` makes a good run's directory 
 log, shows that nothing is told of it, and then plants each anomaly (planting.py) in a copy of its
 own. It must be *found*, *named* (nothing else is told but what the plant implies) and *placed*.
 What no file can show is told to a reader of the run by a log that lies (liars.py). What a group can
-do wrong is forged into its members' diaries (forgery.py).
+do wrong is forged into its members' diaries (forgery.py), and so is a queue (queue_forgery.py).
 """
 
 import itertools
@@ -22,15 +22,18 @@ import numpy
 
 import pylog
 from pylog import _native
+from pylog.stress import forgery as of_group
+from pylog.stress import queue_forgery as of_queue
 from pylog.stress.anomalies import ANOMALIES
 from pylog.stress.diary import read_diaries
 from pylog.stress.editor import LogFiles
 from pylog.stress.examination import Layout, examine, open_folds
-from pylog.stress.forgery import END, FORGERIES, Forgery, forge
+from pylog.stress.forgery import Forgery, forge
 from pylog.stress.judgement import Judgement, note_finding, place_of_finding
 from pylog.stress.liars import LIES, tell
 from pylog.stress.passage import Passage
 from pylog.stress.planting import NOT_PLANTED, PLANTS, RESERVED, Planted, Spot, make
+from pylog.stress.queue_judgement import QueueJudgement
 from pylog.stress.sightings import Sighting, Sightings, counted, described, read_sightings
 
 RUN = 0x600D_0000_600D
@@ -75,7 +78,7 @@ def planted(
     """
     wanted = set(names)
     known = {*(one.anomaly for one in PLANTS), *(one.anomaly for one in LIES),
-             *(one.anomaly for one in FORGERIES)}
+             *(one.anomaly for one in (*of_group.FORGERIES, *of_queue.FORGERIES))}
     for name in sorted(wanted - known - {"all"}):
         why = NOT_PLANTED.get(name, f"there are all, {', '.join(sorted(known))}")
         raise ValueError(f"{name!r} cannot be planted: {why}")
@@ -87,7 +90,7 @@ def planted(
         for number, plant in enumerate(PLANTS):
             if {"all", plant.anomaly} & wanted:
                 yield try_plant(good, directory / "planted", number, seed)
-        for forgery in FORGERIES:
+        for forgery in (*of_group.FORGERIES, *of_queue.FORGERIES):
             if {"all", forgery.anomaly} & wanted:
                 yield try_forgery(forgery, directory / "forged")
         for number, lie in enumerate(LIES):
@@ -144,15 +147,18 @@ def try_forgery(forgery: Forgery, directory: Path) -> Row:
     """Has forged diaries judged."""
     start = time.perf_counter()
     layout = Layout(directory)
+    is_queue = forgery in of_queue.FORGERIES
+    judge_of: Any = QueueJudgement if is_queue else Judgement
+    ends = of_queue.ENDS if is_queue else of_group.ENDS
     try:
         forge(forgery.text, layout.ledgers)
         notes = Sightings(layout.sightings, "judge")
-        for finding in Judgement(read_diaries(layout.ledgers), {0: END}).findings():
+        for finding in judge_of(read_diaries(layout.ledgers), ends).findings():
             note_finding(notes, layout, finding)
         sightings = read_sightings(layout.sightings)
     finally:
         shutil.rmtree(directory)
-    spot = Spot(file=str(place_of_finding(layout, forgery.process, 0)))
+    spot = Spot(file=str(place_of_finding(layout, forgery.process, *ends)))
     return judge(Planted(forgery.anomaly, forgery.what, spot, forgery.implies), sightings, start)
 
 

@@ -15,6 +15,7 @@ from pylog.stress.anomalies import ANOMALIES, RANK, Severity
 from pylog.stress.examination import Examination
 from pylog.stress.excuses import excuse_of, full_disk_of
 from pylog.stress.nemesis import Event
+from pylog.stress.plan import OF_GROUPS
 from pylog.stress.sightings import Sighting, distinct, lost, read_sightings
 from pylog.stress.stage import Stage
 
@@ -180,7 +181,7 @@ def example(sighting: Sighting, excuse: Event | None, stage: Stage) -> dict[str,
 def text_of(report: dict[str, Any]) -> str:
     """The report for people."""
     counts = report["counts"]
-    is_group = report["plan"]["options"]["workload"] == "group"
+    is_group = report["plan"]["options"]["workload"] in OF_GROUPS
     faults = ", ".join(f"{count:,} {name}" for name, count in counts["faults"].items()) or (
         "none" if report["plan"]["options"]["nemeses"] else "none; --nemesis kill,pause has some")
     misses = counts["faults_missed"]
@@ -238,7 +239,7 @@ def lines_of_group(report: dict[str, Any]) -> list[str]:
     """The same of a group, by its diaries."""
     counts = report["counts"]
     return [f"  handled: {counts['checked']:,} times a record, {counts['handled_again']:,} of them "
-            f"again; {counts['commits']:,} commits"]
+            f"again; {counts['commits']:,} commits or acknowledgements"]
 
 
 def line_of(name: str, row: dict[str, Any]) -> str:
