@@ -78,7 +78,8 @@ def test_readme_examples_run(tmp_path, monkeypatch, capsys):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["docs/guide.md", "docs/patterns.md"])
+@pytest.mark.parametrize("name", ["docs/guide.md", "docs/patterns.md",
+                                  "docs/from-the-lesson.md"])
 def test_document_runs_and_prints_what_it_says(name, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PYTHONPATH", str(ROOT))    # for the scripts that it starts
