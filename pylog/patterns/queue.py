@@ -102,6 +102,7 @@ class _Queue:
                 "on_displaced": self._on_displaced}
             self._consumer = self._make_consumer()
             self._delayed.start()
+            self._broker.dependents.add(self)
             stack.pop_all()
 
     def _make_consumer(self) -> Any:
@@ -208,6 +209,12 @@ class _Queue:
     def closed(self) -> bool:
         """True after close()."""
         return self._has_closed
+
+    _is_made_of_others = True    # the broker closes it before its consumers
+
+    def _close_with_broker(self) -> None:
+        self._is_owner = False
+        self._close()
 
     def _check_open(self) -> None:
         if self._has_closed:

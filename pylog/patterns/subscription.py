@@ -236,6 +236,8 @@ class Subscription(_Reader):
             raise self.error
         return not self._thread.is_alive()
 
+    _is_made_of_others = True    # the broker closes it before its consumer
+
     def _close_with_broker(self) -> None:
         self.stop()
 

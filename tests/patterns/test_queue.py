@@ -10,7 +10,7 @@ import pytest
 from children import in_child
 
 import pylog
-from pylog.patterns import AsyncQueue, DeadLetters, Queue, RejectedError, expo
+from pylog.patterns import AsyncQueue, DeadLetters, Queue, RejectedError, Rpc, Topic, expo
 from pylog.patterns.delayed import TRIM_RECORDS
 from pylog.testing import broker as broker
 
@@ -467,3 +467,16 @@ def test_wrong_calls_are_told(broker):
 
 def test_a_rejection_is_an_error_of_pylog():
     assert issubclass(RejectedError, pylog.PylogError)
+
+
+def test_a_broker_that_is_closed_closes_its_queues_and_subscriptions_first(tmp_path):
+    for number in range(5):
+        with pylog.Broker(tmp_path / str(number)) as broker:
+            jobs = Queue(broker, "jobs")
+            jobs.put(b"x", delay=0.01)
+            Topic(broker, "users").subscribe(lambda record: None, group="mail")
+            rpc = Rpc(broker)
+            rpc.handler("prices", lambda request: b"3")
+            assert rpc.request("prices", b"pear").value == b"3"
+            assert jobs.get(PATIENCE).value == b"x"
+        assert jobs.closed
