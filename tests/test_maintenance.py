@@ -218,6 +218,7 @@ def test_who_closes_makes_up_for_rounds_that_nobody_did(log_path):
 def test_thread_works_by_itself_and_ends_with_the_broker(log_path, monkeypatch):
     monkeypatch.setattr(maintenance, "LOOK_SECONDS", 0.02)
     monkeypatch.setattr(maintenance, "ROUND_SECONDS", 0.02)
+    before = set(threading.enumerate())    # another test may have left a broker open
     with Broker(log_path) as broker:
         broker.create_topic("orders", 1, {"retention.ms": 1000})
         log = broker.log("orders")
@@ -226,7 +227,8 @@ def test_thread_works_by_itself_and_ends_with_the_broker(log_path, monkeypatch):
         while log.start_offset == 0 and time.monotonic() < deadline:
             time.sleep(0.01)
         assert log.start_offset == 1
-    assert [one for one in threading.enumerate() if one.name == "pylog-maintainer"] == []
+    assert [one for one in threading.enumerate()
+            if one.name == "pylog-maintainer" and one not in before] == []
 
 
 # ---- configs ------------------------------------------------------------------------------------
