@@ -47,6 +47,8 @@ FLOORS = {
     "patterns.letter": 11, "patterns.handler": 11, "patterns.dead_letters": 12,
     "patterns.subscription": 12, "patterns.pubsub": 13, "patterns.wildcards": 10,
     "patterns.events": 11, "patterns.routes": 12, "patterns.bus": 13,
+    "patterns.standby": 10, "patterns.dbapi": 10, "patterns.relay": 11,
+    "patterns.outbox": 12,
     "patterns.delayed": 13, "patterns.queue": 14,
     "envelope": 10, "hardware": 10,
     "patterns": 20, "patterns.state": 10, "patterns.schema": 9.5,

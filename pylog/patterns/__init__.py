@@ -8,6 +8,7 @@
     Retry, expo            how often a handler is tried again, and when          retry.py
     DeadLetters            what handlers failed on: show, replay, discard        dead_letters.py
     Idempotency            what is done under a key is done once                 idempotency.py
+    Outbox                 what a transaction of yours has to say, sent once     outbox.py
     Schemas, schema_of     values of a type, checked; its versions, registered   registry.py
     State                  a dict folded from a topic, and changed exactly       state.py
 
@@ -25,9 +26,11 @@ from pylog.patterns.handler import Stats
 from pylog.patterns.idempotency import Idempotency
 from pylog.patterns.key_claim import KeyClaim
 from pylog.patterns.letter import Letter
+from pylog.patterns.outbox import Outbox, Parked
 from pylog.patterns.pubsub import AsyncTopic, Topic
 from pylog.patterns.queue import AsyncQueue, Queue, QueueStats, RejectedError
 from pylog.patterns.registry import Schemas, SchemaVersion
+from pylog.patterns.relay import Relay
 from pylog.patterns.replies import PendingReply
 from pylog.patterns.retry import Retry, expo
 from pylog.patterns.rpc import AsyncRpc, Rpc
@@ -50,11 +53,14 @@ __all__ = [
     "Idempotency",
     "KeyClaim",
     "Letter",
+    "Outbox",
+    "Parked",
     "PendingReply",
     "Queue",
     "QueueStats",
     "Reason",
     "RejectedError",
+    "Relay",
     "Request",
     "Retry",
     "Rpc",

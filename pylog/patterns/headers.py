@@ -30,6 +30,9 @@ CE_SOURCE = "ce_source"
 CE_TIME = "ce_time"
 CE_SUBJECT = "ce_subject"
 
+# Of a record that was a row of an outbox: the row's id.
+OUTBOX_ID = "outbox_id"
+
 # Of a dead letter. The first six are KIP-1191's, the disposition KIP-1317's (a draft).
 DLQ_PREFIX = "__dlq."
 DLQ_TOPIC = "__dlq.errors.topic"

@@ -1,0 +1,60 @@
+"""What patterns need of a database that is the user's: connections of any DB-API module (PEP 249).
+
+A database is the path of an SQLite file, or a function that returns a new connection.
+"""
+
+import os
+import sqlite3
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from pylog import ConfigurationError
+
+BUSY_SECONDS = 30.0    # that SQLite waits for the transaction of another
+MARKS = {"qmark": "?", "format": "%s", "pyformat": "%s", "numeric": ":{}"}
+
+Database = str | os.PathLike[str] | Callable[[], Any]
+
+
+def connector(database: Database) -> Callable[[], Any]:
+    """A function that returns a connection to it. Raises TypeError.
+
+        >>> connector(":memory:")().execute("SELECT 17").fetchone()
+        (17,)
+    """
+    if callable(database):
+        return database
+    if isinstance(database, str | os.PathLike):
+        return lambda: sqlite3.connect(database, timeout=BUSY_SECONDS)
+    raise TypeError("database must be the path of an SQLite database or a function that returns a "
+                    f"connection, not {type(database).__name__}")
+
+
+def execute(connection: Any, statement: str, values: tuple[Any, ...] = ()) -> Any:
+    """The cursor of a statement whose parameters are `?`, by whatever DB-API module."""
+    styled = in_style_of(connection, statement)
+    cursor = connection.cursor()
+    cursor.execute(styled, values)
+    return cursor
+
+
+def in_style_of(connection: Any, statement: str) -> str:
+    """The statement with the parameters as the connection's module has them (PEP 249)."""
+    style = _paramstyle(connection)
+    if style == "qmark":
+        return statement
+    parts = statement.split("?")
+    marks = [MARKS[style].format(number) for number in range(1, len(parts))]
+    return "".join(part + mark for part, mark in zip(parts, [*marks, ""], strict=True))
+
+
+def _paramstyle(connection: Any) -> str:
+    for one in type(connection).__mro__:
+        module = sys.modules.get(one.__module__.partition(".")[0])
+        if (style := getattr(module, "paramstyle", None)) in MARKS:
+            return str(style)
+    raise ConfigurationError(
+        f"{type(connection).__name__} is no connection of a DB-API module with a paramstyle of "
+        f"{', '.join(MARKS)}; pass the driver's own (of SQLAlchemy: connection.connection."
+        "driver_connection)", option="connection", value=type(connection).__name__)
