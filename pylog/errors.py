@@ -56,6 +56,10 @@ as usual. `retriable` marks what may go well when the same call is made again la
     │   ├── KeyInProgressError + TimeoutError       -141  retriable
     │   ├── FingerprintMismatchError + ValueError   -142
     │   └── ClaimLostError                          -143
+    ├── SagaError                                   -170
+    │   ├── SagaFailedError                         -171
+    │   └── UnknownSagaError + KeyError             -172
+    ├── TerminalError                               -173
     ├── RemoteError                                 -160
     ├── WakeupError                                 -122
     └── PylogTimeoutError + TimeoutError               7  retriable
@@ -82,8 +86,9 @@ __all__ = [
     "NonEmptyGroupError", "NotSupportedError", "OffsetError", "OffsetMetadataTooLargeError",
     "OffsetOutOfRangeError", "PylogError", "PylogTimeoutError", "ReadOnlyLogError",
     "RecordNotFoundError", "RemoteError", "RequestTimeoutError", "ResourceLimitError",
-    "SchemaError", "SerdeError", "SerializationError", "TopicAlreadyExistsError", "TopicError",
-    "UnknownMemberIdError", "UnknownSchemaError", "UnknownTopicOrPartitionError",
+    "SagaError", "SagaFailedError", "SchemaError", "SerdeError", "SerializationError",
+    "TerminalError", "TopicAlreadyExistsError", "TopicError", "UnknownMemberIdError",
+    "UnknownSagaError", "UnknownSchemaError", "UnknownTopicOrPartitionError",
     "UnsupportedCodecError", "UnsupportedEnvironmentError", "UnsupportedFilesystemError",
     "UnsupportedFormatError", "ValidationError", "WakeupError", "WrongEndOffsetError",
 ]
@@ -600,6 +605,41 @@ class ClaimLostError(IdempotencyError):
     """The claim of a key was over before its result was saved. Nothing was recorded."""
 
     code = -143
+
+
+class SagaError(PylogError):
+    """A saga is not what the call needs. saga: its id."""
+
+    code = -170
+    saga: str | None = None
+
+
+class SagaFailedError(SagaError):
+    """A saga did not come to its end: a step failed for good.
+
+    step: which. reason: why, by type and in words. compensated: all that was done is undone; False:
+    it is parked, as a compensation failed as well, and waits for `retry(id)`.
+    """
+
+    code = -171
+    step: str | None = None
+    reason: str | None = None
+    compensated: bool | None = None
+
+
+class UnknownSagaError(SagaError, KeyError):
+    """There is no saga of this id: nobody has submitted it, or it was forgotten by its ttl."""
+
+    code = -172
+
+
+class TerminalError(PylogError):
+    """To be raised by a step of a saga that no other attempt would mend: a card that is refused.
+
+    What was done before it is compensated at once. Of a compensation: the saga is parked at once.
+    """
+
+    code = -173
 
 
 class RemoteError(PylogError):

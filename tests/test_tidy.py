@@ -22,7 +22,7 @@ FUNCTION_LINES_MAX = 60
 # file: how many lines it may have, because it is still one noun.
 LONG_FILES = {
     "pylog/_native.pyi": 660,    # the types of one module, which is many .pxi
-    "pylog/errors.py": 660,      # one tree, a class each
+    "pylog/errors.py": 690,      # one tree, a class each
 }
 # file:function: how many lines it may have.
 LONG_FUNCTIONS: dict[str, int] = {}
@@ -53,7 +53,10 @@ FLOORS = {
     "envelope": 10, "hardware": 10,
     "patterns": 20, "patterns.state": 10, "patterns.schema": 9.5,
     "patterns.key_claim": 12, "patterns.idempotency": 13, "patterns.compatibility": 10,
-    "patterns.registry": 11,
+    "patterns.registry": 11, "patterns.claimant": 10, "patterns.coroutines": 10,
+    "patterns.saga_commands": 14, "patterns.saga_steps": 15, "patterns.saga_journal": 11,
+    "patterns.saga_run": 16, "patterns.saga_handle": 17, "patterns.saga_ear": 17,
+    "patterns.saga_orchestrator": 18, "patterns.saga": 19,
     "patterns.replies": 11, "patterns.answering": 12, "patterns.asker": 13,
     "patterns.server": 13, "patterns.rpc": 14,
     "streams": 11, "dump": 11,

@@ -9,6 +9,7 @@
     DeadLetters            what handlers failed on: show, replay, discard        dead_letters.py
     Idempotency            what is done under a key is done once                 idempotency.py
     Outbox                 what a transaction of yours has to say, sent once     outbox.py
+    Saga, serve            steps done all or undone, whoever is killed           saga.py
     Schemas, schema_of     values of a type, checked; its versions, registered   registry.py
     State                  a dict folded from a topic, and changed exactly       state.py
 
@@ -34,6 +35,11 @@ from pylog.patterns.relay import Relay
 from pylog.patterns.replies import PendingReply
 from pylog.patterns.retry import Retry, expo
 from pylog.patterns.rpc import AsyncRpc, Rpc
+from pylog.patterns.saga import Saga
+from pylog.patterns.saga_commands import Context, serve
+from pylog.patterns.saga_handle import SagaHandle
+from pylog.patterns.saga_journal import Moment, SagaEntry
+from pylog.patterns.saga_steps import Step
 from pylog.patterns.schema import Schema, schema_of
 from pylog.patterns.server import AsyncServer, Server
 from pylog.patterns.state import Change, State
@@ -48,11 +54,13 @@ __all__ = [
     "AsyncTopic",
     "Bus",
     "Change",
+    "Context",
     "DeadLetters",
     "Event",
     "Idempotency",
     "KeyClaim",
     "Letter",
+    "Moment",
     "Outbox",
     "Parked",
     "PendingReply",
@@ -65,6 +73,9 @@ __all__ = [
     "Retry",
     "Rpc",
     "RpcStats",
+    "Saga",
+    "SagaEntry",
+    "SagaHandle",
     "Schema",
     "SchemaVersion",
     "Schemas",
@@ -72,9 +83,11 @@ __all__ = [
     "ServerStats",
     "State",
     "Stats",
+    "Step",
     "Subscription",
     "Topic",
     "event",
     "expo",
     "schema_of",
+    "serve",
 ]

@@ -31,6 +31,7 @@ from pylog import (
     ConfigurationError,
     IllegalStateError,
     Producer,
+    Record,
     RecordMetadata,
 )
 from pylog.patterns.events import CONTENT_TYPES, Event, Ids, as_declared, attributes, declared
@@ -89,6 +90,15 @@ class _Bus:
         if name not in self._broker.topics() and self._broker.auto_create_topics:
             self._broker.create_topic(name, num_partitions, exist_ok=True)
         self._broker.topic(name)    # says it where it is missing
+
+    @property
+    def broker(self) -> Broker:
+        """The broker that it is a topic of."""
+        return self._broker
+
+    def event(self, record: Record) -> Event:
+        """The event that a record of its topic is, however it was read."""
+        return Event(record, self._codec.deserialize)
 
     # ---- emitting
 

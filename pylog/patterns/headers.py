@@ -22,6 +22,16 @@ ERROR_MESSAGE = "error_message"
 # The id of the registered schema that a value was written with.
 SCHEMA_ID = "schema_id"
 
+# Of a record in the journal of a saga: what happened (saga_journal.py has the words), in which
+# step, at which attempt; who has the saga; where the bus ended before a command was sent, by
+# partition; whether the step may have had its effect though it failed.
+SAGA_EVENT = "saga_event"
+SAGA_STEP = "saga_step"
+SAGA_ATTEMPT = "saga_attempt"
+SAGA_OWNER = "saga_owner"
+SAGA_ENDS = "saga_ends"
+SAGA_DOUBT = "saga_doubt"
+
 # CloudEvents 1.0, Kafka protocol binding, binary mode.
 CE_SPECVERSION = "ce_specversion"
 CE_ID = "ce_id"

@@ -22,6 +22,7 @@ from pylog import (
     KeyInProgressError,
     Record,
 )
+from pylog.patterns.claimant import claimant_of, place_of
 from pylog.patterns.state import Change, Entries, State
 from pylog.patterns.values import Codec
 
@@ -44,15 +45,8 @@ def fold(entry: Entry | None, record: Record) -> Entry | None:
         return None
     if state not in (b"claimed", b"done") or claimant is None:
         raise ValueError(f"{STATE}={state!r}, {CLAIMANT}={claimant!r}")
-    _place_of(claimant)
+    place_of(claimant)
     return Entry(record if state == b"done" else None, claimant, record.header(FINGERPRINT))
-
-
-def _place_of(claimant: bytes) -> tuple[int, int]:
-    slot, nonce, _ = map(int, claimant.split(b":"))
-    if not (0 <= slot < 1 << 31 and 0 <= nonce < 1 << 64):
-        raise ValueError(f"{CLAIMANT}={claimant!r}")
-    return slot, nonce
 
 
 class Store(NamedTuple):
@@ -128,15 +122,14 @@ class KeyClaim:
     def _try(self) -> bool:
         """Whether it has the key or its result now."""
         processes = self._store.processes
-        slot, nonce = processes.me or (0, 0)
-        self._claimant = b"%d:%d:%d" % (slot, nonce, next(_numbers))
+        self._claimant = claimant_of(processes, next(_numbers))
         found: list[Entry | None] = [None]
 
         def decide(entries: Entries) -> Change | None:
             found[0] = entry = entries.get(self.key)
             if entry is None:
                 return self._change(b"claimed")
-            if entry.record is None and not processes.is_alive(*_place_of(entry.claimant)):
+            if entry.record is None and not processes.is_alive(*place_of(entry.claimant)):
                 return self._change(b"claimed")
             if None not in (entry.fingerprint, self._fingerprint) \
                     and entry.fingerprint != self._fingerprint:
@@ -166,7 +159,7 @@ class KeyClaim:
         left = LOOK_SECONDS if deadline is None else deadline - time.monotonic()
         if left > 0:
             return min(left, LOOK_SECONDS)
-        pid = self._store.processes.pid_of(*_place_of(self._holder))
+        pid = self._store.processes.pid_of(*place_of(self._holder))
         raise KeyInProgressError(
             f"the key {self.key!r} has been in progress in process {pid} for {self._timeout} s and "
             "more; come again later, or give it a longer timeout", key=self.key, holder_pid=pid)

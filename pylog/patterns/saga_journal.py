@@ -1,0 +1,404 @@
+"""The journal of a saga: what is written of each, and what that comes to.
+
+    topic      saga.<name>, with one partition        key    the id of the saga
+
+    saga_event             other headers                       value
+    started                saga_owner, if he has it already    the input
+    claimed                saga_owner
+    released               saga_doubt
+    command_sent           saga_step, saga_ends
+    step_failed            saga_step, saga_attempt, error_*, saga_doubt
+    step_completed         saga_step                           the result, in JSON
+    completed
+    compensating           saga_step, error_*, saga_doubt
+    step_compensated       saga_step
+    compensated
+    parked                 saga_step, error_*
+    retried
+
+Who claims a saga appends on condition that nobody else was faster; all that he writes then is his
+alone. An owner whose process is dead counts for nothing: another claims what he had, at once.
+"""
+
+import itertools
+import json
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Mapping
+from datetime import UTC, datetime
+from typing import Any, NamedTuple
+
+from pylog import Broker, IllegalStateError, Record, SerializationError, UnknownSagaError
+from pylog.patterns.claimant import claimant_of, place_of
+from pylog.patterns.headers import (
+    ERROR_MESSAGE,
+    ERROR_TYPE,
+    SAGA_ATTEMPT,
+    SAGA_DOUBT,
+    SAGA_ENDS,
+    SAGA_EVENT,
+    SAGA_OWNER,
+    SAGA_STEP,
+    number_of,
+    text_of,
+    to_value,
+)
+from pylog.patterns.state import Change, Entries, State
+
+STATUSES = ("submitted", "running", "compensating", "completed", "compensated", "parked")
+ENDED = frozenset(STATUSES[3:])
+
+LOOK_SECONDS = 1.0
+
+Headers = list[tuple[str, bytes | None]]
+
+_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+_numbers = itertools.count(1)
+_owners_here: set[bytes] = set()    # those of this process that are at work
+
+
+class Entry:
+    """A saga, as its records say. All that is large stays in the topic, and its offset is here.
+
+    owner: who is at it; None: nobody. first, last: offsets of its records. steps: those that are to
+    be undone if it fails, with the offset of the result, in the order in which they were done; None
+    is the offset of one that may or may not have had its effect. ends: of the bus, before the
+    command that is waited for. deaths: owners that have died since it last got on. is_doubtful: the
+    step at hand may have had its effect. trouble: offset of the record that says why it failed.
+    """
+
+    __slots__ = ("changed", "deaths", "ends", "first", "is_doubtful", "key", "last", "owner",
+                 "started", "status", "step", "steps", "trouble")
+
+    def __init__(self, record: Record) -> None:
+        self.key = record.key or b""
+        self.status = "submitted"
+        self.owner: bytes | None = None
+        self.first = self.last = record.offset
+        self.started = self.changed = record.timestamp
+        self.step: str | None = None
+        self.steps: tuple[tuple[str, int | None], ...] = ()
+        self.trouble: int | None = None
+        self.got_on()
+
+    def got_on(self) -> None:
+        """The step at hand is over."""
+        self.ends: list[int] | None = None
+        self.deaths = 0
+        self.is_doubtful = False
+
+
+class SagaEntry(NamedTuple):
+    """A saga as `list` has it. step: at which it is or failed, where that is known. error: why it
+    failed. pid: the process that has it in work. started, changed: its first and last record."""
+
+    id: str
+    status: str
+    step: str | None
+    error: str | None
+    pid: int | None
+    started: datetime
+    changed: datetime
+
+
+class Moment(NamedTuple):
+    """A line of the history of a saga: a record of its journal. value: its bytes."""
+
+    time: datetime
+    event: str
+    step: str | None
+    attempt: int | None
+    error: str | None
+    value: bytes | None
+
+
+# ---- what a record does to an entry --------------------------------------------------------------
+
+
+def _claimed(entry: Entry, record: Record) -> None:
+    owner = record.header(SAGA_OWNER)
+    place_of(owner)
+    entry.deaths += entry.owner is not None
+    entry.owner = owner
+    if entry.status == "submitted":
+        entry.status = "running"
+
+
+def _released(entry: Entry, record: Record) -> None:
+    entry.owner = None
+    entry.is_doubtful = record.header(SAGA_DOUBT) is not None
+
+
+def _command_sent(entry: Entry, record: Record) -> None:
+    ends = [int(one) for one in text_of(record.header(SAGA_ENDS)).split(",")]
+    if entry.ends is None:
+        entry.ends = ends
+    entry.step = text_of(record.header(SAGA_STEP))
+
+
+def _step_failed(entry: Entry, record: Record) -> None:
+    entry.step = text_of(record.header(SAGA_STEP))
+    entry.is_doubtful = record.header(SAGA_DOUBT) is not None
+
+
+def _step_completed(entry: Entry, record: Record) -> None:
+    entry.steps += ((text_of(record.header(SAGA_STEP)), record.offset),)
+    entry.step = None
+    entry.got_on()
+
+
+def _compensating(entry: Entry, record: Record) -> None:
+    entry.status = "compensating"
+    entry.step = text_of(record.header(SAGA_STEP))
+    entry.trouble = record.offset
+    if record.header(SAGA_DOUBT) is not None:
+        entry.steps += ((entry.step, None),)
+    entry.got_on()
+
+
+def _step_compensated(entry: Entry, record: Record) -> None:
+    name = text_of(record.header(SAGA_STEP))
+    entry.steps = tuple(one for one in entry.steps if one[0] != name)
+    entry.got_on()
+
+
+def _ended(entry: Entry, record: Record) -> None:
+    entry.status = text_of(record.header(SAGA_EVENT))
+    entry.owner = None
+    if entry.status == "parked":
+        entry.step = text_of(record.header(SAGA_STEP))
+        entry.trouble = record.offset
+    entry.got_on()
+
+
+def _retried(entry: Entry, record: Record) -> None:
+    entry.status = "compensating"
+
+
+_EFFECTS: dict[bytes | None, Callable[[Entry, Record], None]] = {
+    b"claimed": _claimed, b"released": _released, b"command_sent": _command_sent,
+    b"step_failed": _step_failed, b"step_completed": _step_completed,
+    b"compensating": _compensating, b"step_compensated": _step_compensated,
+    b"completed": _ended, b"compensated": _ended, b"parked": _ended, b"retried": _retried,
+}
+
+
+# ---- the journal ---------------------------------------------------------------------------------
+
+
+def event_headers(event: str, step: str | None = None, error: BaseException | None = None,
+                  is_doubtful: bool = False, others: Mapping[str, object] | None = None) -> Headers:
+    """The headers of a record."""
+    found: Headers = [(SAGA_EVENT, event.encode())]
+    if step is not None:
+        found.append((SAGA_STEP, to_value(step)))
+    found += [(name, to_value(value)) for name, value in (others or {}).items()]
+    if error is not None:
+        found += [(ERROR_TYPE, to_value(type(error).__name__)), (ERROR_MESSAGE, to_value(error))]
+    if is_doubtful:
+        found.append((SAGA_DOUBT, b"1"))
+    return found
+
+
+class Journal:
+    """The records of all sagas of a name, and the entries that they come to. Safe for threads."""
+
+    def __init__(self, broker: Broker, name: str, ttl: float | None) -> None:
+        self.topic = f"saga.{name}"
+        # Those that have not ended, oldest first: nobody's; somebody's; of these, the dead's.
+        self._free: OrderedDict[bytes, Entry] = OrderedDict()
+        self._owned: dict[bytes, Entry] = {}
+        self._orphans: OrderedDict[bytes, Entry] = OrderedDict()
+        self.processes = broker.processes
+        self.processes.join()
+        self._deaths, self._look_at = -1, 0.0
+        self.state = State(broker, self.topic, self._fold, ttl)
+        self._log = broker.log(self.topic)
+
+    def _fold(self, entry: Entry | None, record: Record) -> Entry:
+        event = record.header(SAGA_EVENT)
+        if event == b"started":
+            if entry is not None:
+                raise ValueError("it has been started before")
+            entry = Entry(record)
+            if record.header(SAGA_OWNER) is not None:
+                _claimed(entry, record)
+        elif entry is None:
+            raise ValueError(f"{event!r} without its beginning")
+        else:
+            owner = entry.owner
+            _EFFECTS[event](entry, record)
+            entry.last, entry.changed = record.offset, record.timestamp
+            if entry.owner is owner and event != b"retried":
+                return entry
+        self._free.pop(entry.key, None)
+        self._owned.pop(entry.key, None)
+        self._orphans.pop(entry.key, None)
+        if entry.status not in ENDED:
+            (self._free if entry.owner is None else self._owned)[entry.key] = entry
+        return entry
+
+    # ---- writing
+
+    def append(self, key: bytes, headers: Headers, value: bytes | None = None) -> None:
+        """A record of a saga that the caller owns."""
+        self._log.append(value, key, headers)
+
+    def start(self, key: bytes, value: bytes | None, owner: bytes | None = None) -> bool:
+        """Whether it was started by this call, and was not there."""
+        headers: Headers = [(SAGA_EVENT, b"started")]
+        if owner is not None:
+            headers.append((SAGA_OWNER, owner))
+        return self.state.change(
+            lambda entries: None if key in entries else Change(key, value, headers)) is not None
+
+    def claim(self, owner: bytes, key: bytes | None = None) -> Entry | None:
+        """Makes a saga the owner's: this one, or the oldest that nobody has; None: there is none,
+        or one who lives has it."""
+        found: list[Entry] = []
+
+        def decide(entries: Entries) -> Change | None:
+            entry: Entry | None = self._oldest(entries) if key is None else entries.get(key)
+            if entry is None or not self._is_claimable(entry):
+                return None
+            found[:] = [entry]
+            return Change(entry.key, None, [(SAGA_EVENT, b"claimed"), (SAGA_OWNER, owner)])
+
+        if key is None:
+            self._look_for_dead()
+        if self.state.change(decide) is None:
+            return None
+        self.state.current()    # the entry knows of its owner now
+        return found[0]
+
+    def _oldest(self, entries: Entries) -> Entry | None:
+        for waiting in (self._orphans, self._free):
+            while waiting:
+                key, entry = next(iter(waiting.items()))
+                is_known = entries.get(key) is entry
+                if is_known and self._is_claimable(entry):
+                    return entry
+                del waiting[key]    # expired, or of one who lives
+        return None
+
+    def _is_claimable(self, entry: Entry) -> bool:
+        return entry.status not in ENDED and (entry.owner is None or self._is_dead(entry.owner))
+
+    def _is_dead(self, owner: bytes) -> bool:
+        place = place_of(owner)
+        if place == self.processes.me:
+            return owner not in _owners_here
+        return not self.processes.is_alive(*place)
+
+    def _look_for_dead(self) -> None:
+        """Whose owners have died since the last look; and each second, lest one died unseen."""
+        deaths, now = self.processes.deaths, time.monotonic()
+        self.state.current()    # after the count: whoever claims and dies from here on, changes it
+        if deaths != self._deaths or now >= self._look_at:
+            self._deaths, self._look_at = deaths, now + LOOK_SECONDS
+            for key, entry in list(self._owned.items()):
+                if entry.owner is not None and self._is_dead(entry.owner):
+                    self._orphans[key] = entry
+
+    def look_soon(self) -> None:
+        """The next claim looks whose owners are dead."""
+        self._look_at = 0.0
+
+    def retry(self, key: bytes) -> None:
+        """A parked saga is nobody's, and goes on where it was. Raises UnknownSagaError,
+        IllegalStateError."""
+        def decide(entries: Entries) -> Change:
+            entry = self._known(entries, key)
+            if entry.status != "parked":
+                raise IllegalStateError(
+                    f"the saga {text_of(key)!r} is {entry.status}, and only what is parked can be "
+                    "tried again; see `list(status='parked')`")
+            return Change(key, None, [(SAGA_EVENT, b"retried")])
+
+        self.state.change(decide)
+
+    # ---- reading
+
+    @property
+    def owned(self) -> int:
+        """How many sagas are in work, in any process."""
+        return len(self._owned)
+
+    def entry(self, key: bytes) -> Entry:
+        """The entry of a saga, as of now. Raises UnknownSagaError."""
+        return self._known(self.state.current(), key)
+
+    def _known(self, entries: Entries, key: bytes) -> Entry:
+        entry = entries.get(key)
+        if entry is None:
+            raise UnknownSagaError(
+                f"there is no saga {text_of(key)!r} in {self.topic!r}: it was never submitted, or "
+                "its time to live is over", saga=text_of(key))
+        found: Entry = entry
+        return found
+
+    def record(self, offset: int) -> Record:
+        """One of its records."""
+        return self._log.get(offset)
+
+    def result(self, offset: int) -> Any:
+        """What a step has returned."""
+        value = self.record(offset).value
+        return None if value is None else json.loads(value)
+
+    def error_of(self, entry: Entry) -> str | None:
+        """Why a saga failed; None: it has not."""
+        return None if entry.trouble is None else _error_of(self.record(entry.trouble))
+
+    def list(self, status: str | None) -> Iterator[SagaEntry]:
+        """Those of a status, or all, in the order in which they were started."""
+        entries = sorted(self.state.current().copy().values(), key=lambda entry: entry.first)
+        for entry in entries:
+            if status in (None, entry.status):
+                pid = entry.owner and self.processes.pid_of(*place_of(entry.owner))
+                yield SagaEntry(text_of(entry.key), entry.status, entry.step, self.error_of(entry),
+                                pid or None, _moment(entry.started), _moment(entry.changed))
+
+    def history(self, key: bytes) -> Iterator[Moment]:
+        """All records of a saga. Cost: reads the journal from its first to its last one."""
+        entry = self.entry(key)
+        for record in self._log.read(entry.first):
+            if record.offset > entry.last:
+                break
+            if record.key == key:
+                step, attempt = record.header(SAGA_STEP), record.header(SAGA_ATTEMPT)
+                yield Moment(_moment(record.timestamp), text_of(record.header(SAGA_EVENT)),
+                             None if step is None else text_of(step),
+                             None if attempt is None else number_of(attempt),
+                             _error_of(record), record.value)
+
+
+def new_owner(processes: Any) -> bytes:
+    """Who claims sagas, at work from now on."""
+    owner = claimant_of(processes, next(_numbers))
+    _owners_here.add(owner)
+    return owner
+
+
+def forget_owner(owner: bytes) -> None:
+    """It is at work no more: what it has still, others may claim."""
+    _owners_here.discard(owner)
+
+
+def to_json(result: Any) -> bytes | None:
+    """The bytes of what a step has returned. Raises SerializationError."""
+    try:
+        return None if result is None else _encode(result).encode()
+    except (TypeError, ValueError, RecursionError) as error:
+        raise SerializationError(
+            f"the step has returned what is no JSON, and cannot be kept: {error}; return dicts, "
+            "lists, texts and numbers", field="value") from error
+
+
+def _error_of(record: Record) -> str | None:
+    kind = record.header(ERROR_TYPE)
+    return None if kind is None else f"{text_of(kind)}: {text_of(record.header(ERROR_MESSAGE))}"
+
+
+def _moment(milliseconds: int) -> datetime:
+    return datetime.fromtimestamp(milliseconds / 1000, UTC)

@@ -1,0 +1,291 @@
+"""What executes sagas in a process: one thread, and what it waits for.
+
+A saga that waits, for an answer, for its next attempt or for a coroutine, is an entry in a dict or
+in a heap of timers, and holds no thread. Functions are called in the thread itself, one after the
+other; or with `concurrency` > 1, and where they have a timeout, in threads of their own.
+"""
+
+import contextlib
+import heapq
+import itertools
+import threading
+import time
+from collections import deque
+from concurrent.futures import CancelledError, Future
+from typing import Any
+
+from pylog import Broker, PylogError, PylogTimeoutError
+from pylog.patterns.coroutines import Coroutines
+from pylog.patterns.saga_commands import Command
+from pylog.patterns.saga_ear import Attempt, Ear
+from pylog.patterns.saga_journal import forget_owner, new_owner
+from pylog.patterns.saga_run import Definition, SagaRun
+
+CLAIMS = 16             # sagas that are claimed between two looks at what else there is
+LOOK_SECONDS = 0.05     # how soon it notices that the owner of a saga has died
+IDLE_SECONDS = 1.0
+TIMERS = 1000           # when those that are over are looked for
+
+
+class Orchestrator:
+    """Executes sagas until it is told to stop; `work` and `finish` are for one thread.
+
+    concurrency: how many functions are called at a time. in_flight: how many sagas it has at most.
+    """
+
+    def __init__(self, definition: Definition, broker: Broker, concurrency: int = 1,
+                 in_flight: int = 1) -> None:
+        self._definition = definition
+        self._journal = definition.journal
+        self._broker = broker
+        self._concurrency = concurrency
+        self._in_flight = in_flight
+        self.owner = new_owner(self._journal.processes)
+        self._runs: dict[bytes, SagaRun] = {}
+        self._busy = 0                                   # threads that functions are in
+        self._queued: deque[tuple[Attempt, Any]] = deque()    # that wait for such a thread
+        self._outcomes: deque[tuple[Attempt, Future[Any]]] = deque()    # of threads
+        # A heap: when, a number, whose and of which turn; an attempt whose time is over then, or
+        # None where the next is due.
+        self._timers: list[tuple[float, int, SagaRun, int, Attempt | None]] = []
+        self._numbers = itertools.count()
+        self._ear: Ear | None = None
+        self._coroutines: Coroutines | None = None
+        self._tasks: dict[bytes, Future[Any]] = {}    # what they are at, by the saga's key
+        self._is_stopping = False
+        self._ended = 0
+
+    # ---- what is called from outside
+
+    def work(self, idle: float | None = None) -> int:
+        """Claims and executes, until `stop` is called or nothing was to be done for `idle` s.
+        Returns how many sagas have ended."""
+        idle_since = time.monotonic()
+        self._journal.look_soon()
+        self._need_ear()
+        while True:
+            is_busy = self._claim_some() | self._go_on()
+            now = time.monotonic()
+            if is_busy or self._runs:
+                idle_since = now
+            elif idle is not None and now - idle_since >= idle:
+                return self._ended
+            if self._is_stopping and not (self._busy or self._tasks):
+                return self._ended
+            self._hear(0.0 if is_busy else self._pause(now))
+
+    def finish(self, run: SagaRun) -> None:
+        """Executes one saga to its end."""
+        self._runs[run.key] = run
+        self._go(run)
+        while self._runs:
+            is_busy = self._go_on()
+            if self._runs:
+                self._hear(0.0 if is_busy else self._pause(time.monotonic()))
+
+    def stop(self) -> None:
+        """From any thread: ends `work` after the functions that are being called."""
+        self._is_stopping = True
+        if self._ear is not None:
+            self._ear.wake()
+
+    # ---- one turn
+
+    def _claim_some(self) -> bool:
+        for count in range(CLAIMS):
+            if self._is_stopping or len(self._runs) >= self._in_flight \
+                    or self._busy + len(self._queued) >= self._concurrency:
+                return count > 0
+            entry = self._journal.claim(self.owner)
+            if entry is None:
+                return count > 0
+            run = self._runs[entry.key] = SagaRun.resumed(self._definition, entry)
+            self._go(run)
+        return True
+
+    def _go_on(self) -> bool:
+        """What threads have brought, and what is due; whether there was anything."""
+        found = False
+        while self._outcomes:
+            begun, done = self._outcomes.popleft()
+            error = CancelledError() if done.cancelled() else done.exception()
+            self._over(begun, None if error else done.result(), error)
+            found = True
+        now = time.monotonic()
+        while self._timers and self._timers[0][0] <= now:
+            _, _, run, turn, attempt = heapq.heappop(self._timers)
+            if run.turn != turn:
+                continue
+            found = True
+            if attempt is None:
+                self._go(run)
+            else:
+                self._over(attempt, None, PylogTimeoutError(
+                    f"{attempt.step!r} has not been done within {attempt.action.timeout} s",
+                    timeout_ms=int(1000 * (attempt.action.timeout or 0))), is_doubtful=True)
+        return found
+
+    def _pause(self, now: float) -> float:
+        """Seconds until something is to be looked at."""
+        pause = LOOK_SECONDS if self._journal.owned > len(self._runs) else IDLE_SECONDS
+        return max(0.0, min(pause, self._timers[0][0] - now)) if self._timers else pause
+
+    # ---- a run
+
+    def _go(self, run: SagaRun) -> None:
+        """Until it waits, or has ended."""
+        while not self._is_stopping:
+            found = run.next()
+            if found is None:
+                del self._runs[run.key]
+                self._ended += 1
+                return
+            step, action = found
+            arguments = run.begin(step)
+            run.turn += 1
+            attempt = Attempt(run, run.turn, step, action)
+            if action.command is not None:
+                if not self._send(action.command, attempt, arguments):
+                    return
+            elif action.is_async or action.timeout is not None or self._concurrency > 1:
+                self._launch(attempt, arguments)
+                return
+            else:
+                result, error = None, None
+                try:
+                    result = action.function(*arguments)
+                except Exception as caught:
+                    error = caught
+                if not self._note(attempt, result, error):
+                    return
+
+    def _note(self, attempt: Attempt, result: Any, error: BaseException | None,
+              is_doubtful: bool | None = None) -> bool:
+        """What came of an attempt; whether the saga goes on at once."""
+        run, _, step, action = attempt
+        delay = run.succeeded(step, action, result) if error is None \
+            else run.failed(step, action, error, is_doubtful)
+        if delay:
+            self._call_in(delay, run)
+        return not delay
+
+    def _over(self, attempt: Attempt, result: Any, error: BaseException | None,
+              is_doubtful: bool | None = None) -> None:
+        """The same of an attempt that was waited for, unless it comes too late."""
+        run, turn, _, action = attempt
+        if turn != run.turn:
+            return
+        run.turn += 1
+        if action.command is not None:
+            self._need_ear().forget(action.command, attempt)
+        elif action.is_async:
+            self._tasks.pop(run.key).cancel()    # in vain, unless its time is over
+        else:
+            self._busy -= 1
+            if self._queued:
+                self._begin_thread(*self._queued.popleft())
+        if self._note(attempt, result, error, is_doubtful):
+            self._go(run)
+
+    def _call_in(self, seconds: float, run: SagaRun, attempt: Attempt | None = None) -> None:
+        timers = self._timers
+        heapq.heappush(timers, (time.monotonic() + seconds, next(self._numbers), run, run.turn,
+                                attempt))
+        if len(timers) > TIMERS and len(timers) > 4 * len(self._runs):
+            timers[:] = [one for one in timers if one[2].turn == one[3]]    # most are over
+            heapq.heapify(timers)
+
+    def _limit(self, attempt: Attempt) -> None:
+        """The time of an attempt begins."""
+        timeout = attempt.action.timeout
+        if timeout is not None:
+            self._call_in(timeout, attempt.run, attempt)
+
+    # ---- commands
+
+    def _send(self, command: Command, attempt: Attempt, arguments: tuple[Any, ...]) -> bool:
+        """Whether the saga goes on at once."""
+        run, ear = attempt.run, self._need_ear()
+        try:
+            data = attempt.action.function(*arguments)
+        except Exception as error:
+            return self._note(attempt, None, error)
+        if command.reply is not None:
+            topic, ends = command.bus.name, run.ends
+            ear.watch(topic)
+            run.sent(attempt.step, ear.ends(topic))
+            if ends is not None:
+                ear.go_back(topic, ends)
+            ear.expect(command, attempt)
+        try:
+            command.send(arguments[0], data)
+        except Exception as error:
+            ear.forget(command, attempt)
+            return self._note(attempt, None, error)
+        if command.reply is None:
+            return self._note(attempt, None, None)
+        self._limit(attempt)
+        return False
+
+    def _hear(self, timeout: float) -> None:
+        for (attempt, command, is_done), record in self._need_ear().hear(timeout):
+            result, error = None, None
+            try:
+                result = command.result_of(record, is_done)
+            except Exception as caught:
+                error = caught
+            self._over(attempt, result, error, is_doubtful=is_done)
+
+    def _need_ear(self) -> Ear:
+        if self._ear is None:
+            self._ear = Ear(self._broker, self._journal.topic)
+        return self._ear
+
+    # ---- functions that are called elsewhere
+
+    def _launch(self, attempt: Attempt, arguments: tuple[Any, ...]) -> None:
+        self._need_ear()    # that is woken by the outcome
+        if attempt.action.is_async:
+            if self._coroutines is None:
+                self._coroutines = Coroutines()
+            task = self._coroutines.begin(attempt.action.function(*arguments))
+            self._tasks[attempt.run.key] = task
+            task.add_done_callback(lambda task: self._bring(attempt, task))
+            self._limit(attempt)
+        elif self._busy < self._concurrency:
+            self._begin_thread(attempt, arguments)
+        else:
+            self._queued.append((attempt, arguments))
+
+    def _begin_thread(self, attempt: Attempt, arguments: tuple[Any, ...]) -> None:
+        self._busy += 1
+        self._limit(attempt)
+        threading.Thread(target=self._call, args=(attempt, arguments), daemon=True,
+                         name=f"pylog-{attempt.step}").start()
+
+    def _call(self, attempt: Attempt, arguments: tuple[Any, ...]) -> None:
+        done: Future[Any] = Future()
+        try:
+            done.set_result(attempt.action.function(*arguments))
+        except BaseException as error:    # SystemExit, too, fails the step and no more
+            done.set_exception(error)
+        self._bring(attempt, done)
+
+    def _bring(self, attempt: Attempt, done: "Future[Any]") -> None:
+        """From their threads."""
+        self._outcomes.append((attempt, done))
+        if self._ear is not None:
+            self._ear.wake()
+
+    # ---- the end
+
+    def close(self) -> None:
+        """What it has in hand is anybody's then."""
+        for run in self._runs.values():
+            with contextlib.suppress(PylogError):    # told by what ends this
+                run.release()
+        forget_owner(self.owner)
+        if self._coroutines is not None:
+            self._coroutines.close()
+        if self._ear is not None:
+            self._ear.close()
