@@ -269,6 +269,10 @@ class Broker:
         offset, timestamp = log._append_timed(value, key, headers, timestamp, if_end)
         return RecordMetadata(topic, partition, TopicPartition(topic, partition), offset, timestamp)
 
+    def partition_of(self, topic: str, key: Any) -> int:
+        """The partition that records with this key go to, as Kafka's clients would choose it."""
+        return self._partitioner(topic).partition(key)
+
     def _check_single(self, topic: str) -> None:
         if (count := self.topic(topic).partitions) > 1:
             raise ConfigurationError(

@@ -61,6 +61,7 @@ as usual. `retriable` marks what may go well when the same call is made again la
     │   └── UnknownSagaError + KeyError             -172
     ├── TerminalError                               -173
     ├── RemoteError                                 -160
+    ├── WrongExpectedVersionError                   -170
     ├── WakeupError                                 -122
     └── PylogTimeoutError + TimeoutError               7  retriable
         └── RequestTimeoutError                     -161  retriable
@@ -91,6 +92,7 @@ __all__ = [
     "UnknownSagaError", "UnknownSchemaError", "UnknownTopicOrPartitionError",
     "UnsupportedCodecError", "UnsupportedEnvironmentError", "UnsupportedFilesystemError",
     "UnsupportedFormatError", "ValidationError", "WakeupError", "WrongEndOffsetError",
+    "WrongExpectedVersionError",
 ]
 
 
@@ -652,6 +654,18 @@ class RemoteError(PylogError):
     topic: str | None = None
     type: str | None = None
     reason: str | None = None
+
+
+class WrongExpectedVersionError(PylogError):
+    """The stream is not where the caller took it to be. Nothing was appended: read on, decide anew.
+
+    stream: its name. expected: what was asked for. actual: its version, 0 where there is none.
+    """
+
+    code = -170
+    stream: str | None = None
+    expected: Any = None
+    actual: int | None = None
 
 
 class WakeupError(PylogError):

@@ -49,6 +49,8 @@ FLOORS = {
     "patterns.events": 11, "patterns.routes": 12, "patterns.bus": 13,
     "patterns.standby": 10, "patterns.dbapi": 10, "patterns.relay": 11,
     "patterns.outbox": 12,
+    "patterns.racing": 9.5, "patterns.stream_index": 11, "patterns.event_codec": 12,
+    "patterns.event_store": 13,
     "patterns.delayed": 13, "patterns.queue": 14,
     "envelope": 10, "hardware": 10,
     "patterns": 20, "patterns.state": 10, "patterns.schema": 9.5,

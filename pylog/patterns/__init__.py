@@ -11,6 +11,7 @@
     Outbox                 what a transaction of yours has to say, sent once     outbox.py
     Saga, serve            steps done all or undone, whoever is killed           saga.py
     Schemas, schema_of     values of a type, checked; its versions, registered   registry.py
+    EventStore, NewEvent   streams of events, and what they come to              event_store.py
     State                  a dict folded from a topic, and changed exactly       state.py
 
 All state is in topics, so it is seen by every process, survives the kill of any, and can be moved
@@ -22,6 +23,16 @@ from pylog.patterns.asker import RpcStats
 from pylog.patterns.bus import AsyncBus, Bus
 from pylog.patterns.compatibility import Reason
 from pylog.patterns.dead_letters import DeadLetters
+from pylog.patterns.event_codec import NewEvent, StoredEvent
+from pylog.patterns.event_store import (
+    ANY,
+    EXISTS,
+    NO_STREAM,
+    AppendResult,
+    EventStore,
+    Folded,
+    StreamState,
+)
 from pylog.patterns.events import Event, event
 from pylog.patterns.handler import Stats
 from pylog.patterns.idempotency import Idempotency
@@ -46,6 +57,10 @@ from pylog.patterns.state import Change, State
 from pylog.patterns.subscription import AsyncSubscription, Subscription
 
 __all__ = [
+    "ANY",
+    "EXISTS",
+    "NO_STREAM",
+    "AppendResult",
     "AsyncBus",
     "AsyncQueue",
     "AsyncRpc",
@@ -57,10 +72,13 @@ __all__ = [
     "Context",
     "DeadLetters",
     "Event",
+    "EventStore",
+    "Folded",
     "Idempotency",
     "KeyClaim",
     "Letter",
     "Moment",
+    "NewEvent",
     "Outbox",
     "Parked",
     "PendingReply",
@@ -84,6 +102,8 @@ __all__ = [
     "State",
     "Stats",
     "Step",
+    "StoredEvent",
+    "StreamState",
     "Subscription",
     "Topic",
     "event",

@@ -34,7 +34,15 @@ from pylog import (
     Record,
     RecordMetadata,
 )
-from pylog.patterns.events import CONTENT_TYPES, Event, Ids, as_declared, attributes, declared
+from pylog.patterns.events import (
+    CONTENT_TYPES,
+    Event,
+    Ids,
+    as_declared,
+    attributes,
+    declared,
+    version_header,
+)
 from pylog.patterns.handler import Handler, Stats, check_handler, is_async, name_of
 from pylog.patterns.headers import to_key
 from pylog.patterns.letter import burier
@@ -106,6 +114,7 @@ class _Bus:
               event_id: str | None, time: datetime | None, headers: Any,
               ) -> tuple[str, Any, Any, list[tuple[str, bytes | None]]]:
         """Topic, value, key and headers."""
+        more: tuple[tuple[str, bytes], ...] = ()
         if not isinstance(kind, str):
             said = declared(type(kind))
             if said is None:
@@ -117,10 +126,11 @@ class _Bus:
                 key = getattr(kind, said.key)
                 key = key if isinstance(key, str | bytes) else str(key)
             kind, data = said.type, dataclasses.asdict(kind)
+            more = version_header(said.version)
         found = attributes(kind, self.source if source is None else source,
                            self._ids.next() if event_id is None else event_id, time, subject,
                            self._content_type, headers)
-        return self.name, data, to_key(key), found
+        return self.name, data, to_key(key), [*found, *more]
 
     # ---- listening
 

@@ -157,22 +157,26 @@ class Declared(NamedTuple):
 
     type: str
     key: str | None
+    version: int = 1
 
 
-def event(kind: str, key: str | None = None) -> Callable[[Class], Class]:
-    """Declares a dataclass as the data of a type of event: `bus.emit(it)`, `bus.on(Class)`.
+def event(kind: str, key: str | None = None, version: int = 1) -> Callable[[Class], Class]:
+    """Declares a dataclass as the data of a type of event: `bus.emit(it)`, `bus.on(Class)`,
+    `store.append(stream, it)`.
 
-    key: the name of the field that keeps events in order. Raises ConfigurationError for a field
-    that there is not, TypeError for what is no dataclass.
+    key: the name of the field that keeps events in order. version: of the fields; one that is not 1
+    is in the header event_version (see `EventStore.upcast`). Raises ConfigurationError for a field
+    that there is not and a version below 1, TypeError for what is no dataclass.
 
         >>> @event("order.created", key="order_id")
         ... @dataclasses.dataclass
         ... class OrderCreated:
         ...     order_id: str
         >>> declared(OrderCreated)
-        Declared(type='order.created', key='order_id')
+        Declared(type='order.created', key='order_id', version=1)
     """
     check_type(kind)
+    check_version(version)
 
     def declare(data_class: Class) -> Class:
         if not (isinstance(data_class, type) and dataclasses.is_dataclass(data_class)):
@@ -183,10 +187,25 @@ def event(kind: str, key: str | None = None) -> Callable[[Class], Class]:
             raise ConfigurationError(f"{data_class.__name__} has no field {key!r} to be the key; "
                                      f"it has {', '.join(fields) or 'none'}", option="key",
                                      value=key)
-        data_class.__event__ = Declared(kind, key)    # type: ignore[attr-defined]
+        data_class.__event__ = Declared(kind, key, version)    # type: ignore[attr-defined]
         return data_class
 
     return declare
+
+
+def check_version(version: object) -> int:
+    """Returns the version of a type of event. Raises ConfigurationError, TypeError."""
+    if not isinstance(version, int) or isinstance(version, bool):
+        raise TypeError(f"version must be an int, not {type(version).__name__}")
+    if version < 1:
+        raise ConfigurationError(f"version={version} is impossible; versions begin at 1",
+                                 option="version", value=version)
+    return version
+
+
+def version_header(version: int) -> tuple[tuple[str, bytes], ...]:
+    """What an event of this version of its type bears."""
+    return ((names.EVENT_VERSION, b"%d" % version),) if version > 1 else ()
 
 
 def declared(data_class: Any) -> Declared | None:
@@ -196,17 +215,23 @@ def declared(data_class: Any) -> Declared | None:
 
 
 def as_declared(data_class: type, one: Event) -> Event:
-    """The event with an instance of the class as its data. Fields that the class does not have are
-    left out, so that a publisher may add some. Raises DeserializationError, by `data`."""
-    def make(record: Record) -> Any:
-        fields = {field.name for field in dataclasses.fields(data_class)}
-        try:
-            return data_class(**{name: value for name, value in one.data.items()
-                                 if name in fields})
-        except (TypeError, AttributeError, ValueError) as error:
-            raise DeserializationError(
-                f"the event {one.type!r} at offset {record.offset} of {record.topic}-"
-                f"{record.partition} is no {data_class.__name__}: {error}", topic=record.topic,
-                partition=record.partition, offset=record.offset, field="value", record=record,
-            ) from error
-    return Event(one.record, make)
+    """The event with an instance of the class as its data: see `instance_of`."""
+    return Event(one.record, lambda record: instance_of(data_class, one.data, record))
+
+
+def instance_of(data_class: type, data: Any, record: Record) -> Any:
+    """An instance made of the data of an event. Fields that the class does not have are left out,
+    so that a publisher may add some. Raises DeserializationError."""
+    fields = {field.name for field in dataclasses.fields(data_class)}
+    try:
+        return data_class(**{name: value for name, value in data.items() if name in fields})
+    except (TypeError, AttributeError, ValueError) as error:
+        raise no_event(record, f"is no {data_class.__name__}", error) from error
+
+
+def no_event(record: Record, fault: str, error: Exception) -> DeserializationError:
+    """The error of an event whose data is not what its type says."""
+    return DeserializationError(
+        f"the event {text_of(record.header(names.CE_TYPE))!r} at offset {record.offset} of "
+        f"{record.topic}-{record.partition} {fault}: {error}", topic=record.topic,
+        partition=record.partition, offset=record.offset, field="value", record=record)

@@ -43,6 +43,11 @@ CE_SUBJECT = "ce_subject"
 # Of a record that was a row of an outbox: the row's id.
 OUTBOX_ID = "outbox_id"
 
+# Of an event of a store: which one of its stream it is, from 1 on. Of any event: the version of its
+# type, if not 1.
+STREAM_VERSION = "stream_version"
+EVENT_VERSION = "event_version"
+
 # Of a dead letter. The first six are KIP-1191's, the disposition KIP-1317's (a draft).
 DLQ_PREFIX = "__dlq."
 DLQ_TOPIC = "__dlq.errors.topic"

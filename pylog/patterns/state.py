@@ -26,11 +26,10 @@ from pylog import (
     UnknownTopicOrPartitionError,
     WrongEndOffsetError,
 )
+from pylog.patterns.racing import until_first
 
 logger = logging.getLogger("pylog.patterns")
 
-OPTIMISTIC_TRIES = 8
-CLAIM_SECONDS = 1.0         # a stopped process may hold the claim, which is a courtesy only
 PATIENCE_SECONDS = 60.0     # for records of an "fsync" topic that are appended and not yet on disk
 RETENTION_DEFAULT_MS = 604_800_000
 SEGMENT_MS = (10_000, 604_800_000)
@@ -139,31 +138,21 @@ class State:
         as others are faster, so it must do nothing but decide; what it raises is raised. After 8
         tries in vain it takes turns with others in a claim (`broker.claim`) and goes on.
         """
-        for _ in range(OPTIMISTIC_TRIES):
-            is_done, offset = self._try_to_change(decide)
-            if is_done:
-                return offset
-        claim = self._broker.claim(f"state:{self.topic}"[:100])
-        claim.acquire(CLAIM_SECONDS)
-        try:
-            while not is_done:
-                is_done, offset = self._try_to_change(decide)
-        finally:
-            claim.release()
-        return offset
+        return until_first(self._broker, f"state:{self.topic}", lambda: self._try_to_change(decide))
 
-    def _try_to_change(self, decide: Callable[[Entries], Change | None]) -> tuple[bool, int | None]:
+    def _try_to_change(self, decide: Callable[[Entries], Change | None]) -> int | None:
         with self._lock:
             log, end = self._read_on()
             change = decide(self._view)
             if change is None:
-                return True, None
+                return None
             try:
                 # By the log that was folded: one of the same name may end at the same offset.
-                return True, log.append(change.value, change.key, change.headers,
-                                        int(self._clock() * 1000), if_end=end)
-            except (WrongEndOffsetError, *GONE):
-                return False, None
+                return log.append(change.value, change.key, change.headers,
+                                  int(self._clock() * 1000), if_end=end)
+            except GONE as error:
+                raise WrongEndOffsetError(f"the topic {self.topic!r} was deleted meanwhile; "
+                                          "decide again") from error
 
     # ---- folding
 

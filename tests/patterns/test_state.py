@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 import pylog
 from pylog import Broker
-from pylog.patterns import state as state_module
+from pylog.patterns import racing
 from pylog.patterns.state import Change, State
 
 
@@ -124,14 +124,14 @@ def test_who_is_late_too_often_goes_on_under_a_claim(broker, numbers):
 
     numbers.change(decide)
 
-    assert held == [[]] * state_module.OPTIMISTIC_TRIES + [["state:numbers"]] * 4
+    assert held == [[]] * racing.OPTIMISTIC_TRIES + [["state:numbers"]] * 4
     assert broker.claims() == []
     assert numbers.current() == {b"n": 1}
 
 
 def test_claim_that_somebody_keeps_keeps_nobody_from_changing(broker, numbers, monkeypatch):
-    monkeypatch.setattr(state_module, "OPTIMISTIC_TRIES", 1)
-    monkeypatch.setattr(state_module, "CLAIM_SECONDS", 0.01)
+    monkeypatch.setattr(racing, "OPTIMISTIC_TRIES", 1)
+    monkeypatch.setattr(racing, "CLAIM_SECONDS", 0.01)
     calls = []
 
     def decide(entries):
