@@ -61,7 +61,7 @@ as usual. `retriable` marks what may go well when the same call is made again la
     │   └── UnknownSagaError + KeyError             -172
     ├── TerminalError                               -173
     ├── RemoteError                                 -160
-    ├── WrongExpectedVersionError                   -170
+    ├── WrongExpectedVersionError                   -180
     ├── WakeupError                                 -122
     └── PylogTimeoutError + TimeoutError               7  retriable
         └── RequestTimeoutError                     -161  retriable
@@ -662,7 +662,7 @@ class WrongExpectedVersionError(PylogError):
     stream: its name. expected: what was asked for. actual: its version, 0 where there is none.
     """
 
-    code = -170
+    code = -180
     stream: str | None = None
     expected: Any = None
     actual: int | None = None

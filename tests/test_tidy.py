@@ -22,7 +22,7 @@ FUNCTION_LINES_MAX = 60
 # file: how many lines it may have, because it is still one noun.
 LONG_FILES = {
     "pylog/_native.pyi": 660,    # the types of one module, which is many .pxi
-    "pylog/errors.py": 690,      # one tree, a class each
+    "pylog/errors.py": 760,      # one tree, a class each
 }
 # file:function: how many lines it may have.
 LONG_FUNCTIONS: dict[str, int] = {}
