@@ -138,6 +138,14 @@ cdef class Record:
         cdef const uint8_t *p = self.batch + PL_BATCH_LEADER_EPOCH
         return <int32_t>(<uint64_t>p[0] << 24 | p[1] << 16 | p[2] << 8 | p[3])
 
+    def replace(self, **fields):
+        """The same with other fields, as dataclasses.replace: a record of its own, in no log."""
+        unknown = fields.keys() - set(_FIELDS)
+        if unknown:
+            raise TypeError(f"a record has no {', '.join(sorted(unknown))}; it has "
+                            f"{', '.join(_FIELDS)}")
+        return make_record(**{**dict(zip(_FIELDS, fields_of(self))), **fields})
+
     def __eq__(self, other):
         if not isinstance(other, Record):
             return NotImplemented
@@ -163,6 +171,10 @@ cdef class Record:
 
     def __reduce__(self):
         return make_record, fields_of(self)
+
+
+_FIELDS = ("topic", "partition", "offset", "timestamp", "timestamp_type", "key", "value", "headers",
+           "leader_epoch")
 
 
 # Functions, no methods: a class with C methods has a pointer to them in each of its objects.

@@ -73,11 +73,13 @@ REPLAY_OF = "__replay.of"
 REPLAY_COUNT = "__replay.count"
 
 # Of a message of a queue: when it may be delivered, when it is of no more use (ms since the epoch),
-# how often it was delivered before it waited elsewhere; which delayed message a mark is of.
-DELIVER_AT = "deliver_at"
-EXPIRES_AT = "expires_at"
-DELIVERIES = "deliveries"
-MOVED = "moved"
+# how often it was delivered before it waited elsewhere; which delayed message a mark is of. No
+# user's header may be taken for one of them.
+QUEUE_PREFIX = "__queue."
+DELIVER_AT = "__queue.deliver_at"
+EXPIRES_AT = "__queue.expires_at"
+DELIVERIES = "__queue.deliveries"
+MOVED = "__queue.moved"
 
 Headers = Iterable[tuple[str, bytes | None]]
 

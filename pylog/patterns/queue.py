@@ -180,6 +180,12 @@ class _Queue:
 
     # ---- the rest
 
+    def wakeup(self) -> None:
+        """Ends the wait of the thread or task that is in `get`, or the next `get`, with
+        WakeupError. For any thread."""
+        if not self._has_closed:
+            self._consumer.wakeup()
+
     def stats(self) -> QueueStats:
         """How it stands now. Cost: some 100 us, and each dead letter is read."""
         found = self._consumer.stats()

@@ -55,6 +55,44 @@ def test_a_message_is_for_one_worker_and_gone_when_it_is_acknowledged(broker, em
     assert [record.value for record in broker.read("emails")] == [b"one", b"two"]    # history
 
 
+@pytest.mark.parametrize("name", ["moved", "deliver_at", "expires_at", "deliveries"])
+@pytest.mark.parametrize("delay", [0, 0.01])
+def test_headers_of_any_name_are_the_users_own(emails, name, delay):
+    emails.put(b"x", headers={name: "17"}, delay=delay)
+
+    with emails.get(PATIENCE) as delivery:
+        assert (delivery.headers, delivery.delivery_count) == (((name, b"17"),), 1)
+
+
+def test_who_waits_for_a_message_can_be_woken(emails):
+    threading.Timer(0.05, emails.wakeup).start()
+    began = time.monotonic()
+    with pytest.raises(pylog.WakeupError):
+        emails.get(PATIENCE)
+    assert time.monotonic() - began < PATIENCE / 2
+
+    emails.wakeup()
+    with pytest.raises(pylog.WakeupError):
+        emails.get(PATIENCE)
+    emails.put(b"x")
+    assert drained(emails) == [b"x"]
+    emails.close()
+    emails.wakeup()    # of no use, and no harm
+
+
+def test_a_task_that_waits_for_a_message_can_be_woken(broker):
+    async def main():
+        async with AsyncQueue(broker, "emails") as emails:
+            timer = threading.Timer(0.05, emails.wakeup)
+            timer.start()
+            began = time.monotonic()
+            with pytest.raises(pylog.WakeupError):
+                await emails.get(PATIENCE)
+            return time.monotonic() - began
+
+    assert asyncio.run(main()) < 0.5
+
+
 def test_put_says_where_it_went_and_many_are_put_in_order(emails):
     assert emails.put(b"0").get().offset == 0
     assert emails.put_many([b"%d" % n for n in range(1, 1000)]) == 999
