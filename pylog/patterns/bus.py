@@ -46,9 +46,10 @@ from pylog.patterns.events import (
 from pylog.patterns.handler import Handler, Stats, check_handler, is_async, name_of
 from pylog.patterns.headers import to_key
 from pylog.patterns.letter import burier
+from pylog.patterns.reader import Start
 from pylog.patterns.retry import Retry, check_retry
 from pylog.patterns.routes import Entry, Routes
-from pylog.patterns.subscription import AsyncSubscription, Start, Subscription
+from pylog.patterns.subscription import AsyncSubscription, Subscription
 from pylog.patterns.values import codec_of, serde_of
 from pylog.patterns.wildcards import matcher
 
@@ -172,9 +173,9 @@ class _Bus:
             def function(event: Event) -> Any:
                 return handler(as_declared(pattern, event))
         wants = matcher(pattern if said is None else said.type)
-        made = Handler(function, name_of(handler) if name is None else name, check_retry(retry),
-                       burier(self._broker, dlq, group, self.name), group is not None,
-                       is_async(handler))
+        made = Handler(function, name_of(handler) if name is None else name,
+                       check_retry(retry, group), burier(self._broker, dlq, group, self.name),
+                       group is not None, is_async(handler))
         if group is None and (start is not None or concurrency is not None):
             raise ConfigurationError(
                 "start= and concurrency= are for a group: without one a handler gets what comes "

@@ -19,6 +19,9 @@ logger = logging.getLogger("pylog.patterns")
 
 # (record, error, attempts, name of the handler): appends the letter.
 Bury = Callable[[Record, BaseException, int, str], object]
+# (record, name of the handler, attempts, seconds until the next): moves the record aside.
+Park = Callable[[Record, str, int, float], object]
+ParkAsync = Callable[[Record, str, int, float], Awaitable[None]]
 
 
 class Stats(NamedTuple):
@@ -26,7 +29,8 @@ class Stats(NamedTuple):
 
     state: "running", "paused" by a breaker, "stopped", or "failed". handled: records that went
     well. retried: attempts after the first. given_up: records that never went well; buried: those
-    of them that are dead letters.
+    of them that are dead letters. parked: records that were moved aside until their second attempt,
+    which any process of the group may make.
     """
 
     state: str
@@ -34,6 +38,7 @@ class Stats(NamedTuple):
     retried: int
     given_up: int
     buried: int
+    parked: int
 
 
 class Handler:
@@ -54,14 +59,21 @@ class Handler:
         self._bury = bury
         self._is_strict = is_strict
         self._lock = threading.Lock()
-        self._handled = self._retried = self._given_up = self._buried = 0
+        self._handled = self._retried = self._given_up = self._buried = self._parked = 0
 
-    def run(self, record: Record, item: Any, wait: Callable[[float], None]) -> None:
-        """Until it went well or was given up. wait: sleeps, or raises to end all this."""
+    @property
+    def parks(self) -> bool:
+        """Whether what fails is moved aside, and not waited for."""
+        return self._retry.mode == "park"
+
+    def run(self, record: Record, item: Any, wait: Callable[[float], None],
+            park: Park | None = None, failed: int = 0) -> None:
+        """Until it went well, was parked or was given up. wait: sleeps, or raises to end all this.
+        failed: attempts that were made before."""
         if self.breaker.state != "closed":
             while seconds := self.breaker.wait_seconds():
                 wait(seconds)
-        attempt = 1
+        attempt = failed + 1
         while True:
             try:
                 result = self._function(item)
@@ -73,17 +85,21 @@ class Handler:
                 return self._succeeded()
             if delay is None:
                 return None
+            if self.parks and park is not None:
+                park(record, self.name, attempt, delay)
+                return self._was_parked(attempt)
             wait(delay)
             attempt += 1
 
     async def run_async(
-        self, record: Record, item: Any, wait: Callable[[float], Awaitable[None]]
+        self, record: Record, item: Any, wait: Callable[[float], Awaitable[None]],
+        park: ParkAsync | None = None, failed: int = 0,
     ) -> None:
         """The same in an event loop; what the function returns is awaited if it can be."""
         if self.breaker.state != "closed":
             while seconds := self.breaker.wait_seconds():
                 await wait(seconds)
-        attempt = 1
+        attempt = failed + 1
         while True:
             try:
                 result = self._function(item)
@@ -101,6 +117,9 @@ class Handler:
                 return self._succeeded()
             if delay is None:
                 return None
+            if self.parks and park is not None:
+                await park(record, self.name, attempt, delay)
+                return self._was_parked(attempt)
             await wait(delay)
             attempt += 1
 
@@ -109,6 +128,12 @@ class Handler:
             self._handled += 1
         if self.breaker.failures:
             self.breaker.succeeded()
+
+    def _was_parked(self, attempt: int) -> None:
+        with self._lock:
+            self._parked += attempt == 1
+        if self.breaker.state == "half-open":    # this was the trial
+            self.breaker.failed()
 
     def _failed(self, record: Record, error: Exception, attempt: int) -> float | None:
         """Seconds until the next attempt; None: there is none, and the record is finished."""
@@ -139,7 +164,8 @@ class Handler:
         """How it has fared."""
         with self._lock:
             state = "running" if self.breaker.state == "closed" else "paused"
-            return Stats(state, self._handled, self._retried, self._given_up, self._buried)
+            return Stats(state, self._handled, self._retried, self._given_up, self._buried,
+                         self._parked)
 
 
 def is_async(function: Any) -> bool:

@@ -72,6 +72,17 @@ REPLAY_HANDLER = "__replay.handler"
 REPLAY_OF = "__replay.of"
 REPLAY_COUNT = "__replay.count"
 
+# Of a record that is parked: where it was, which handler failed on it and how often; and the start
+# of the names of those of its own headers that these, or a queue's, could be taken for.
+RETRY_PREFIX = "__retry."
+RETRY_TOPIC = "__retry.topic"
+RETRY_PARTITION = "__retry.partition"
+RETRY_OFFSET = "__retry.offset"
+RETRY_TIMESTAMP = "__retry.timestamp"
+RETRY_HANDLER = "__retry.handler"
+RETRY_ATTEMPTS = "__retry.attempts"
+RETRY_KEPT = "__retry.kept."
+
 # Of a message of a queue: when it may be delivered, when it is of no more use (ms since the epoch),
 # how often it was delivered before it waited elsewhere; which delayed message a mark is of. No
 # user's header may be taken for one of them.

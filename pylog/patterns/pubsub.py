@@ -15,8 +15,9 @@ from pylog import AsyncProducer, Broker, Producer, RecordMetadata, TypedRecord
 from pylog.patterns.handler import Handler, check_handler, is_async, name_of
 from pylog.patterns.headers import as_headers, to_key
 from pylog.patterns.letter import burier
+from pylog.patterns.reader import Start
 from pylog.patterns.retry import Retry, check_retry
-from pylog.patterns.subscription import AsyncSubscription, Start, Subscription
+from pylog.patterns.subscription import AsyncSubscription, Subscription
 from pylog.patterns.values import codec_of, serde_of
 
 Function = TypeVar("Function", bound=Callable[[Any], Any])
@@ -76,7 +77,7 @@ class _Topic:
                 return function
             return subscribe
         check_handler(handler)
-        made = Handler(self._typed(handler), name_of(handler), check_retry(retry),
+        made = Handler(self._typed(handler), name_of(handler), check_retry(retry, group),
                        burier(self._broker, dlq, group, self.name), group is not None,
                        is_async(handler))
         handlers = (made,)

@@ -28,7 +28,8 @@ def action_of(function: Any, retry: Retry | None, timeout: float | None,
     """Raises TypeError, ConfigurationError."""
     if timeout is not None:
         check_seconds("timeout", timeout)
-    return Action(check_handler(function), check_retry(retry), timeout, is_async(function), command)
+    return Action(check_handler(function), check_retry(retry, None), timeout, is_async(function),
+                  command)
 
 
 class Step:

@@ -198,7 +198,7 @@ def test_one_that_fails_is_dead_lettered_by_its_name_and_stops_no_other(bus, bro
     assert dict(letters.list()[0].headers)["ce_type"] == b"order.paid"
     [shop_charge] = [stats for (group, name), stats in bus.stats().items()
                      if group == "shop" and name.endswith("charge")]
-    assert shop_charge == ("running", 0, 3, 3, 3)
+    assert shop_charge == ("running", 0, 3, 3, 3, 0)
     assert bus.stats()["shop", "ship"].handled == 3
 
 

@@ -108,7 +108,6 @@ def test_a_policy_crosses_processes():
     ({"only": (ValueError, "KeyError")}, TypeError, "only must be"),
     ({"except_": int}, TypeError, "except_ must be"),
     ({"mode": "later"}, pylog.ConfigurationError, "use 'inline' or 'park'"),
-    ({"mode": "park"}, pylog.NotSupportedError, "comes with the queue"),
     ({"pause_after": 0}, pylog.ConfigurationError, "pause_after=0"),
     ({"cooldown": math.nan}, pylog.ConfigurationError, "cooldown=nan"),
 ])

@@ -7,7 +7,7 @@ import pytest
 from children import killed
 from waiting import until
 
-from pylog import Broker, SagaFailedError, TerminalError
+from pylog import Broker, ConfigurationError, SagaFailedError, TerminalError
 from pylog.patterns import Bus, Retry, Saga, serve
 
 QUICK = Retry(attempts=3, backoff=0.001)
@@ -217,6 +217,11 @@ def test_command_is_sent_and_its_answer_is_the_result(broker, bus):
     assert payments.log == [("checkout/o-1/charge", 12)]
     kinds = sorted(record.header("ce_type") for record in broker.read("events"))
     assert kinds == [b"saga.paymentProcessed.o-1", b"saga.processPayment"]
+
+
+def test_a_step_cannot_be_parked(broker):
+    with pytest.raises(ConfigurationError, match="use mode='inline'"):
+        Saga(broker, "trip").step(print, name="flight", retry=Retry(mode="park"))
 
 
 def test_command_that_is_refused_fails_the_saga_with_the_reason(broker, bus):

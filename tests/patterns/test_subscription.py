@@ -149,7 +149,7 @@ def test_without_a_group_a_failure_is_logged_and_skipped(topic, broker, written,
         until(lambda: seen)
 
     assert seen == ["b"]
-    assert subscription.stats()[1:] == (1, 0, 1, 0)
+    assert subscription.stats()[1:] == (1, 0, 1, 0, 0)
     assert "failed on one-0, offset 0, after 1 attempt(s); it is skipped" in caplog.text
     assert "no a, please" in caplog.text
 

@@ -2,6 +2,8 @@
 
 import time
 
+from pylog.patterns import Queue
+
 
 def until(condition, seconds=20):
     """Returns what `condition` returns, once that is true."""
@@ -10,3 +12,10 @@ def until(condition, seconds=20):
         assert time.monotonic() < deadline, "it did not come about"
         time.sleep(0.002)
     return found
+
+
+def count_parked(broker, group="g", topic="orders"):
+    """How many records of a topic wait aside for another attempt."""
+    with Queue(broker, f"retry.{group}.{topic}", group=group) as queue:
+        stats = queue.stats()
+        return stats.ready + stats.delayed + stats.in_flight
