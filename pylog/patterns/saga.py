@@ -23,8 +23,7 @@ import contextlib
 import logging
 import os
 import threading
-import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, Self
 
 from pylog import (
@@ -35,6 +34,7 @@ from pylog import (
     PylogTimeoutError,
 )
 from pylog.patterns.bus import Bus
+from pylog.patterns.events import Ids
 from pylog.patterns.handler import check_handler
 from pylog.patterns.retry import Retry, check_count
 from pylog.patterns.saga_commands import Command, data_of
@@ -106,6 +106,7 @@ class Saga:
                 self._broker.close()
             raise
         self._definition = Definition(name, codec, self._journal, max_takeovers)
+        self._ids = Ids()
         self._orchestrators: set[Orchestrator] = set()
         self._thread: threading.Thread | None = None
         self._has_begun = False
@@ -185,7 +186,7 @@ class Saga:
         and the input of the first counts. Cost: a change of a `State`. Raises SerializationError,
         ConfigurationError.
         """
-        saga = _checked_id(id)
+        saga = self._ids.next() if id is None else _checked_id(id)
         self._journal.start(saga.encode(), self._bytes_of(value))
         return SagaHandle(self._journal, saga)
 
@@ -195,24 +196,31 @@ class Saga:
         One that another has is waited for, and taken over if that dies; of one that has ended, the
         result is known. Raises SagaFailedError, whose cause is the error of the step.
         """
-        saga = _checked_id(id)
+        saga = self._ids.next() if id is None else _checked_id(id)
         key = saga.encode()
         data = self._bytes_of(value)
-        with self._orchestrator() as one:
-            run = None
-            if self._journal.start(key, data, one.owner):
-                run = SagaRun(self._definition, key, value)
-            while run is None:
-                if (entry := self._journal.entry(key)).status in ENDED:
-                    return result_of(self._journal, entry)
-                if (claimed := self._journal.claim(one.owner, key)) is not None:
-                    run = SagaRun.resumed(self._definition, claimed)
-                else:
-                    self._journal.state.wait(LOOK_SECONDS)
+        one = self._begin()
+        try:
+            run = self._mine(one, key, value, data)
+            if run is None:
+                return result_of(self._journal, self._journal.entry(key))
             one.finish(run)
+        finally:
+            self._end(one)
         if run.status == "completed":
             return run.results
         raise failure(saga, run.status, run.failed_step, run.reason) from run.error
+
+    def _mine(self, one: Orchestrator, key: bytes, value: Any, data: bytes | None,
+              ) -> SagaRun | None:
+        """The saga, once it is ours; None: it has ended."""
+        if self._journal.start(key, data, one.owner):
+            return SagaRun(self._definition, key, value)
+        while self._journal.entry(key).status not in ENDED:
+            if (entry := self._journal.claim(one.owner, key)) is not None:
+                return SagaRun.resumed(self._definition, entry)
+            self._journal.state.wait(LOOK_SECONDS)
+        return None
 
     def work(self, concurrency: int = 1, in_flight: int = 1000, idle: float | None = None) -> int:
         """Executes what is submitted, and what the dead have left, until `stop`; returns how many
@@ -226,8 +234,11 @@ class Saga:
         """
         check_count("concurrency", concurrency)
         check_count("in_flight", in_flight)
-        with self._orchestrator(concurrency, in_flight) as one:
+        one = self._begin(concurrency, in_flight)
+        try:
             return one.work(idle)
+        finally:
+            self._end(one)
 
     def resume(self) -> int:
         """Executes what nobody has: submitted, or left by the dead; returns how many, when there is
@@ -250,9 +261,9 @@ class Saga:
             self.work(concurrency, in_flight)
         except BaseException as error:    # SystemExit of a step, too
             if not (isinstance(error, ClosedError) and self._broker.closed):
-                self.error = error
                 logger.error("the saga %r is executed no more: %s", self.name, error,
                              exc_info=error)
+                self.error = error
 
     def stop(self, timeout: float | None = None) -> None:
         """Ends `work`, `start` and `resume` of this object after the functions that they are
@@ -275,16 +286,15 @@ class Saga:
         with contextlib.suppress(PylogTimeoutError):
             self.stop(EXIT_SECONDS)
 
-    @contextlib.contextmanager
-    def _orchestrator(self, concurrency: int = 1, in_flight: int = 1) -> Iterator[Orchestrator]:
+    def _begin(self, concurrency: int = 1, in_flight: int = 1) -> Orchestrator:
         self._need_steps()
         one = Orchestrator(self._definition, self._broker, concurrency, in_flight)
         self._orchestrators.add(one)
-        try:
-            yield one
-        finally:
-            self._orchestrators.discard(one)
-            one.close()
+        return one
+
+    def _end(self, one: Orchestrator) -> None:
+        self._orchestrators.discard(one)
+        one.close()
 
     def _need_steps(self) -> None:
         if not self._definition.steps:
@@ -349,8 +359,6 @@ class Saga:
 
 def _checked_id(given: object) -> str:
     """One that can be the end of a type of event. Raises ConfigurationError, TypeError."""
-    if given is None:
-        return uuid.uuid4().hex
     if not isinstance(given, str):
         raise TypeError(f"the id of a saga must be a str, not {type(given).__name__}")
     try:

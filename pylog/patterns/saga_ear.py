@@ -8,7 +8,7 @@ from pylog import Broker, ClosedError, Consumer, Record, TopicPartition, WakeupE
 from pylog.patterns.headers import CE_TYPE
 from pylog.patterns.saga_commands import Command
 from pylog.patterns.saga_run import SagaRun
-from pylog.patterns.saga_steps import Action
+from pylog.patterns.saga_steps import Action, Step
 
 LOOK_SECONDS = 1.0    # between looks whether a bus has more partitions
 
@@ -18,7 +18,7 @@ class Attempt(NamedTuple):
 
     run: SagaRun
     turn: int
-    step: str
+    step: Step
     action: Action
 
 

@@ -8,18 +8,18 @@ other; or with `concurrency` > 1, and where they have a timeout, in threads of t
 import contextlib
 import heapq
 import itertools
-import threading
 import time
 from collections import deque
 from concurrent.futures import CancelledError, Future
 from typing import Any
 
 from pylog import Broker, PylogError, PylogTimeoutError
-from pylog.patterns.coroutines import Coroutines
+from pylog.patterns.saga_calls import Calls
 from pylog.patterns.saga_commands import Command
 from pylog.patterns.saga_ear import Attempt, Ear
 from pylog.patterns.saga_journal import forget_owner, new_owner
 from pylog.patterns.saga_run import Definition, SagaRun
+from pylog.patterns.saga_steps import Action, Step
 
 CLAIMS = 16             # sagas that are claimed between two looks at what else there is
 LOOK_SECONDS = 0.05     # how soon it notices that the owner of a saga has died
@@ -42,16 +42,13 @@ class Orchestrator:
         self._in_flight = in_flight
         self.owner = new_owner(self._journal.processes)
         self._runs: dict[bytes, SagaRun] = {}
-        self._busy = 0                                   # threads that functions are in
-        self._queued: deque[tuple[Attempt, Any]] = deque()    # that wait for such a thread
-        self._outcomes: deque[tuple[Attempt, Future[Any]]] = deque()    # of threads
+        self._calls = Calls(concurrency, self._limit, self._bring)
+        self._outcomes: deque[tuple[Attempt, Future[Any]]] = deque()    # what it has brought
         # A heap: when, a number, whose and of which turn; an attempt whose time is over then, or
         # None where the next is due.
         self._timers: list[tuple[float, int, SagaRun, int, Attempt | None]] = []
         self._numbers = itertools.count()
         self._ear: Ear | None = None
-        self._coroutines: Coroutines | None = None
-        self._tasks: dict[bytes, Future[Any]] = {}    # what they are at, by the saga's key
         self._is_stopping = False
         self._ended = 0
 
@@ -70,7 +67,7 @@ class Orchestrator:
                 idle_since = now
             elif idle is not None and now - idle_since >= idle:
                 return self._ended
-            if self._is_stopping and not (self._busy or self._tasks):
+            if self._is_stopping and not self._calls.is_busy:
                 return self._ended
             self._hear(0.0 if is_busy else self._pause(now))
 
@@ -93,8 +90,7 @@ class Orchestrator:
 
     def _claim_some(self) -> bool:
         for count in range(CLAIMS):
-            if self._is_stopping or len(self._runs) >= self._in_flight \
-                    or self._busy + len(self._queued) >= self._concurrency:
+            if self._is_stopping or len(self._runs) >= self._in_flight or self._calls.is_full:
                 return count > 0
             entry = self._journal.claim(self.owner)
             if entry is None:
@@ -108,6 +104,7 @@ class Orchestrator:
         found = False
         while self._outcomes:
             begun, done = self._outcomes.popleft()
+            self._calls.returned(begun)
             error = CancelledError() if done.cancelled() else done.exception()
             self._over(begun, None if error else done.result(), error)
             found = True
@@ -121,7 +118,7 @@ class Orchestrator:
                 self._go(run)
             else:
                 self._over(attempt, None, PylogTimeoutError(
-                    f"{attempt.step!r} has not been done within {attempt.action.timeout} s",
+                    f"{attempt.step.name!r} has not been done within {attempt.action.timeout} s",
                     timeout_ms=int(1000 * (attempt.action.timeout or 0))), is_doubtful=True)
         return found
 
@@ -142,13 +139,12 @@ class Orchestrator:
                 return
             step, action = found
             arguments = run.begin(step)
-            run.turn += 1
-            attempt = Attempt(run, run.turn, step, action)
             if action.command is not None:
-                if not self._send(action.command, attempt, arguments):
+                if not self._send(action.command, Attempt(run, run.turn, step, action), arguments):
                     return
             elif action.is_async or action.timeout is not None or self._concurrency > 1:
-                self._launch(attempt, arguments)
+                self._need_ear()    # which the outcome wakes
+                self._calls.begin(Attempt(run, run.turn, step, action), arguments)
                 return
             else:
                 result, error = None, None
@@ -156,13 +152,12 @@ class Orchestrator:
                     result = action.function(*arguments)
                 except Exception as caught:
                     error = caught
-                if not self._note(attempt, result, error):
+                if not self._note(run, step, action, result, error):
                     return
 
-    def _note(self, attempt: Attempt, result: Any, error: BaseException | None,
-              is_doubtful: bool | None = None) -> bool:
+    def _note(self, run: SagaRun, step: Step, action: Action, result: Any,
+              error: BaseException | None, is_doubtful: bool | None = None) -> bool:
         """What came of an attempt; whether the saga goes on at once."""
-        run, _, step, action = attempt
         delay = run.succeeded(step, action, result) if error is None \
             else run.failed(step, action, error, is_doubtful)
         if delay:
@@ -172,19 +167,15 @@ class Orchestrator:
     def _over(self, attempt: Attempt, result: Any, error: BaseException | None,
               is_doubtful: bool | None = None) -> None:
         """The same of an attempt that was waited for, unless it comes too late."""
-        run, turn, _, action = attempt
+        run, turn, step, action = attempt
         if turn != run.turn:
             return
         run.turn += 1
         if action.command is not None:
             self._need_ear().forget(action.command, attempt)
-        elif action.is_async:
-            self._tasks.pop(run.key).cancel()    # in vain, unless its time is over
         else:
-            self._busy -= 1
-            if self._queued:
-                self._begin_thread(*self._queued.popleft())
-        if self._note(attempt, result, error, is_doubtful):
+            self._calls.over(attempt)
+        if self._note(run, step, action, result, error, is_doubtful):
             self._go(run)
 
     def _call_in(self, seconds: float, run: SagaRun, attempt: Attempt | None = None) -> None:
@@ -205,15 +196,15 @@ class Orchestrator:
 
     def _send(self, command: Command, attempt: Attempt, arguments: tuple[Any, ...]) -> bool:
         """Whether the saga goes on at once."""
-        run, ear = attempt.run, self._need_ear()
+        (run, _, step, action), ear = attempt, self._need_ear()
         try:
-            data = attempt.action.function(*arguments)
+            data = action.function(*arguments)
         except Exception as error:
-            return self._note(attempt, None, error)
+            return self._note(run, step, action, None, error)
         if command.reply is not None:
             topic, ends = command.bus.name, run.ends
             ear.watch(topic)
-            run.sent(attempt.step, ear.ends(topic))
+            run.send(step, ear.ends(topic))
             if ends is not None:
                 ear.go_back(topic, ends)
             ear.expect(command, attempt)
@@ -221,9 +212,9 @@ class Orchestrator:
             command.send(arguments[0], data)
         except Exception as error:
             ear.forget(command, attempt)
-            return self._note(attempt, None, error)
+            return self._note(run, step, action, None, error)
         if command.reply is None:
-            return self._note(attempt, None, None)
+            return self._note(run, step, action, None, None)
         self._limit(attempt)
         return False
 
@@ -241,38 +232,8 @@ class Orchestrator:
             self._ear = Ear(self._broker, self._journal.topic)
         return self._ear
 
-    # ---- functions that are called elsewhere
-
-    def _launch(self, attempt: Attempt, arguments: tuple[Any, ...]) -> None:
-        self._need_ear()    # that is woken by the outcome
-        if attempt.action.is_async:
-            if self._coroutines is None:
-                self._coroutines = Coroutines()
-            task = self._coroutines.begin(attempt.action.function(*arguments))
-            self._tasks[attempt.run.key] = task
-            task.add_done_callback(lambda task: self._bring(attempt, task))
-            self._limit(attempt)
-        elif self._busy < self._concurrency:
-            self._begin_thread(attempt, arguments)
-        else:
-            self._queued.append((attempt, arguments))
-
-    def _begin_thread(self, attempt: Attempt, arguments: tuple[Any, ...]) -> None:
-        self._busy += 1
-        self._limit(attempt)
-        threading.Thread(target=self._call, args=(attempt, arguments), daemon=True,
-                         name=f"pylog-{attempt.step}").start()
-
-    def _call(self, attempt: Attempt, arguments: tuple[Any, ...]) -> None:
-        done: Future[Any] = Future()
-        try:
-            done.set_result(attempt.action.function(*arguments))
-        except BaseException as error:    # SystemExit, too, fails the step and no more
-            done.set_exception(error)
-        self._bring(attempt, done)
-
     def _bring(self, attempt: Attempt, done: "Future[Any]") -> None:
-        """From their threads."""
+        """In the thread of a function that was called elsewhere."""
         self._outcomes.append((attempt, done))
         if self._ear is not None:
             self._ear.wake()
@@ -285,7 +246,6 @@ class Orchestrator:
             with contextlib.suppress(PylogError):    # told by what ends this
                 run.release()
         forget_owner(self.owner)
-        if self._coroutines is not None:
-            self._coroutines.close()
+        self._calls.close()
         if self._ear is not None:
             self._ear.close()

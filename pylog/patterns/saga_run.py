@@ -4,11 +4,13 @@ the journal before the next is begun. Called by one thread, its orchestrator's."
 from typing import Any
 
 from pylog import SerializationError, TerminalError
-from pylog.patterns.headers import SAGA_ATTEMPT, SAGA_ENDS, SAGA_EVENT, SAGA_STEP, to_value
+from pylog.patterns.headers import SAGA_ATTEMPT, SAGA_ENDS
 from pylog.patterns.saga_commands import Context
 from pylog.patterns.saga_journal import Entry, Journal, event_headers, to_json
 from pylog.patterns.saga_steps import Action, Step
 from pylog.patterns.values import Codec
+
+HAS_ENDED = {status: event_headers(status) for status in ("completed", "compensated")}
 
 
 class Definition:
@@ -25,8 +27,9 @@ class Definition:
 class SagaRun:
     """A saga that this process owns.
 
-    status: "running", "compensating", or how it has ended. error: why it turned back. turn: a
-    number that moves with all that it waits for: what comes with an older one comes too late.
+    status: "running", "compensating", or how it has ended. failed_step, error, reason: why it
+    turned back. turn: a number that moves on with each attempt: what comes of an older one comes
+    too late. ends: of the bus, before the command at hand was first sent; None: it was not.
     """
 
     def __init__(self, definition: Definition, key: bytes, given: Any) -> None:
@@ -34,18 +37,18 @@ class SagaRun:
         self.id = key.decode()
         self.status = "running"
         self.results: dict[str, Any] = {}
+        self.failed_step: str | None = None
         self.error: BaseException | None = None
         self.reason: str | None = None
-        self.failed_step: str | None = None
         self.turn = 0
-        self.ends: list[int] | None = None    # of the bus, before the command was first sent
+        self.ends: list[int] | None = None
         self._definition = definition
         self._journal = definition.journal
         self._input = given
-        self._done: list[str] = []            # what is to be undone, in order
-        self._attempt = 0
-        self._is_open = False        # an attempt has begun, and nothing has come of it yet
-        self._is_doubtful = False    # an earlier one may have had its effect
+        self._done: list[str] = []    # what is to be undone, in order
+        self._attempt = 0             # of the step at hand
+        self._is_open = False         # it has begun, and nothing has come of it yet
+        self._is_doubtful = False     # an earlier one may have had its effect
 
     @classmethod
     def resumed(cls, definition: Definition, entry: Entry) -> "SagaRun":
@@ -61,118 +64,111 @@ class SagaRun:
             if offset is not None:
                 run.results[name] = journal.result(offset)
         if entry.status == "compensating":
-            run.failed_step = entry.step
-            run.reason = journal.error_of(entry)
-        if entry.deaths > definition.max_takeovers:
-            found = run.next()
-            if found is not None:
-                run._turn_back(found[0], TerminalError(
-                    f"{entry.deaths} processes died at it, one after the other, and no other is "
-                    "given to it"))
+            run.failed_step, run.reason = entry.step, journal.error_of(entry)
+        if entry.deaths > definition.max_takeovers and (found := run.next()) is not None:
+            run._turn_back(found[0].name, TerminalError(
+                f"{entry.deaths} processes died at it, one after the other, and no other is given "
+                "to it"))
         return run
 
     # ---- what is next
 
-    def next(self) -> tuple[str, Action] | None:
-        """The step and what is to be done for it. None: the saga has ended."""
+    def next(self) -> tuple[Step, Action] | None:
+        """A step, and what is to be done for it. None: the saga has ended."""
         steps = self._definition.steps
         if self.status == "running":
             for name, step in steps.items():
                 if name not in self.results:
-                    return name, step.do
+                    return step, step.do
             self._end("completed")
         while self.status == "compensating":
             if not self._done:
                 self._end("compensated")
-                break
-            name = self._done[-1]
-            if name not in steps:
-                self._park(name, TerminalError(f"the saga has no step {name!r} any more: execute "
-                                               "it by the code that had it, and retry"))
-                break
-            undo = steps[name].undo
-            if undo is not None:
-                return name, undo
-            self._done.pop()
+            elif (last := steps.get(self._done[-1])) is None:
+                self._park(self._done[-1], TerminalError(
+                    "the saga has no such step any more: have it executed by code that has it, and "
+                    "retry"))
+            elif last.undo is not None:
+                return last, last.undo
+            else:
+                self._done.pop()
         return None
 
-    def begin(self, step: str) -> tuple[Any, ...]:
+    def begin(self, step: Step) -> tuple[Any, ...]:
         """The arguments of the next attempt."""
+        self.turn += 1
         self._attempt += 1
         self._is_open = True
-        key = f"{self._definition.name}/{self.id}/{step}"
+        name, key = step.name, f"{self._definition.name}/{self.id}/{step.name}"
         if self.status == "running":
-            return Context(self.id, step, self._attempt, key, self.results), self._input
-        return (Context(self.id, step, self._attempt, f"{key}/undo", self.results), self._input,
-                self.results.get(step))
+            return Context(self.id, name, self._attempt, key, self.results), self._input
+        return (Context(self.id, name, self._attempt, f"{key}/undo", self.results), self._input,
+                self.results.get(name))
+
+    def send(self, step: Step, ends: list[int]) -> None:
+        """A command is about to be sent, and its answer will be behind these ends of the bus."""
+        if self.ends is None:
+            self._journal.append(self.key, event_headers(
+                "command_sent", step.name, others={SAGA_ENDS: ",".join(map(str, ends))}))
+            self.ends = ends
 
     # ---- what came of it
 
-    def succeeded(self, step: str, action: Action, result: Any) -> float | None:
-        """Seconds until the next attempt, where the result cannot be kept; else None."""
+    def succeeded(self, step: Step, action: Action, result: Any) -> float | None:
+        """Seconds until the next attempt, as `failed` has it; None: the step is over."""
         if self.status == "running":
             try:
                 data = to_json(result)
             except SerializationError as error:
                 return self.failed(step, action, error, is_doubtful=True)
-            self._journal.append(self.key, [(SAGA_EVENT, b"step_completed"),
-                                            (SAGA_STEP, to_value(step))], data)
-            self.results[step] = result
-            self._done.append(step)
+            self._journal.append(self.key, step.completed, data)
+            self.results[step.name] = result
+            self._done.append(step.name)
         else:
-            self._journal.append(self.key, [(SAGA_EVENT, b"step_compensated"),
-                                            (SAGA_STEP, to_value(step))])
+            self._journal.append(self.key, step.compensated)
             self._done.pop()
         self._got_on()
         return None
 
-    def failed(self, step: str, action: Action, error: BaseException,
+    def failed(self, step: Step, action: Action, error: BaseException,
                is_doubtful: bool | None = None) -> float | None:
-        """Seconds until the next attempt; None: there is none. is_doubtful: whether it may have had
-        its effect all the same; None: as before."""
+        """Seconds until the next attempt; None: there is none, and the saga turns back or is
+        parked. is_doubtful: whether it may have had its effect all the same; None: as before."""
         self._is_open = False
         if is_doubtful is not None:
             self._is_doubtful = is_doubtful
         self._journal.append(self.key, event_headers(
-            "step_failed", step, error, self._is_doubtful, others={SAGA_ATTEMPT: self._attempt}))
+            "step_failed", step.name, error, self._is_doubtful, {SAGA_ATTEMPT: self._attempt}))
         delay = None if isinstance(error, TerminalError) \
             else action.retry.delay(self._attempt, error)
         if delay is None:
-            self._turn_back(step, error)
+            self._turn_back(step.name, error)
         return delay
-
-    def sent(self, step: str, ends: list[int]) -> None:
-        """A command is about to be sent; its answers are behind these ends of the bus."""
-        if self.ends is None:
-            self._journal.append(self.key, event_headers(
-                "command_sent", step, others={SAGA_ENDS: ",".join(map(str, ends))}))
-            self.ends = ends
 
     def _got_on(self) -> None:
         self._attempt, self._is_open, self._is_doubtful, self.ends = 0, False, False, None
 
     def _turn_back(self, step: str, error: BaseException) -> None:
         if self.status == "compensating":
-            return self._park(step, error)
+            self._park(step, error)
+            return
         self._journal.append(
             self.key, event_headers("compensating", step, error, self._is_doubtful))
         if self._is_doubtful:
             self._done.append(step)
-        self.status = "compensating"
-        self._blame(step, error)
-        return self._got_on()
+        self._blame("compensating", step, error)
+        self._got_on()
 
     def _park(self, step: str, error: BaseException) -> None:
         self._journal.append(self.key, event_headers("parked", step, error))
-        self.status = "parked"
-        self._blame(step, error)
+        self._blame("parked", step, error)
 
-    def _blame(self, step: str, error: BaseException) -> None:
-        self.failed_step, self.error = step, error
+    def _blame(self, status: str, step: str, error: BaseException) -> None:
+        self.status, self.failed_step, self.error = status, step, error
         self.reason = f"{type(error).__name__}: {error}"
 
     def _end(self, status: str) -> None:
-        self._journal.append(self.key, event_headers(status))
+        self._journal.append(self.key, HAS_ENDED[status])
         self.status = status
 
     def release(self) -> None:

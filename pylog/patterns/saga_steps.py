@@ -7,6 +7,7 @@ from pylog import ConfigurationError
 from pylog.patterns.handler import check_handler, is_async
 from pylog.patterns.retry import Retry, check_retry, check_seconds, expo
 from pylog.patterns.saga_commands import Command
+from pylog.patterns.saga_journal import event_headers
 
 RETRY = Retry(attempts=3, backoff=expo(0.1, 30))
 UNDO_RETRY = Retry(attempts=12, backoff=expo(0.1, 30))    # some minutes
@@ -36,12 +37,15 @@ class Step:
     """A step of a saga: what `Saga.step` makes of a function.
 
     name: its own in the saga. do: what it does. undo: what takes it back; None: nothing needs to.
+    completed, compensated: the headers of the records that say so.
     """
 
     def __init__(self, name: str, do: Action, undo: Action | None = None) -> None:
         self.name = name
         self.do = do
         self.undo = undo
+        self.completed = event_headers("step_completed", name)
+        self.compensated = event_headers("step_compensated", name)
 
     def compensate(
         self, function: Callable[..., Any] | None = None, *, retry: Retry | None = UNDO_RETRY,

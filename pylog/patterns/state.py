@@ -99,7 +99,7 @@ class State:
         self._start = 0
         self._entries: dict[bytes, Any] = {}
         self._last: dict[bytes, tuple[int, int]] = {}      # offset and timestamp of the last record
-        self._due: list[tuple[int, int, bytes]] = []       # timestamp, offset, key: a heap
+        self._due: list[tuple[int, int, bytes]] = []    # timestamp, offset, key: a heap
         self._view = MappingProxyType(self._entries)
         self.skipped = 0
         try:
@@ -241,10 +241,11 @@ class State:
         if entry is None:
             self._drop(key)
             return
+        if self._ttl_ms is not None and (
+                key not in self._last or timestamp < self._last[key][1]):
+            heapq.heappush(self._due, (timestamp, offset, key))
         self._entries[key] = entry
         self._last[key] = offset, timestamp
-        if self._ttl_ms is not None:
-            heapq.heappush(self._due, (timestamp, offset, key))
 
     # ---- forgetting
 
@@ -253,9 +254,12 @@ class State:
             return
         limit = int(self._clock() * 1000) - (self._ttl_ms or 0)
         while self._due and self._due[0][0] <= limit:
-            _, offset, key = heapq.heappop(self._due)
-            if key in self._last and self._last[key][0] == offset:    # else it was renewed
+            timestamp, offset, key = heapq.heappop(self._due)
+            last = self._last.get(key)
+            if last == (offset, timestamp):
                 self._drop(key)
+            elif last is not None:    # it was renewed
+                heapq.heappush(self._due, (last[1], last[0], key))
 
     def _drop_before(self, start: int) -> None:
         """What was deleted is deleted here too: another who opens the topic now never sees it."""

@@ -1,16 +1,18 @@
 """Saga: all steps, or all undone, in whatever process; each step's result is kept."""
 
+import asyncio
+import os
 import threading
 import time
 
 import pytest
-from children import killed
+from children import kill, start
+from trips import Trip, nap, shop
 from waiting import until
 
-from pylog import Broker, ConfigurationError, SagaFailedError, TerminalError
-from pylog.patterns import Bus, Retry, Saga, serve
-
-QUICK = Retry(attempts=3, backoff=0.001)
+import pylog
+from pylog import Broker, SagaFailedError, TerminalError
+from pylog.patterns import Bus, Retry, Saga
 
 
 @pytest.fixture
@@ -19,42 +21,10 @@ def broker(tmp_path):
         yield broker
 
 
-class Trip:
-    """A saga of three steps; `calls` has what was called, `failures` how a step fails, one by one,
-    before it goes well."""
-
-    STEPS = ("flight", "hotel", "car")
-
-    def __init__(self, broker, retry=QUICK, **options):
-        self.saga = Saga(broker, "trip", **options)
-        self.calls = []
-        self.failures = {}
-        for name in self.STEPS:
-            self.saga.step(self.does(name), name=name, retry=retry).compensate(
-                self.undoes(name), retry=retry)
-
-    def does(self, name):
-        def do(ctx, traveller):
-            self.called(name)
-            return f"{name} of {traveller}"
-        return do
-
-    def undoes(self, name):
-        def undo(ctx, traveller, result):
-            self.called(f"no {name}", result)
-        return undo
-
-    def called(self, name, *result):
-        self.calls.append((name, *result) if result else name)
-        if errors := self.failures.get(name):
-            raise errors.pop(0)
-
-    def fails(self, name, *errors):
-        self.failures[name] = list(errors)
-
-    def history(self, saga):
-        return [one.event if one.step is None else f"{one.event} {one.step}"
-                for one in self.saga.show(saga)]
+@pytest.fixture
+def bus(broker):
+    with Bus(broker, "events", num_partitions=3) as bus:
+        yield bus
 
 
 @pytest.fixture
@@ -171,143 +141,332 @@ def test_steps_get_the_results_of_those_before_and_a_key_of_their_own(broker):
     assert ctx.results["first"] == 7
 
 
-# ---- commands and their answers
-
-
-@pytest.fixture
-def bus(broker):
-    with Bus(broker, "events", num_partitions=3) as bus:
-        yield bus
-
-
-class Payments:
-    """A service that takes payments, each once, and gives them back."""
-
-    def __init__(self, bus):
-        self.log = []
-
-        @serve(bus, "saga.processPayment", reply="saga.paymentProcessed",
-               failed="saga.paymentFailed", group="payments")
-        def charge(event):
-            if event.data["total"] > 100:
-                raise TerminalError("card refused")
-            self.log.append((event.id, event.data["total"]))
-            return {"receipt": len(self.log)}
-
-        @serve(bus, "saga.refundPayment", reply="saga.paymentRefunded", group="payments")
-        def refund(event):
-            self.log.append((event.id, event.data["result"]))
-
-        bus.start()
-
-
-def shop(broker, bus, **options):
-    saga = Saga(broker, "checkout")
-    saga.command("charge", bus, "saga.processPayment", reply="saga.paymentProcessed",
-                 failed="saga.paymentFailed", compensate="saga.refundPayment", **options)
-    return saga
-
-
-def test_command_is_sent_and_its_answer_is_the_result(broker, bus):
-    payments = Payments(bus)
-    saga = shop(broker, bus)
-
-    assert saga.run({"total": 12}, id="o-1") == {"charge": {"receipt": 1}}
-
-    assert payments.log == [("checkout/o-1/charge", 12)]
-    kinds = sorted(record.header("ce_type") for record in broker.read("events"))
-    assert kinds == [b"saga.paymentProcessed.o-1", b"saga.processPayment"]
-
-
-def test_a_step_cannot_be_parked(broker):
-    with pytest.raises(ConfigurationError, match="use mode='inline'"):
-        Saga(broker, "trip").step(print, name="flight", retry=Retry(mode="park"))
-
-
-def test_command_that_is_refused_fails_the_saga_with_the_reason(broker, bus):
-    Payments(bus)
-
-    with pytest.raises(SagaFailedError, match="TerminalError: card refused"):
-        shop(broker, bus).run({"total": 101})
-
-
-def test_command_is_undone_by_another_with_its_result(broker, bus):
-    payments = Payments(bus)
-    saga = shop(broker, bus, compensated="saga.paymentRefunded")
-
-    @saga.step
-    def pack(ctx, order):
-        raise TerminalError("nothing left")
-
-    with pytest.raises(SagaFailedError, match="nothing left"):
-        saga.run({"total": 12}, id="o-1")
-
-    assert payments.log == [("checkout/o-1/charge", 12),
-                            ("checkout/o-1/charge/undo", {"receipt": 1})]
-
-
-def test_command_without_an_answer_in_time_is_undone_without_a_result(broker, bus):
-    saga = shop(broker, bus, timeout=0.05)
-    with pytest.raises(SagaFailedError, match=r"'charge' has not been done within 0.05 s"):
-        saga.run({"total": 12}, id="o-1")
-
-    payments = Payments(bus)    # it comes too late, and gets both in order
-
-    until(lambda: len(payments.log) == 2)
-    assert payments.log == [("checkout/o-1/charge", 12), ("checkout/o-1/charge/undo", None)]
-
-
-def test_sagas_that_wait_for_answers_hold_no_thread(broker, bus):
-    saga = shop(broker, bus)
-    saga.start()
-    handles = [saga.submit({"total": 1}) for _ in range(300)]
-    until(lambda: sum(one.status == "running" for one in saga.list()) == 300)
-    assert threading.active_count() < 20
-
-    payments = Payments(bus)
-    receipts = {one.result(20)["charge"]["receipt"] for one in handles}
-    saga.stop()
-
-    assert receipts == set(range(1, 301))
-    assert len(payments.log) == 300
-
-
-def test_answer_that_came_while_the_orchestrator_was_dead_is_found(broker, bus):
-    def act():
-        other = Broker(broker.path)
-        events = Bus(other, "events")
-        saga = shop(other, events)
-        saga.submit({"total": 12}, id="o-1")
-        saga.start()
-        until(lambda: saga.handle("o-1").status() == "running")
-        until(lambda: list(other.read("events")))
-        return other, saga
-
-    killed(act)
-    bus.emit("saga.paymentProcessed.o-1", {"receipt": 7})
-    bus.emit("unrelated", None)
-
-    saga = shop(broker, bus)
-    assert saga.run({"total": 12}, id="o-1") == {"charge": {"receipt": 7}}
-
-
 # ---- death
 
 
-def test_what_a_dead_process_had_goes_on_where_it_was(broker, tmp_path):
+def die_in_car(path):
+    """A process that executes sagas, and dies in the step "car"."""
     def act():
-        other = Broker(broker.path)
-        trip = Trip(other)
-        trip.saga.submit("ann", id="t-1")
-        trip.fails("car", *[OSError("away")] * 2)
-        trip.called = lambda name, *result: time.sleep(60) if name == "car" else None
-        trip.saga.start()
-        until(lambda: "step_completed hotel" in trip.history("t-1"))
-        return other, trip
+        trip = Trip(Broker(path))
+        trip.called = lambda name, *result: os._exit(0) if name == "car" else None
+        trip.saga.work()
 
-    killed(act)
+    os.waitpid(start(act), 0)
+
+
+def test_what_a_dead_process_had_goes_on_where_it_was(broker):
+    Saga(broker, "trip").submit("ann", id="t-1")
+    die_in_car(broker.path)
     trip = Trip(broker)
+
     assert trip.saga.run("ann", id="t-1")["flight"] == "flight of ann"
 
     assert trip.calls == ["car"]
     assert trip.history("t-1").count("claimed") == 2
+
+
+def test_step_that_kills_its_processes_is_given_up_and_undone_as_it_may_have_happened(broker):
+    Saga(broker, "trip").submit("ann", id="t-1")
+    for _ in range(3):
+        die_in_car(broker.path)
+
+    trip = Trip(broker, max_takeovers=2)
+    with pytest.raises(SagaFailedError, match="3 processes died at it"):
+        trip.saga.run("ann", id="t-1")
+
+    assert trip.calls == [("no car", None), ("no hotel", "hotel of ann"),
+                          ("no flight", "flight of ann")]
+
+
+def test_step_that_was_at_work_in_a_dead_process_is_undone_if_it_fails_then(broker):
+    Saga(broker, "trip").submit("ann", id="t-1")
+    die_in_car(broker.path)
+    trip = Trip(broker)
+    trip.fails("car", TerminalError("none"))
+
+    with pytest.raises(SagaFailedError):
+        trip.saga.run("ann", id="t-1")
+
+    assert trip.calls[:2] == ["car", ("no car", None)]
+
+
+def test_sagas_of_a_process_that_is_killed_are_taken_over_at_once(broker):
+    for number in range(5):
+        Saga(broker, "nap").submit(number)
+    pid = start(lambda: nap(Broker(broker.path)).work())
+    saga = nap(broker, seconds=0)
+    until(lambda: [one.pid for one in saga.list("running")] == [pid] * 5)
+
+    with saga.start():
+        kill(pid)
+        begun = time.monotonic()
+        until(lambda: len(saga.list("completed")) == 5)
+
+        assert time.monotonic() - begun < 0.5
+
+
+def test_run_takes_over_what_it_waits_for(broker):
+    Saga(broker, "nap").submit("x", id="n-1")
+    pid = start(lambda: nap(Broker(broker.path)).work())
+    saga = nap(broker, seconds=0)
+    until(lambda: saga.list("running"))
+    threading.Timer(0.1, kill, [pid]).start()
+
+    assert saga.run("x", id="n-1") == {"sleep": "x"}
+
+
+# ---- what has its time, and where it is called
+
+
+def test_coroutines_wait_all_at_once(broker):
+    saga = nap(broker, seconds=0.1)
+    for number in range(200):
+        saga.submit(number)
+    begun = time.monotonic()
+
+    assert saga.resume() == 200
+    assert time.monotonic() - begun < 5
+    assert saga.run("x") == {"sleep": "x"}
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+def test_attempt_that_takes_too_long_has_failed_and_may_have_happened(broker, is_async):
+    saga, calls, end = Saga(broker, "s"), [], threading.Event()
+
+    def wait(ctx, given):
+        calls.append(ctx.attempt)
+        end.wait(10)
+        return "too late"
+
+    async def wait_async(ctx, given):
+        calls.append(ctx.attempt)
+        await asyncio.sleep(10)
+
+    step = saga.step(wait_async if is_async else wait, name="wait", timeout=0.03,
+                     retry=Retry(attempts=2, backoff=0.001))
+    step.compensate(lambda ctx, given, result: calls.append(result))
+
+    with pytest.raises(SagaFailedError, match=r"'wait' has not been done within 0.03 s"):
+        saga.run(1)
+
+    end.set()
+    assert calls == [1, 2, None]
+
+
+def test_functions_are_called_in_as_many_threads_as_was_said(broker):
+    saga, inside, most = Saga(broker, "s"), set(), []
+
+    @saga.step
+    def work(ctx, given):
+        inside.add(ctx.id)
+        most.append(len(inside))
+        time.sleep(0.005)
+        inside.discard(ctx.id)
+
+    for number in range(30):
+        saga.submit(number)
+
+    assert saga.work(concurrency=3, idle=0) == 30
+    assert max(most) == 3
+
+
+def test_what_is_stopped_is_anybodys_after_the_functions_at_work(broker, bus):
+    saga, is_in, end = shop(broker, bus), threading.Event(), threading.Event()
+
+    @saga.step
+    def last(ctx, given):
+        is_in.set()
+        end.wait(10)
+
+    saga.submit({"total": 1}, id="waits")
+    saga.start()
+    until(lambda: saga.list("running"))
+    saga.submit({"total": 2}, id="works")
+    until(lambda: len(list(broker.read("events"))) == 2)
+    bus.emit("saga.paymentProcessed.works", 2)
+    is_in.wait(10)
+    with pytest.raises(pylog.PylogTimeoutError, match="a step of 'checkout' has been at work"):
+        saga.stop(0.02)
+    end.set()
+    saga.stop()
+
+    assert {(one.id, one.status, one.pid) for one in saga.list()} == {
+        ("waits", "running", None), ("works", "running", None)}
+    assert saga.run({}, id="works") == {"charge": 2, "last": None}
+
+
+def test_closing_the_broker_stops_it(tmp_path):
+    with Broker(tmp_path) as broker:
+        saga = nap(broker, 0.1).start()
+        handles = [saga.submit(number) for number in range(3)]
+        until(lambda: len(saga.list("running")) == 3)
+        handles.append(nap(broker).submit("never begun"))
+
+    assert saga.error is None
+    with Broker(tmp_path) as broker:
+        assert nap(broker, 0).resume() == 4
+
+
+def test_error_of_the_journal_ends_it_and_is_told(broker, caplog):
+    saga = Trip(broker).saga.start()
+
+    broker.delete_topic("saga.trip")
+    until(lambda: saga.error)
+
+    assert "is executed no more" in caplog.text
+
+
+# ---- what is wrong
+
+
+def test_result_that_is_no_json_fails_the_step_which_may_have_happened(broker):
+    saga, undone = Saga(broker, "s"), []
+    saga.step(lambda ctx, given: object(), name="bad").compensate(
+        lambda ctx, given, result: undone.append(result))
+
+    with pytest.raises(SagaFailedError, match="the step has returned what is no JSON"):
+        saga.run(1)
+
+    assert undone == [None]
+
+
+def test_step_that_the_code_has_no_more_parks_the_saga(broker):
+    trip = Trip(broker)
+    trip.fails("car", TerminalError("none"))
+    trip.fails("no hotel", TerminalError("park it"))
+    with pytest.raises(SagaFailedError, match="park it"):
+        trip.saga.run("ann", id="t-1")
+    other = Saga(broker, "trip")
+    other.step(lambda ctx, given: None, name="flight")
+
+    other.retry("t-1")
+    other.resume()
+
+    [entry] = other.list()
+    assert (entry.status, entry.step) == ("parked", "hotel")
+    assert "no such step any more" in entry.error
+    trip.saga.retry("t-1")
+    trip.saga.resume()
+    assert trip.saga.handle("t-1").status() == "compensated"
+
+
+def test_handle_says_what_it_waits_for(broker):
+    handle = Saga(broker, "s").submit(1, id="x")
+
+    with pytest.raises(pylog.PylogTimeoutError, match="is submitted after"):
+        handle.result(0.01)
+    assert not handle.done()
+
+
+@pytest.mark.parametrize("ask", [
+    lambda saga: saga.handle("none").status(), lambda saga: saga.show("none"),
+    lambda saga: saga.retry("none"), lambda saga: saga.handle("none").result(0)])
+def test_unknown_saga_is_an_error(broker, ask):
+    with pytest.raises(pylog.UnknownSagaError, match="there is no saga 'none'"):
+        ask(Saga(broker, "s"))
+
+
+def test_only_what_is_parked_can_be_retried(trip):
+    trip.saga.run("ann", id="t-1")
+
+    with pytest.raises(pylog.IllegalStateError, match="'t-1' is completed"):
+        trip.saga.retry("t-1")
+
+
+def test_saga_is_forgotten_after_its_ttl(broker):
+    saga = Saga(broker, "s", ttl=0.05)
+    saga.step(lambda ctx, given: given, name="only")
+    assert saga.run(1, id="x") == {"only": 1}
+    time.sleep(0.06)
+
+    assert saga.list() == []
+    assert saga.run(2, id="x") == {"only": 2}
+
+
+def test_records_that_make_no_sense_are_skipped(trip, broker):
+    for headers in ([], [("saga_event", b"what")], [("saga_event", b"claimed")],
+                    [("saga_event", b"claimed"), ("saga_owner", b"1:2")],
+                    [("saga_event", b"command_sent"), ("saga_ends", b"a,b")],
+                    [("saga_event", b"started"), ("saga_owner", b"nobody")]):
+        broker.append("saga.trip", b"x", key=b"t-1", headers=headers)
+
+    assert trip.saga.run("ann", id="t-1")["car"] == "car of ann"
+    for event in (b"started", b"what", b"claimed", b"command_sent"):
+        broker.append("saga.trip", b"x", key=b"t-1", headers=[("saga_event", event)])
+    assert trip.saga.handle("t-1").status() == "completed"
+
+
+@pytest.mark.parametrize(("saga_id", "error"), [
+    ("", pylog.ConfigurationError), ("a b", pylog.ConfigurationError),
+    ("a..b", pylog.ConfigurationError), ("*", pylog.ConfigurationError),
+    ("x" * 256, pylog.ConfigurationError), (17, TypeError), (b"x", TypeError)])
+def test_what_is_no_id_is_refused(trip, saga_id, error):
+    for ask in (trip.saga.submit, trip.saga.run):
+        with pytest.raises(error, match="id"):
+            ask("ann", id=saga_id)
+
+
+@pytest.mark.parametrize(("make", "error", "message"), [
+    (lambda saga: saga.step(3), TypeError, "must be callable"),
+    (lambda saga: saga.step(print, name=3), TypeError, "name of a step"),
+    (lambda saga: saga.step(print, name=""), pylog.ConfigurationError, "name"),
+    (lambda saga: saga.step(print, name="flight"), pylog.ConfigurationError, "'flight'"),
+    (lambda saga: saga.step(print, retry=3), TypeError, "retry"),
+    (lambda saga: saga.step(print, retry=Retry(mode="park")), pylog.ConfigurationError, "inline"),
+    (lambda saga: saga.step(print, timeout=-1), pylog.ConfigurationError, "timeout"),
+    (lambda saga: saga.step(print, timeout="1"), TypeError, "timeout"),
+    (lambda saga: saga.step(print).compensate(3), TypeError, "must be callable"),
+    (lambda saga: saga.command("x", "events", "a", reply="b"), TypeError, "must be a Bus"),
+    (lambda saga: saga.list("done"), pylog.ConfigurationError, "status='done' is unknown"),
+    (lambda saga: saga.work(concurrency=0), pylog.ConfigurationError, "concurrency"),
+    (lambda saga: saga.work(in_flight="2"), TypeError, "in_flight"),
+    (lambda saga: saga.submit(object()), pylog.SerializationError, "cannot make bytes"),
+    (lambda saga: (saga.run("ann"), saga.step(print)), pylog.IllegalStateError, "has begun")])
+def test_bad_use_is_refused(trip, make, error, message):
+    with pytest.raises(error, match=message):
+        make(trip.saga)
+
+
+def test_second_compensation_of_a_step_is_refused(broker):
+    step = Saga(broker, "s").step(print)
+    step.compensate(print)
+
+    with pytest.raises(pylog.ConfigurationError, match="has a compensation already"):
+        step.compensate(print)
+
+
+def test_bus_of_another_broker_and_types_that_are_none_are_refused(broker, bus, tmp_path):
+    saga = Saga(broker, "s")
+    with Bus(tmp_path / "other") as other, pytest.raises(pylog.ConfigurationError, match="one bro"):
+        saga.command("x", other, "a", reply="b")
+    for types in ({"kind": "a.*", "reply": "b"}, {"kind": "a", "reply": ""},
+                  {"kind": "a", "reply": "b", "failed": "c d"}):
+        with pytest.raises(pylog.ConfigurationError):
+            saga.command("x", bus, **types)
+
+
+@pytest.mark.parametrize(("options", "error"), [
+    ({"name": 3}, TypeError), ({"name": "a/b"}, pylog.InvalidTopicError),
+    ({"ttl": -1}, pylog.ConfigurationError), ({"max_takeovers": 0}, pylog.ConfigurationError),
+    ({"value": "xml"}, pylog.ConfigurationError)])
+def test_bad_options_are_refused(broker, options, error):
+    with pytest.raises(error):
+        Saga(broker, **{"name": "s", **options})
+
+
+def test_saga_without_steps_is_executed_by_nobody(broker):
+    saga = Saga(broker, "s")
+    saga.submit(1)
+
+    for execute in (saga.work, saga.start, saga.resume, lambda: saga.run(1)):
+        with pytest.raises(pylog.IllegalStateError, match="no steps here"):
+            execute()
+
+
+def test_saga_of_a_path_closes_its_broker(tmp_path):
+    with Saga(tmp_path, "s", value=None) as saga:
+        saga.step(lambda ctx, given: given.decode(), name="only")
+        assert saga.run(b"bytes") == {"only": "bytes"}
+
+    with pytest.raises(pylog.ClosedError):
+        saga.list()

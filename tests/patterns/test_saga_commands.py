@@ -1,0 +1,154 @@
+"""Commands of sagas: services that are asked on a bus, and how their answers are found."""
+
+import threading
+
+import pytest
+from children import killed
+from trips import Payments, shop
+from waiting import until
+
+import pylog
+from pylog import Broker, SagaFailedError, TerminalError
+from pylog.patterns import Bus, Retry, serve
+
+
+@pytest.fixture
+def broker(tmp_path):
+    with Broker(tmp_path / "data") as broker:
+        yield broker
+
+
+@pytest.fixture
+def bus(broker):
+    with Bus(broker, "events", num_partitions=3) as bus:
+        yield bus
+
+
+def test_command_is_sent_and_its_answer_is_the_result(broker, bus):
+    payments = Payments(bus)
+    saga = shop(broker, bus)
+
+    assert saga.run({"total": 12}, id="o-1") == {"charge": {"receipt": 1}}
+
+    assert payments.log == [("checkout/o-1/charge", 12)]
+    kinds = sorted(record.header("ce_type") for record in broker.read("events"))
+    assert kinds == [b"saga.paymentProcessed.o-1", b"saga.processPayment"]
+
+
+def test_command_that_is_refused_fails_the_saga_with_the_reason(broker, bus):
+    Payments(bus)
+
+    with pytest.raises(SagaFailedError, match="TerminalError: card refused"):
+        shop(broker, bus).run({"total": 101})
+
+
+def test_command_is_undone_by_another_with_its_result(broker, bus):
+    payments = Payments(bus)
+    saga = shop(broker, bus, compensated="saga.paymentRefunded")
+
+    @saga.step
+    def pack(ctx, order):
+        raise TerminalError("nothing left")
+
+    with pytest.raises(SagaFailedError, match="nothing left"):
+        saga.run({"total": 12}, id="o-1")
+
+    assert payments.log == [("checkout/o-1/charge", 12),
+                            ("checkout/o-1/charge/undo", {"receipt": 1})]
+
+
+def test_command_without_an_answer_in_time_is_undone_without_a_result(broker, bus):
+    saga = shop(broker, bus, timeout=0.05)
+    with pytest.raises(SagaFailedError, match=r"'charge' has not been done within 0.05 s"):
+        saga.run({"total": 12}, id="o-1")
+
+    payments = Payments(bus)    # it comes too late, and gets both in order
+
+    until(lambda: len(payments.log) == 2)
+    assert payments.log == [("checkout/o-1/charge", 12), ("checkout/o-1/charge/undo", None)]
+
+
+def test_sagas_that_wait_for_answers_hold_no_thread(broker, bus):
+    saga = shop(broker, bus)
+    saga.start()
+    handles = [saga.submit({"total": 1}) for _ in range(300)]
+    until(lambda: sum(one.status == "running" for one in saga.list()) == 300)
+    assert threading.active_count() < 20
+
+    payments = Payments(bus)
+    receipts = {one.result(20)["charge"]["receipt"] for one in handles}
+    saga.stop()
+
+    assert receipts == set(range(1, 301))
+    assert len(payments.log) == 300
+
+
+def test_answer_that_came_while_the_orchestrator_was_dead_is_found(broker, bus):
+    def act():
+        other = Broker(broker.path)
+        events = Bus(other, "events")
+        saga = shop(other, events)
+        saga.submit({"total": 12}, id="o-1")
+        saga.start()
+        until(lambda: saga.handle("o-1").status() == "running")
+        until(lambda: list(other.read("events")))
+        return other, saga
+
+    killed(act)
+    bus.emit("saga.paymentProcessed.o-1", {"receipt": 7})
+    bus.emit("unrelated", None)
+
+    saga = shop(broker, bus)
+    assert saga.run({"total": 12}, id="o-1") == {"charge": {"receipt": 7}}
+
+
+def test_command_is_sent_again_with_the_same_id_and_any_answer_counts(broker, bus):
+    saga = shop(broker, bus, timeout=0.05, retry=Retry(attempts=3, backoff=0.05))
+    saga.start()
+    handle = saga.submit({"total": 12}, id="o-1")
+    until(lambda: "step_failed" in [one.event for one in saga.show("o-1")])
+
+    bus.emit("saga.paymentProcessed.o-1", "late")    # while it waits for its next attempt
+
+    assert handle.result(10) == {"charge": "late"}
+    ids = [one.header("ce_id") for one in broker.read("events")
+           if one.header("ce_type") == b"saga.processPayment"]
+    assert ids == [b"checkout/o-1/charge"] * 2
+    saga.stop()
+
+
+def test_data_of_a_command_are_what_was_said(broker, bus):
+    saga = shop(broker, bus, data=lambda ctx, order: {"total": order, "as": ctx.step}, timeout=0)
+    with pytest.raises(SagaFailedError):
+        saga.run(12, id="o-1")
+
+    do, undo = (bus.event(one).data for one in broker.read("events"))
+    assert do == {"total": 12, "as": "charge", "sagaId": "o-1"}
+    assert undo == {**do, "result": None}
+    with pytest.raises(SagaFailedError, match="the data of a command is a dict, not int"):
+        shop(broker, bus, name="other").run(12)
+
+
+def test_service_that_is_a_coroutine_and_one_without_a_refusal(broker, bus):
+    @serve(bus, "saga.processPayment", reply="saga.paymentProcessed", group="payments")
+    async def charge(event):
+        if event.data["total"] > 100:
+            raise TerminalError("nobody hears this")
+        return event.data["total"]
+
+    bus.start()
+    assert shop(broker, bus).run({"total": 3}) == {"charge": 3}
+    with pytest.raises(SagaFailedError, match="has not been done within"):
+        shop(broker, bus, name="quick", timeout=0.1).run({"total": 101})
+
+
+@pytest.mark.slow
+def test_answer_in_a_partition_that_was_added_is_heard(broker, bus):
+    saga = shop(broker, bus)
+    with saga.start():
+        handle = saga.submit({"total": 12}, id="o-1")
+        until(lambda: list(broker.read("events")))
+        pylog.Admin(broker).create_partitions({"events": 4})
+        broker.append("events", b'"there"', partition=3, headers=[
+            ("ce_type", b"saga.paymentProcessed.o-1"), ("ce_specversion", b"1.0")])
+        assert handle.result(10) == {"charge": "there"}
