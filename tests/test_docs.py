@@ -20,9 +20,9 @@ ROOT = Path(__file__).parent.parent
 DOCUMENTS = sorted([ROOT / "README.md", ROOT / "CHANGELOG.md", *(ROOT / "docs").glob("*.md")])
 ARCHITECTURE = (ROOT / "docs" / "ARCHITECTURE.md").read_text(encoding="utf-8")
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-# What needs more than pylog is tested on its own; `make demo` runs it.
+# What needs more than pylog is tested on its own; `make demo` and `make shop` run it.
 EXAMPLES = sorted(path for path in (ROOT / "examples").rglob("*.py")
-                  if not path.name.startswith("flights"))
+                  if not path.name.startswith("flights") and path.parent.name != "shop")
 MODULES = sorted(found.name for found in pkgutil.iter_modules(pylog.__path__)
                  if found.name not in ("_native", "__main__"))
 MODULES += sorted(f"patterns.{found.name}" for found in pkgutil.iter_modules(patterns.__path__))

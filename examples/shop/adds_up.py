@@ -1,0 +1,152 @@
+"""Do money, stock and orders add up? Counted from the customers' file and the raw topics alone.
+
+    python examples/shop/adds_up.py --data build/shop/data
+
+It runs no service's code, and asks no service, no database and no saga what it believes: it reads
+the file that the customers' orders come from, and the records that there are.
+"""
+
+import argparse
+import json
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import NamedTuple
+
+from domain import ACCOUNTS, COMPLETED, DEAD_ORDERS, DELIVERIES, EMAILS, ORDERS, SAGA
+from purchases import purchases
+from rich.console import Console
+
+from pylog import Broker
+
+JOURNAL = "saga.checkout"
+ENDS = {b"completed", b"compensated", b"parked"}
+
+
+class Counts(NamedTuple):
+    """What the records say, by order where nothing else is said."""
+
+    orders: dict        # the first record of each order
+    poison: int         # records of the topic `orders` that are no orders
+    dead: int           # records of its dead letter queue
+    ends: dict          # the saga's last word
+    completed: Counter  # how often `order-completed` says so
+    charges: Counter    # how often
+    refunds: Counter
+    paid: Counter       # cents, less what was given back
+    delivered: Counter  # by product
+    reserved: dict      # what the order took out of stock and did not give back: (product, count)s
+    emails: Counter
+
+
+def count(broker):
+    orders, poison = {}, 0
+    for record in broker.read(ORDERS):
+        body = parsed(record)
+        if isinstance(body, dict) and isinstance(body.get("userId"), str) and "items" in body:
+            orders.setdefault(body["orderId"], body)
+        else:
+            poison += 1
+    charges, refunds, paid = Counter(), Counter(), Counter()
+    for record in broker.read(ACCOUNTS):
+        body = parsed(record)
+        is_charge = record.header("ce_type") == b"payment.charged"
+        (charges if is_charge else refunds)[body["orderId"]] += 1
+        paid[body["orderId"]] += body["cents"] if is_charge else -body["cents"]
+    delivered = Counter()
+    for record in broker.read(DELIVERIES):
+        body = parsed(record)
+        delivered[body["productId"]] += body["quantity"]
+    reserved = {}
+    for record in broker.read(SAGA):
+        kind = record.header("ce_type").decode()
+        if kind.startswith("saga.inventoryReserved."):
+            body = parsed(record)
+            reserved[body["orderId"]] = [(item["productId"], item["quantity"])
+                                         for item in body["items"]]
+        elif kind.startswith("saga.inventoryReleased."):
+            reserved.pop(parsed(record)["orderId"], None)
+    return Counts(
+        orders, poison, sum(1 for record in broker.read(DEAD_ORDERS)), ends_of(broker),
+        Counter(parsed(record)["orderId"] for record in broker.read(COMPLETED)), charges, refunds,
+        paid, delivered, reserved,
+        Counter(parsed(record)["orderId"] for record in broker.read(EMAILS)))
+
+
+def parsed(record):
+    try:
+        return json.loads(record.value)
+    except ValueError:
+        return None
+
+
+def ends_of(broker):
+    """How each checkout has ended, by the journal; None: it goes on."""
+    ends = {}
+    for record in broker.read(JOURNAL):
+        event = record.header("saga_event")
+        ends[record.key.decode()] = event.decode() if event in ENDS else None
+    return ends
+
+
+def questions(counts, given):
+    """Each is (what should be so, is it so?, figures). given: the customers' orders."""
+    valid = {key: body for key, body in given if body["totalCents"] > 0}
+    done = {key for key, end in counts.ends.items() if end == "completed"}
+    undone = {key for key, end in counts.ends.items() if end == "compensated"}
+    same = {"userId", "totalCents", "items", "placedAt"}
+    yield ("every order of the file that has a price is in the topic, as it was",
+           counts.orders.keys() == valid.keys()
+           and all({name: counts.orders[key].get(name) for name in same} == valid[key]
+                   for key in valid),
+           f"{len(counts.orders):,} of {len(valid):,}")
+    yield ("every one of them is completed or undone, none of them both or neither",
+           done | undone == valid.keys() and not done & undone,
+           f"{len(done):,} + {len(undone):,}")
+    yield ("`order-completed` has each completed order, and no other",
+           counts.completed.keys() == done, f"{len(counts.completed):,}")
+    yield ("no order was charged twice, or given back twice",
+           max(counts.charges.values(), default=0) <= 1
+           and max(counts.refunds.values(), default=0) <= 1,
+           f"{sum(one - 1 for one in counts.charges.values())} double charges")
+    yield ("the money of each completed order was kept, and of no other",
+           {key: cents for key, cents in counts.paid.items() if cents}
+           == {key: valid[key]["totalCents"] for key in done},
+           f"${sum(counts.paid.values()) / 100:,.2f}")
+    sold, left = Counter(), Counter(counts.delivered)
+    for key in done:
+        for item in valid[key]["items"]:
+            sold[item["productId"]] += item["quantity"]
+    for items in counts.reserved.values():
+        for product, quantity in items:
+            left[product] -= quantity
+    yield ("what was delivered and not sold is in stock, product by product",
+           all(left[product] == counts.delivered[product] - sold[product]
+               for product in counts.delivered) and min(left.values()) >= 0,
+           f"{sum(counts.delivered.values()):,} - {sum(sold.values()):,} = {sum(left.values()):,}")
+    yield ("who has an order completed has been told, and nobody else",
+           counts.emails.keys() == done, f"{sum(counts.emails.values()):,} mails for "
+           f"{len(counts.emails):,} orders")
+    yield ("what was no order is a dead letter", counts.poison == counts.dead,
+           f"{counts.poison} of {counts.dead}")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", type=Path, default=Path("build/shop/data"))
+    parser.add_argument("--purchases", type=Path, help="the customers' file, if not lifetimes'")
+    parser.add_argument("--orders", type=int, help="how many of it were sent; all by default")
+    options = parser.parse_args()
+    console = Console(width=80, highlight=False)
+    with Broker(options.data) as broker:
+        counts = count(broker)
+    is_good = True
+    for should, is_so, figures in questions(counts, purchases(options.purchases)[:options.orders]):
+        is_good &= is_so
+        console.print(f"   {'[green]yes[/]' if is_so else '[bold red]NO [/]'} {should}\n"
+                      f"       [dim]{figures}[/]")
+    return 0 if is_good else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

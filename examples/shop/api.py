@@ -1,0 +1,94 @@
+"""The shop's HTTP face: takes orders and answers at once, shows what became of them.
+
+    POST /api/orders               {"userId", "items": [{"productId", "quantity"}], "totalCents"}
+                                   Idempotency-Key: the same key again is the same order
+    GET  /api/users/{user}/orders  the read model
+    GET  /api/orders/{id}          one of them
+    WS   /live?room=order-{id}     each change of it; room=shop: the figures of the shop
+    GET  /                         a page that uses all of these
+"""
+
+import json
+import sqlite3
+import uuid
+from contextlib import asynccontextmanager, closing
+from datetime import date
+from pathlib import Path
+
+import uvicorn
+from domain import ORDERS, Order
+from services import options
+from starlette.applications import Starlette
+from starlette.responses import FileResponse, JSONResponse
+from starlette.routing import Route
+
+from pylog import Broker, ValidationError
+from pylog.patterns import Schemas, Topic
+
+PAGE = Path(__file__).with_name("page.html")
+MAX_BODY_BYTES = 64 << 10
+
+
+def make_app(broker, views):
+    """views: the path of the read model (history.py makes it)."""
+    orders = Topic(broker, ORDERS, value=Schemas(broker).register(ORDERS, Order), num_partitions=8)
+
+    async def place_order(request):
+        body = await request.body()
+        try:
+            if len(body) > MAX_BODY_BYTES or not isinstance(order := json.loads(body), dict):
+                raise ValueError("an order is a JSON object of at most 64 KiB")
+            order_id = request.headers.get("Idempotency-Key") or str(uuid.uuid4())
+            order = {"placedAt": date.today().isoformat()} | order | {"orderId": order_id}
+            orders.publish(order, key=order.get("userId"))    # a microsecond: nobody waits for it
+        except ValidationError as error:
+            return refusal(422, [f"{field}: {reason}" for field, reason in error.errors])
+        except (TypeError, ValueError) as error:    # no JSON, or a user that is no text
+            return refusal(400, [str(error)])
+        return JSONResponse({"orderId": order_id, "status": "processing"}, 202)
+
+    def orders_of_user(request):
+        found = rows(views, "user_id = ? ORDER BY placed_at DESC, order_id",
+                     request.path_params["user"])
+        return JSONResponse({"orders": found})
+
+    def one_order(request):
+        found = rows(views, "order_id = ?", request.path_params["order"])
+        return JSONResponse(found[0]) if found else refusal(404, ["no such order, or not yet"])
+
+    @asynccontextmanager
+    async def lifespan(_):
+        with orders:
+            yield
+
+    return Starlette(lifespan=lifespan, routes=[
+        Route("/", lambda _: FileResponse(PAGE)),
+        Route("/api/orders", place_order, methods=["POST"]),
+        Route("/api/orders/{order}", one_order),
+        Route("/api/users/{user}/orders", orders_of_user),
+    ])
+
+
+def refusal(status, errors):
+    return JSONResponse({"errors": errors}, status)
+
+
+def rows(views, where, value):
+    """Of the read model: read here while another process writes it."""
+    if not Path(views).exists():
+        return []
+    with closing(sqlite3.connect(f"file:{views}?mode=ro", uri=True)) as connection:
+        connection.row_factory = sqlite3.Row
+        return [dict(row) for row in connection.execute(
+            f"SELECT * FROM orders_by_user WHERE {where}", [value])]
+
+
+def main():
+    given = options(port=8000)
+    with Broker(given.data) as broker:
+        uvicorn.run(make_app(broker, given.data / "views.db"), port=given.port,
+                    log_level="warning")
+
+
+if __name__ == "__main__":
+    main()
