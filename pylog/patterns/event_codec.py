@@ -17,7 +17,6 @@ from pylog.patterns.events import (
     version_header,
 )
 from pylog.patterns.headers import (
-    CE_ID,
     CE_SOURCE,
     CE_SPECVERSION,
     CE_TYPE,
@@ -67,12 +66,8 @@ class StoredEvent(Event):
         return f"<StoredEvent {self.type!r}, version {self.version} of {self.stream!r}>"
 
 
-class Made(NamedTuple):
-    """Events as they are to be written. ids: that the caller gave; empty where some have none."""
-
-    values: list[Any]
-    headers: list[Headers]
-    ids: list[bytes]
+# An event as it is to be written: value, headers, id, and whether that is the caller's.
+Made = tuple[Any, Headers, bytes, bool]
 
 
 class EventCodec:
@@ -97,52 +92,49 @@ class EventCodec:
 
     # ---- writing
 
-    def made(self, events: Any) -> Made:
-        """Raises ConfigurationError, SerializationError, TypeError."""
+    def all_made(self, events: Any) -> list[Made]:
+        """Of one event or several. Raises ConfigurationError, SerializationError, TypeError."""
         if isinstance(events, NewEvent) or declared(type(events)):
-            events = (events,)
-        elif isinstance(events, str | bytes | Mapping) or not hasattr(events, "__iter__"):
+            return [self.made(events)]
+        if isinstance(events, str | bytes | Mapping) or not hasattr(events, "__iter__"):
             raise TypeError("events must be a NewEvent, an instance of a class that @event "
                             f"declares, or a list of these, not {type(events).__name__}")
-        made = Made([], [], [])
-        for one in events:
-            self._make(one, made)
-        if not made.values:
+        if not (found := [self.made(one) for one in events]):
             raise ConfigurationError("there is nothing to append: events is empty",
                                      option="events", value=events)
-        if len(made.ids) < len(made.values):
-            made.ids.clear()
-        return made
+        return found
 
-    def _make(self, one: Any, made: Made) -> None:
-        kind, data, given, more = new = one if isinstance(one, NewEvent) else NewEvent(one)
-        if new is not one or not isinstance(kind, str):
-            if data is not None:
-                raise TypeError(f"{type(kind).__name__} is the data already: pass it alone")
-            kind, data = type(kind), kind
-        headers = [*(self._prefixes.get(kind) or self._prefix(kind))]
-        if kind.__class__ is not str:
-            data = dataclasses.asdict(data)
-        if given is None:
-            headers.append((CE_ID, self._ids.next().encode()))
+    def made(self, one: Any) -> Made:
+        """Of one event."""
+        if one.__class__ is NewEvent and one[0].__class__ is str:
+            kind, data, given, more = one
         else:
-            made.ids.append(_id_of(given))
-            headers.append((CE_ID, made.ids[-1]))
+            kind, data, given, more = self._declared(one)
+        headers = self._prefixes.get(kind) or self._prefix(kind)
         if more is not None:
-            headers += as_headers(more)
-        serialize = self._codec.serialize
-        made.values.append(data if serialize is None else serialize(self._name, None, data))
-        made.headers.append(headers)
+            headers = [*headers, *as_headers(more)]
+        if (serialize := self._codec.serialize) is not None:
+            data = serialize(self._name, None, data)
+        if given is None:
+            return data, headers, self._ids.next().encode(), False
+        return data, headers, _id_of(given), True
+
+    def _declared(self, one: Any) -> tuple[str | type, Any, Any, Any]:
+        """The class and the fields of an instance."""
+        instance, data, given, more = one if isinstance(one, NewEvent) else NewEvent(one)
+        if data is not None:
+            raise TypeError(f"{type(instance).__name__} is the data already: pass it alone")
+        if declared(type(instance)) is None:
+            raise TypeError("an event must be a NewEvent, of a type that is a str, or an instance "
+                            f"of a class that @event declares, not {type(instance).__name__}")
+        return type(instance), dataclasses.asdict(instance), given, more
 
     def _prefix(self, kind: str | type) -> Headers:
         """The headers that all events of a type have. kind: it, or a class that declares it."""
         if isinstance(kind, str):
             name, version = check_type(kind), self._version_of(kind)
-        elif (said := declared(kind)) is not None:
-            name, _, version = said
         else:
-            raise TypeError("an event must be a NewEvent or an instance of a class that @event "
-                            f"declares, not {kind.__name__}")
+            name, _, version = kind.__event__    # type: ignore[attr-defined]
         found = [(CE_TYPE, name.encode()), *self._common, *version_header(version)]
         self._prefixes[kind] = found
         return found

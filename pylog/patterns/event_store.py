@@ -12,17 +12,31 @@ of the topic's name reads the same events.
 """
 
 import enum
-import operator
 import os
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import Any, NamedTuple, Self
 
-from pylog import Broker, WrongEndOffsetError, WrongExpectedVersionError
-from pylog.patterns.event_codec import EventCodec, Made, StoredEvent
-from pylog.patterns.headers import CE_ID
+from pylog import (
+    Broker,
+    ConfigurationError,
+    RecordNotFoundError,
+    WrongEndOffsetError,
+    WrongExpectedVersionError,
+)
+from pylog.patterns.event_codec import EventCodec, Made, NewEvent, StoredEvent, Upcast
+from pylog.patterns.feed import for_ever, of_types, starts_behind, up_to_now
+from pylog.patterns.headers import CE_ID, STREAM_VERSION
+from pylog.patterns.index_runs import IndexRuns
 from pylog.patterns.racing import until_first
-from pylog.patterns.stream_index import Stream, StreamIndex, key_of
+from pylog.patterns.snapshots import Snapshot, Snapshots, name_of_fold
+from pylog.patterns.stream_index import Offsets, Stream, StreamIndex, key_of
+from pylog.patterns.values import Codec, codec_of
+from pylog.patterns.wildcards import matcher
+
+Apply = Callable[[Any, StoredEvent], Any]
+_new_tuple = tuple.__new__
 
 
 class StreamState(enum.Enum):
@@ -86,14 +100,19 @@ class EventStore:
     ) -> None:
         self.name = name
         self._codec = EventCodec(name, value, events, source)
+        self._lock = threading.Lock()
+        self._snapshots: Snapshots | None = None    # from the first fold with some on
         self._broker, self._is_owner = Broker.of(broker)
         try:
             forever = {"retention.ms": -1}
             entry = self._broker.create_topic(name, num_partitions, forever, exist_ok=True)
             if entry.configs.get("retention.ms") != "-1":
                 self._broker.alter_configs(name, forever)
-            self._indexes = [StreamIndex(self._broker.log(name, number), number)
+            runs = IndexRuns(self._broker, name)
+            noted = runs.load()
+            self._indexes = [StreamIndex(self._broker.log(name, number), number, runs, noted)
                              for number in range(entry.partitions)]
+            self._only = self._indexes[0] if entry.partitions == 1 else None
         except BaseException:
             self.close()
             raise
@@ -117,40 +136,53 @@ class EventStore:
         Raises WrongExpectedVersionError, SerializationError, ConfigurationError, TypeError,
         MessageSizeTooLargeError, DiskFullError.
         """
-        made = self._codec.made(events)
-        index = self._index_of(stream)
+        made = [self._codec.made(events)] if events.__class__ is NewEvent \
+            else self._codec.all_made(events)
+        index = self._only or self._index_of(stream)
         try:
             return self._append_now(index, stream, made, expected_version)
         except WrongEndOffsetError:
             return until_first(self._broker, f"events:{self.name}", partial(
                 self._append_now, index, stream, made, expected_version))
 
-    def _append_now(self, index: StreamIndex, stream: str, made: Made,
+    def _append_now(self, index: StreamIndex, stream: str, made: list[Made],
                     expected: int | StreamState) -> AppendResult:
-        with index.lock:
-            index.read_on()
-            known = index.streams.get(stream)
-            if expected != (known.version if known else NO_STREAM):
-                earlier = self._earlier(index, stream, known, made, expected)
+        index.lock.acquire()    # `with` would cost twice as much
+        try:
+            end = index.read_on()
+            known = index.streams.get(stream) or index.begin(stream)
+            version = known.before + len(known.offsets)
+            if expected != version:
+                earlier = self._earlier(index, known, made, expected)
                 if earlier is not None:
                     return earlier
-            known = index.append(stream, made.values, made.headers)
-            return AppendResult(stream, known.version, index.partition, known.offsets[-1])
+            if len(made) == 1:
+                value, headers, event_id, _ = made[0]
+                offset = index.log.append(
+                    value, known.key, [*headers, (CE_ID, event_id),
+                                       (STREAM_VERSION, b"%d" % (version + 1))], None, end)
+                known.offsets.append(offset)
+                index.next = offset + 1
+            else:
+                offset = index.append_many(known, made)
+        finally:
+            index.lock.release()
+        return _new_tuple(AppendResult, (stream, version + len(made), index.partition, offset))
 
-    def _earlier(self, index: StreamIndex, stream: str, known: Stream | None, made: Made,
+    def _earlier(self, index: StreamIndex, known: Stream, made: list[Made],
                  expected: int | StreamState) -> AppendResult | None:
         """Where the events are if they are there already; None: they are to be appended."""
         if not isinstance(expected, int | StreamState) or isinstance(expected, bool):
             raise TypeError("expected_version must be an int, NO_STREAM, ANY or EXISTS, not "
                             f"{type(expected).__name__}")
-        actual, count, same, after = known.version if known else NO_STREAM, len(made.ids), 0, 0
-        if known and count:
-            after = expected if isinstance(expected, int) else index.find(known, made.ids[0])
-            there = [one.header(CE_ID) for one in index.records(known, after, count)]
-            same = sum(map(operator.eq, there, made.ids))
+        stream, actual, count, after, same = known.key.decode(), known.version, len(made), 0, 0
+        if all(is_given for *_, is_given in made):
+            ids = [event_id for _, _, event_id, _ in made]
+            after = expected if isinstance(expected, int) else index.find(known, ids[0])
+            there = index.records(known, after, count)
+            same = sum(one.header(CE_ID) == two for one, two in zip(there, ids, strict=False))
             if same == count:
-                return AppendResult(stream, after + count, index.partition,
-                                    known.offsets[after + count - known.before - 1])
+                return AppendResult(stream, after + count, index.partition, there[-1].offset)
         if not same and (expected is ANY or (expected is EXISTS and actual)):
             return None
         wanted = expected if isinstance(expected, int) else "one that exists"
@@ -167,29 +199,35 @@ class EventStore:
         """The events of a stream as of now, oldest first; none where there is no stream.
 
         after: only those behind this version, in the order of reading. limit: so many at most.
-        Cost: 0.6 us an event that is looked at, whatever else the store has. Raises
+        Cost: 0.6 us an event that is returned, whatever else the store has. Raises
         CorruptRecordError, and DeserializationError where `data` is looked at.
         """
+        before, offsets = self._seen(stream)
+        if backwards:
+            last = before + len(offsets) if after is None else after - 1
+            wanted = offsets[:max(last - before, 0)][::-1]
+        else:
+            wanted = offsets[max((after or 0) - before, 0):]
+        return self._stored(stream, wanted if limit is None else wanted[:limit])
+
+    def _seen(self, stream: str) -> tuple[int, Offsets]:
+        """How many of its first events were deleted, and the offsets of the others, as of now."""
         with (index := self._index_of(stream)).lock:
             index.read_on()
-            known = index.streams.get(stream)
-            if known is None:
-                key_of(stream)
-                return iter(())
-            if backwards:
-                last = known.version if after is None else after - 1
-                offsets = known.offsets[:max(last - known.before, 0)][::-1]
-            else:
-                offsets = known.offsets[max((after or 0) - known.before, 0):]
-        return (StoredEvent(index.log.get(one), self._codec.data_of)
-                for one in (offsets if limit is None else offsets[:limit]))
+            known = index.streams.get(stream) or Stream(key_of(stream))
+            return known.before, known.offsets[:]
+
+    def _stored(self, stream: str, offsets: Offsets) -> Iterator[StoredEvent]:
+        get, data_of = self._index_of(stream).log.get, self._codec.data_of
+        return (StoredEvent(get(one), data_of) for one in offsets)
+
+    def _index_of(self, stream: str) -> StreamIndex:
+        return self._only or self._indexes[self._broker.partition_of(self.name, key_of(stream))]
 
     def version(self, stream: str) -> int:
         """The version of its last event, as of now; 0 (NO_STREAM): it has none. Cost: 1 us."""
-        with (index := self._index_of(stream)).lock:
-            index.read_on()
-            known = index.streams.get(stream)
-            return known.version if known else NO_STREAM
+        before, offsets = self._seen(stream)
+        return before + len(offsets)
 
     def streams(self, prefix: str = "") -> dict[str, int]:
         """The versions of all streams whose names begin so, by name. Cost: 0.2 us a stream that
@@ -202,22 +240,99 @@ class EventStore:
                              if name.startswith(prefix) and known.offsets)
         return dict(sorted(found.items()))
 
-    def fold(self, stream: str, initial: Any, apply: Callable[[Any, StoredEvent], Any]) -> Folded:
+    # ---- folding
+
+    def fold(
+        self, stream: str, initial: Any, apply: Apply, *,
+        snapshot_every: int = 0, state: Any = "json", fold_name: str | None = None,
+        fold_version: int = 1,
+    ) -> Folded:
         """What the events of a stream come to: state = apply(state, event), from the first on.
+        Returns it and the version that it is of, to be expected by the next append.
 
         initial: the state before the first event, or a function without arguments that makes it
-        (`dict`, `Order`). Returns the state and the version that it is of, to be expected by the
-        next append. Raises what apply raises.
-        """
-        state, version = initial() if callable(initial) else initial, NO_STREAM
-        for event in self.read(stream):
-            state, version = apply(state, event), event.version
-        return Folded(state, version)
+        (`dict`, `Order`). snapshot_every: keeps the state after so many events, and the next fold,
+        in any process, begins there. state: how a snapshot becomes bytes, as `value=`: "json", or
+        the type of the state. fold_name: whose snapshots are used; the name of `apply` by default.
+        fold_version: to be raised when `apply` changes, lest it go on with states of the old one.
 
-    def _index_of(self, stream: str) -> StreamIndex:
-        if len(self._indexes) == 1:
-            return self._indexes[0]
-        return self._indexes[self._broker.partition_of(self.name, key_of(stream))]
+        Cost: 0.6 us an event and the call. Raises what apply raises, SerializationError for a state
+        that no snapshot can be of, RecordNotFoundError where events were deleted.
+        """
+        if not isinstance(snapshot_every, int) or snapshot_every < 0:
+            raise ConfigurationError(f"snapshot_every={snapshot_every!r} is no number of events",
+                                     option="snapshot_every", value=snapshot_every)
+        if not snapshot_every:
+            return self._fold(stream, initial, apply, NO_STREAM)
+        return self._fold_from_snapshot(stream, initial, apply, snapshot_every, codec_of(state),
+                                        name_of_fold(apply, fold_name, fold_version))
+
+    def _fold_from_snapshot(self, stream: str, initial: Any, apply: Apply, every: int,
+                            codec: Codec, name: str) -> Folded:
+        with self._lock:
+            if self._snapshots is None:
+                self._snapshots = Snapshots(self._broker, self.name)
+        key, begun = key_of(stream), Folded(initial, NO_STREAM)
+        found = self._snapshots.latest(key, name, codec)
+        if found is not None and found.event_id == self._id_of(stream, found.version):
+            begun = Folded(found.state, found.version)
+        folded = self._fold(stream, begun.state, apply, begun.version)
+        if folded.version - begun.version >= every and \
+                (event_id := self._id_of(stream, folded.version)) is not None:
+            self._snapshots.save(key, name, codec, Snapshot(*folded, event_id))
+        return folded
+
+    def _id_of(self, stream: str, version: int) -> bytes | None:
+        """Of the event of this version; None: there is none, or it was deleted."""
+        found = list(self.read(stream, after=version - 1, limit=1))
+        return found[0].header(CE_ID) if found and found[0].version == version else None
+
+    def _fold(self, stream: str, initial: Any, apply: Apply, version: int) -> Folded:
+        before, offsets = self._seen(stream)
+        if before > version:
+            raise RecordNotFoundError(
+                f"the events {version + 1} to {before} of {stream!r} were deleted, so what all of "
+                "them come to is not known; use read() for those that are left")
+        state = initial() if callable(initial) and not version else initial
+        for event in self._stored(stream, offsets[version - before:]):
+            state = apply(state, event)
+        return Folded(state, before + len(offsets))
+
+    # ---- what data is, and was
+
+    def upcast(self, kind: str, version: int) -> Callable[[Upcast], Upcast]:
+        """A decorator: function(data) makes data of the next version out of that of `version`.
+
+        Whoever reads an event of this type by the store gets its data as the latest version, by
+        one function after the other; what is stored stays. From then on what is appended by the
+        name of the type is of the version that the functions lead to; of a declared class, of the
+        version that it declares. What it raises is a DeserializationError where `data` is looked
+        at. Raises ConfigurationError, TypeError.
+        """
+        return self._codec.upcast(kind, version)
+
+    # ---- subscribing
+
+    def subscribe(self, *, after: Any = None, types: str | Iterable[str] = "**",
+                  follow: bool = True) -> Iterator[StoredEvent]:
+        """All events of all streams, in the order of their partition; each one once.
+
+        after: the position behind which it begins: an AppendResult, a StoredEvent or an offset; of
+        several partitions a dict {partition: offset}, in which those that are left out begin at the
+        beginning; "latest": from now on; None: at the beginning. types: those that are wanted, as
+        `Bus.on` takes them. follow: waits for more, for ever; else it ends at what is the end now.
+
+        A log has no holes that are filled later: behind a position that was read nothing comes up.
+        To be called by a thread or task of the patterns', with retry and dead letters, subscribe to
+        the topic by a Bus. Cost: 0.5 us an event. Raises ConfigurationError, TypeError, ClosedError
+        when the broker is closed while it waits.
+        """
+        matchers = [matcher(one) for one in ([types] if isinstance(types, str) else types)]
+        logs = [index.log for index in self._indexes]
+        starts = starts_behind(after, logs)
+        records = for_ever(self._broker, self.name, starts) if follow else up_to_now(logs, starts)
+        return (StoredEvent(one, self._codec.data_of) for one in of_types(records, matchers)
+                if one.header(STREAM_VERSION) is not None)
 
     # ---- lifetime
 

@@ -9,10 +9,19 @@ import logging
 import threading
 from array import array
 from bisect import bisect_left
-from typing import Any
+from typing import TypeAlias
 
-from pylog import ConfigurationError, Log, OffsetOutOfRangeError, PylogTimeoutError, Record
+from pylog import (
+    ConfigurationError,
+    Log,
+    OffsetOutOfRangeError,
+    PylogError,
+    PylogTimeoutError,
+    Record,
+)
+from pylog.patterns.event_codec import Made
 from pylog.patterns.headers import CE_ID, STREAM_VERSION, number_of
+from pylog.patterns.index_runs import RUN, IndexRuns, run_key, run_of
 
 logger = logging.getLogger("pylog.patterns")
 
@@ -20,6 +29,8 @@ PATIENCE_SECONDS = 60.0    # for records of an "fsync" topic that are appended a
 
 
 NAME_LENGTH_MAX = 255
+
+Offsets: TypeAlias = "array[int]"
 
 
 def key_of(stream: object) -> bytes:
@@ -55,13 +66,16 @@ class Stream:
 class StreamIndex:
     """The streams of one partition. Who uses it holds its lock."""
 
-    def __init__(self, log: Log, partition: int) -> None:
+    def __init__(self, log: Log, partition: int, runs: IndexRuns, noted: dict[bytes, Record],
+                 ) -> None:
         self.log = log
         self.partition = partition
         self.lock = threading.Lock()
         self.streams: dict[str, Stream] = {}
         self.skipped = 0
-        self._start = self._next = log.start_offset
+        self._runs = runs
+        self._start = self.next = log.start_offset
+        self._take_runs(noted)
 
     def read_on(self) -> int:
         """Folds what anybody has appended; returns the end up to which it did.
@@ -73,33 +87,29 @@ class StreamIndex:
             end = log.end_offset    # before the start: who appends later saw the later start
             if log.start_offset != self._start:
                 self._drop_before(log.start_offset)
-            if end <= self._next:
-                return self._next
+            if end <= self.next:
+                return self.next
             try:
                 self._fold(end)
             except OffsetOutOfRangeError:
-                if log.start_offset <= self._next:
+                if log.start_offset <= self.next:
                     raise
 
-    def append(self, stream: str, values: list[Any], headers: list[Any]) -> Stream:
-        """Appends events of a stream, if nobody has appended anything since `read_on`; all or none.
+    def begin(self, stream: str) -> Stream:
+        """A stream that has no events yet. Raises ConfigurationError, TypeError."""
+        return self.streams.setdefault(stream, Stream(key_of(stream)))
 
-        Raises WrongEndOffsetError, MessageSizeTooLargeError, DiskFullError.
-        """
-        known = self.streams.get(stream)
-        if known is None:
-            known = self.streams[stream] = Stream(key_of(stream))
-        version = known.version
-        numbered = [[*one, (STREAM_VERSION, b"%d" % number)]
-                    for number, one in enumerate(headers, version + 1)]
-        if len(values) == 1:
-            offset = self.log.append(values[0], known.key, numbered[0], None, self._next)
-        else:
-            offset = self.log.append_many(values, [known.key] * len(values), numbered,
-                                          if_end=self._next)
-        known.offsets.extend(range(offset, offset + len(values)))
-        self._next = offset + len(values)
-        return known
+    def append_many(self, known: Stream, made: list[Made]) -> int:
+        """Appends events, if nobody has appended anything since `read_on`; all or none. Returns the
+        offset of the last. Raises WrongEndOffsetError, MessageSizeTooLargeError, DiskFullError."""
+        first = self.log.append_many(
+            [value for value, *_ in made], [known.key] * len(made),
+            [[*headers, (CE_ID, event_id), (STREAM_VERSION, b"%d" % version)]
+             for version, (_, headers, event_id, _) in enumerate(made, known.version + 1)],
+            if_end=self.next)
+        self.next = first + len(made)
+        known.offsets.extend(range(first, self.next))
+        return self.next - 1
 
     def records(self, known: Stream, after: int, limit: int) -> list[Record]:
         """The records of the versions after `after`, as many as there are; at most `limit`."""
@@ -114,20 +124,92 @@ class StreamIndex:
                 return known.before + place
         return known.version
 
+    # ---- runs that were noted
+
+    def _take_runs(self, noted: dict[bytes, Record]) -> None:
+        """All runs that are full: as they were noted, or else from the events, to be noted."""
+        for start in range(self.next - self.next % RUN, self.log.end_offset - RUN + 1, RUN):
+            record = noted.get(run_key(self.partition, start))
+            if record is None or not self._take_run(start, record):
+                self._fold(start + RUN)
+                self._note_run(start)
+
+    def _take_run(self, start: int, record: Record) -> bool:
+        try:
+            found = {}
+            for stream, (before, *places) in run_of(record).items():
+                found[stream] = one = Stream(key_of(stream), before)
+                one.offsets.extend(start + place for place in places)
+            self._check_run(start, found)
+        except (ValueError, OverflowError, PylogError) as error:
+            logger.warning("%s: the run at offset %d does not fit, and the events are read instead:"
+                           " %s", self._runs.topic, record.offset, error)
+            return False
+        for stream, one in found.items():
+            if stream in self.streams:
+                self.streams[stream].offsets.extend(one.offsets)
+            else:
+                self.streams[stream] = one
+        self.next = start + RUN
+        if start < self._start:
+            self._drop_before(self._start)
+        return True
+
+    def _check_run(self, start: int, found: dict[str, Stream]) -> None:
+        """That it goes on where the index is, and that its last event is what it says: a power cut
+        may have spared the run and taken events, the last ones first."""
+        if self.next > max(start, self._start):
+            raise ValueError("its beginning was read already")
+        for stream, one in found.items():
+            known = self.streams.get(stream)
+            if one.before != known.version if known is not None else one.before and not self._start:
+                raise ValueError(f"it begins {stream!r} behind version {one.before}")
+            if sorted(set(one.offsets)) != one.offsets.tolist() or one.offsets[-1] >= start + RUN:
+                raise ValueError(f"its offsets of {stream!r} are not in order")
+        last = max(found.values(), key=lambda one: one.offsets[-1])
+        record = self.log.get(last.offsets[-1])
+        if (record.key, record.header(STREAM_VERSION)) != (last.key, b"%d" % last.version):
+            raise ValueError(f"the event at offset {record.offset} is another")
+
+    def _note_run(self, start: int) -> None:
+        """Notes which events are in the run, for who opens the store later."""
+        try:
+            keys = self._keys_of(start)
+        except PylogError as error:
+            logger.warning("the run at offset %d was not noted: %s", start, error)
+            return
+        run = {}
+        for key in keys:
+            stream = (key or b"").decode("utf-8", "replace")
+            if (known := self.streams.get(stream)) is not None:
+                first, last = (bisect_left(known.offsets, one) for one in (start, start + RUN))
+                if first < last:
+                    run[stream] = [known.before + first,
+                                   *(one - start for one in known.offsets[first:last])]
+        if run:
+            self._runs.save(self.partition, start, run)
+
+    def _keys_of(self, start: int) -> set[bytes | None]:
+        keys: set[bytes | None] = set()
+        cursor = self.log.cursor(max(start, self._start))
+        while cursor.offset < start + RUN:
+            keys.update(cursor.fetch(start + RUN - cursor.offset).keys())
+        return keys
+
     # ---- folding
 
     def _fold(self, end: int) -> None:
-        cursor = self.log.cursor(self._next)
-        while self._next < end:
-            chunk = cursor.fetch()
+        cursor = self.log.cursor(self.next)
+        while self.next < end:
+            chunk = cursor.fetch(end - self.next)
             if not len(chunk) and not cursor.wait(PATIENCE_SECONDS):
                 raise PylogTimeoutError(
-                    f"the events from offset {self._next} on have not come to disk for "
+                    f"the events from offset {self.next} on have not come to disk for "
                     f"{PATIENCE_SECONDS:.0f} s; see to the disk, then try again",
                     timeout_ms=int(1000 * PATIENCE_SECONDS))
             for record in chunk:
                 self._take(record)
-            self._next = cursor.offset
+            self.next = cursor.offset
 
     def _take(self, record: Record) -> None:
         text = record.header(STREAM_VERSION)
@@ -161,4 +243,4 @@ class StreamIndex:
             if not known.offsets:
                 del self.streams[stream]
         self._start = start
-        self._next = max(self._next, start)
+        self.next = max(self.next, start)
