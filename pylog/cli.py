@@ -87,6 +87,7 @@ LAZY = {
     "queue": "pylog.cli_queue:queue",
     "request": "pylog.cli_request:request",
     "restore": "pylog.cli_topics:restore",
+    "saga": "pylog.cli_saga:saga",
     "schema": "pylog.cli_schema:schema",
     "stat": "pylog.cli_stat:stat",
     "stress": "pylog.stress.command:stress",

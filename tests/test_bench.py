@@ -51,6 +51,8 @@ PROMISED = [
     ("put to handler in another, idle, process", 2, 1.3),
     ("get, a million messages waiting", 1.1, 1),
     ("bus dispatch, 100 wildcard handlers", 3, 1),
+    ("saga steps a second, run", 20, 100),
+    ("saga steps a second, submitted", 20, 100),
     ("takeover after SIGKILL", 100, 60),
     ("the same, 0.00098 GiB resident", 100, 60),
     ("a process joins 8 with 64 partitions: gap over none", 1.5, 1.1),
