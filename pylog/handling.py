@@ -81,6 +81,12 @@ class Progress:
             self._count = 0
         return {one: OffsetAndMetadata(offset) for one, offset in moved.items()}
 
+    def commit(self) -> None:
+        """Commits that. No thread commits more meanwhile, which this would take back."""
+        with self._lock:
+            if done := self.finished():
+                self._consumer._commit(done)
+
     def forget(self, partitions: list[TopicPartition]) -> None:
         """What was read of them is void: they are another's from now on, or were sought in."""
         with self._lock:
@@ -231,6 +237,11 @@ class Handling(Progress):
             if self._has_ended or self._failure is not None or partition in self._gone:
                 return
             self._handler(record)
+            reached = record.offset + 1
             with self._lock:
-                self._reached[partition] = record.offset + 1
-                self._count += 1
+                self._reached[partition] = reached
+                # The reading thread would be late: a kill would repeat what it has not come to.
+                if self._every == 1 and self._consumer._commit_at_once(partition, reached):
+                    self._committed[partition] = reached
+                else:
+                    self._count += 1

@@ -288,6 +288,13 @@ class Subscriber(Positions):
             if callback is not None:
                 callback(offsets, None)
 
+    def _commit_at_once(self, partition: TopicPartition, offset: int) -> bool:
+        """From a handler's thread; False: the thread that reads is to do it, as there is a new
+        generation, or the disk to wait for."""
+        group = self._group
+        return group is not None and not group.group.writes_through and bool(
+            self._commit_lane(partition, offset, b"", -1))
+
     def _commit_again(
         self, group: Membership, refused: list[TopicPartition] | None, with_hand: bool
     ) -> None:
@@ -395,8 +402,7 @@ class Subscriber(Positions):
             return
         try:
             if self._handling is not None:
-                if done := self._handling.finished():
-                    self._commit(done)
+                self._handling.commit()
             elif (refused := self._commit_lanes(False)) is not None:
                 self._commit_again(self._group, refused, False)
             elif self._group.group.writes_through:

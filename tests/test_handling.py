@@ -176,6 +176,35 @@ def test_commits_come_in_time(broker, concurrency, option):
     assert committed(broker) == [30, 30, 30]
 
 
+@each_way
+def test_with_each_one_committed_none_begins_before_the_one_before_it_is(broker, concurrency):
+    """A kill repeats what is in work, and nothing that was finished."""
+    fill(broker, 200)
+    behind = []
+
+    def handle(record):
+        found = committed(broker)[record.partition] or 0
+        if found < record.offset:
+            behind.append((record.partition, record.offset, found))
+
+    with Consumer(broker, "orders", group_id="g", enable_auto_commit=False,
+                  consumer_timeout_ms=0) as consumer:
+        consumer.run(handle, concurrency=concurrency, commit_every=1)
+
+    assert behind == []
+    assert committed(broker) == [200, 200, 200]
+
+
+def test_threads_commit_each_one_through_to_the_disk_too(tmp_path):
+    with pylog.Broker(tmp_path / "data", durability="fsync") as broker:
+        broker.create_topic("orders", 3, {"retention.ms": -1})
+        fill(broker, 5)
+        with Consumer(broker, "orders", group_id="g", enable_auto_commit=False,
+                      consumer_timeout_ms=0) as consumer:
+            consumer.run(Diary(), concurrency=3, commit_every=1)
+        assert committed(broker) == [5, 5, 5]
+
+
 @pytest.mark.parametrize("option", [{"commit_every": 1}, {"commit_interval": 0.01}])
 def test_what_is_handled_while_nothing_comes_is_committed_in_time(broker, option):
     broker.append("orders", b"slow", partition=0)
