@@ -1,4 +1,4 @@
-"""`pylog stress` of groups and of queues: nothing in good ones, and something in bad ones."""
+"""`pylog stress` of groups, queues, requests: nothing in good ones, and something in bad ones."""
 
 import json
 import re
@@ -42,8 +42,38 @@ def test_queue_whose_workers_die_and_are_stopped_does_every_message(log_path):
     assert counts["commits"] > 100
 
 
+@pytest.mark.slow
+def test_requests_whose_askers_and_servers_die_and_are_stopped_are_served(log_path):
+    report = run(log_path, "--workload", "request", "--nemesis", "kill,pause", "--seconds", 2,
+                 "--rate", 2)
+
+    counts = report["counts"]
+    assert counts["faults"]["kill"] > 0
+    assert counts["details"]["requests"] >= counts["acknowledged"] > 100
+    assert counts["details"]["replies"] > 100
+    assert counts["details"]["time-outs"] > 0
+
+
+@pytest.mark.slow
+def test_requests_are_served_once_where_nobody_is_killed(log_path):
+    done = stress(log_path, "--workload", "request", "--seconds", 1)
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert ", 0 of them again; " in done.stdout
+    counts = json.loads((log_path / "request/report.json").read_text())["counts"]
+    assert f"of it: {counts['details']['requests']:,} requests, " in done.stdout
+
+
+@pytest.mark.slow
+def test_run_of_requests_is_replayed(log_path, tmp_path):
+    first = run(log_path, "--workload", "request", "--nemesis", "kill", "--seconds", 0.5)
+    again = run(tmp_path / "again", "--replay", log_path / "request/report.json")
+
+    assert again["plan"] == first["plan"]
+
+
 @pytest.mark.soak
-@pytest.mark.parametrize("workload", ["group", "queue"])
+@pytest.mark.parametrize("workload", ["group", "queue", "request"])
 def test_minutes_of_deaths_of_members(log_path, workload):
     run(log_path, "--workload", workload, "--nemesis", "kill,pause", "--seconds", 120, timeout=300)
 
@@ -92,3 +122,84 @@ def test_queue_that_gives_away_too_early_is_found_and_named(log_path):
     assert done.returncode == 4, done.stdout + done.stderr
     row = report_of(done)["anomalies"]["two-holders"]
     assert "diary-" in row["examples"][0]["file"]
+
+
+FAULTY = """
+import itertools, time
+from pylog.cli import commands
+from pylog.patterns import answering, replies, server
+from pylog.stress import request_work
+
+numbers = itertools.count()
+append, take, result = (answering.Answering._append, replies.Inbox._take,
+                        replies.PendingReply.result)
+
+def is_time():
+    return next(numbers) % 20 == 19
+
+def drop_a_reply(self, *given):
+    return True if is_time() else append(self, *given)
+
+def reply_twice(self, *given):
+    if is_time():
+        append(self, *given)
+    return append(self, *given)
+
+def mix_askers_up(self):
+    if len(self._pending) > 1:
+        one, other, *_ = self._pending
+        pending = self._pending
+        pending[one], pending[other] = pending[other], pending[one]
+    return take(self)
+
+def give_late_replies(self):    # who asks again gets what came meanwhile
+    try:
+        return result(self)
+    except replies.RequestTimeoutError:
+        self._inbox._pending[self.number] = self
+        raise
+
+def commit_before(self, record):
+    self._consumer.commit()
+    self._answering.answer(record)
+
+def commit_never(self, record):
+    self._answering.answer(record)
+
+def give_up_at_half_time(self, topic, number, timeout):
+    return expect(self, topic, number, timeout / 2)
+
+def append_slowly(self, *given):
+    time.sleep({slow})
+    return append(self, *given)
+
+expect = replies.Inbox.expect
+if {slow}:
+    answering.Answering._append = append_slowly
+request_work.SHORT, request_work.BURST, request_work.REST_SECONDS = {short}, {burst}, {rest}
+{place} = {what}
+commands()
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("anomaly", "place", "what", "more"), [
+    ("foreign-reply", "replies.Inbox._take", "mix_askers_up", {}),
+    ("lost-reply", "answering.Answering._append", "drop_a_reply", {}),
+    ("miscounted-reply", "answering.Answering._append", "reply_twice", {}),
+    ("late-reply", "replies.PendingReply.result", "give_late_replies",
+     {"burst": 1, "short": 0.005, "slow": 0.006, "rest": 0.01}),
+    ("early-time-out", "replies.Inbox.expect", "give_up_at_half_time", {"slow": 0.015}),
+    ("lost-request", "server.Server._process_and_commit", "commit_before", {"nemesis": "kill"}),
+    ("served-again", "server.Server._process_and_commit", "commit_never", {"nemesis": "kill"}),
+], ids=lambda one: one if isinstance(one, str) and "." not in one else "")
+def test_fault_of_request_reply_is_found_and_named(log_path, anomaly, place, what, more):
+    settings = {"burst": 8, "short": 0.02, "slow": 0, "rest": 0.06, "nemesis": ""} | more
+    done = stress(log_path, "--json", "--workload", "request", "--seconds", 1.5, "--rate", 4,
+                  "--nemesis", settings["nemesis"], "--quiet-seconds", 2,
+                  script=FAULTY.format(place=place, what=what, **settings))
+
+    assert done.returncode == 4, done.stdout + done.stderr
+    row = report_of(done)["anomalies"][anomaly]
+    assert row["severity"] == "never allowed"
+    assert row["examples"][0]["file"]

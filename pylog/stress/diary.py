@@ -11,6 +11,13 @@ number of the delivery and the key: `put`, a message was added; `want`, when it 
 one that it has `got`; `ask`, `done`, `refused`: of its acknowledgement; `back`, it is about to give
 it back.
 
+Of the workload request, `send` and `sent` are before and after the call that sends one, `wait` is
+before its reply is waited for, and then there is a `reply`, or it is `over`; a server writes
+`serve` and `answer`, before and after its work. In place of the member stands the request, in place
+of the generation what a `send` has for a time-out (microseconds), and else the answer; a `reply`
+has as its offset the request that it says it is for. In the end an asker writes `count`, its
+replies and the late ones, and who looks on `there`, where each request is.
+
 Who only looks on writes `look` (what is committed) and then `end` (where the log ends). Times are
 nanoseconds of the monotonic clock, which all processes of a machine share. A line is one write(2)
 with O_APPEND: a SIGKILL comes before or after it.
@@ -23,7 +30,8 @@ from pathlib import Path
 from typing import NamedTuple, Self
 
 KINDS = ("own", "work", "ask", "done", "refused", "drop", "lost", "look", "end",
-         "put", "want", "got", "back")
+         "put", "want", "got", "back",
+         "send", "sent", "wait", "reply", "over", "count", "serve", "answer", "there")
 
 
 class Entry(NamedTuple):

@@ -1,4 +1,4 @@
-"""The stage of the workloads `group` and `queue`: the same run, with the members of a group in it.
+"""The stage of the workloads `group`, `queue` and `request`: the same run, with members in it.
 
 In place of a log there is a data directory, in place of the ledgers are diaries, and in the end the
 judgement takes the place of the settlement. Faults are those that can be done to a member.
@@ -10,24 +10,28 @@ from functools import partial
 from types import ModuleType
 from typing import NamedTuple
 
-from pylog.stress import grouping, queue_work
+from pylog.stress import grouping, queue_work, request_work
 from pylog.stress.board import Phase
 from pylog.stress.diary import read_diaries
 from pylog.stress.examination import Examination, Layout
 from pylog.stress.judgement import SECOND, Judgement, Outage, note_finding
 from pylog.stress.plan import Fault
 from pylog.stress.queue_judgement import QueueJudgement
+from pylog.stress.request_judgement import RequestJudgement
 from pylog.stress.stage import Stage
+
+Judge = type[Judgement] | type[QueueJudgement] | type[RequestJudgement]
 
 
 class Piece(NamedTuple):
     """players: the module of who works. judgement: of what they write."""
 
     players: ModuleType
-    judgement: type[Judgement] | type[QueueJudgement]
+    judgement: Judge
 
 
-PIECES = {"group": Piece(grouping, Judgement), "queue": Piece(queue_work, QueueJudgement)}
+PIECES = {"group": Piece(grouping, Judgement), "queue": Piece(queue_work, QueueJudgement),
+          "request": Piece(request_work, RequestJudgement)}
 
 
 class Ensemble(Stage):
@@ -74,6 +78,7 @@ class Ensemble(Stage):
         figures = {
             "balance": {"sent": sent, "acknowledged": sent},
             "checker": judgement.figures(),
+            "details": judgement.details(),
             "takeover_ms": quantiles([1000 * one.seconds for one in takeovers]),
             "lone_takeover_ms": quantiles([1000 * one.seconds for one in takeovers
                                            if one.is_alone]),

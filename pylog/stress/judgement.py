@@ -258,6 +258,10 @@ class Judgement:
         return {"records": len(handled), "again": len(handled) - len({*handled}),
                 "commits": sum(entry.kind == "done" for entry in self.entries)}
 
+    def details(self) -> dict[str, int]:
+        """What other workloads tell besides."""
+        return {}
+
     def holders(self, moments: Iterable[int]) -> Iterator[dict[int, Entry]]:
         """Who has got what by each moment, and has not let go: the entries that say so. The moments
         rise; it is one dict, which goes on."""

@@ -18,6 +18,7 @@ WORKLOADS = {
     "durable": "many threads make small appends, each durable when it returns",
     "group": "members of a consumer group read, commit, die and are fenced; diaries are judged",
     "queue": "members of share groups put, take, settle, die and are stopped; diaries are judged",
+    "request": "askers and servers request, reply, die and are stopped; diaries are judged",
 }
 NEMESES = {
     "kill": "SIGKILL to a writer, a reader, the janitor, or all writers at once",
@@ -29,7 +30,7 @@ NEMESES = {
     "limits": "few open files, or little memory, for a while",
     "disk-full": "the disk is full for a while (a small tmpfs where mounting works)",
 }
-OF_GROUPS = ("group", "queue")
+OF_GROUPS = ("group", "queue", "request")
 OF_MEMBERS = ("kill", "pause")    # the nemeses of these workloads
 WAYS = ("append", "append_full", "append_many", "atomic", "if_end", "append_buffer", "flush")
 
@@ -40,6 +41,7 @@ OWN: dict[str, dict[str, Any]] = {
                 "ways": ("append", "append_full", "atomic", "if_end")},
     "group": {"processes": 5, "threads": 1},
     "queue": {"processes": 5, "threads": 1},
+    "request": {"processes": 7, "threads": 2},    # four of them serve
 }
 
 # Seconds between two faults of a kind, on average; --rate multiplies.

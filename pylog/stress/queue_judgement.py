@@ -159,3 +159,7 @@ class QueueJudgement:
         counts = [len(holds) for holds in self.holds.values() if holds]
         return {"records": sum(counts), "again": sum(counts) - len(counts),
                 "commits": sum(entry.kind == "done" for entry in self.entries)}
+
+    def details(self) -> dict[str, int]:
+        """Of the figures that only a queue has."""
+        return {}

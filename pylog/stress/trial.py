@@ -4,7 +4,8 @@ What has never failed proves nothing. So `--plant` makes a good run's directory 
 log, shows that nothing is told of it, and then plants each anomaly (planting.py) in a copy of its
 own. It must be *found*, *named* (nothing else is told but what the plant implies) and *placed*.
 What no file can show is told to a reader of the run by a log that lies (liars.py). What a group can
-do wrong is forged into its members' diaries (forgery.py), and so is a queue (queue_forgery.py).
+do wrong is forged into its members' diaries (forgery.py), and so are a queue (queue_forgery.py) and
+request-reply (request_forgery.py).
 """
 
 import itertools
@@ -24,6 +25,7 @@ import pylog
 from pylog import _native
 from pylog.stress import forgery as of_group
 from pylog.stress import queue_forgery as of_queue
+from pylog.stress import request_forgery as of_request
 from pylog.stress.anomalies import ANOMALIES
 from pylog.stress.diary import read_diaries
 from pylog.stress.editor import LogFiles
@@ -34,12 +36,15 @@ from pylog.stress.liars import LIES, tell
 from pylog.stress.passage import Passage
 from pylog.stress.planting import NOT_PLANTED, PLANTS, RESERVED, Planted, Spot, make
 from pylog.stress.queue_judgement import QueueJudgement
+from pylog.stress.request_judgement import RequestJudgement
 from pylog.stress.sightings import Sighting, Sightings, counted, described, read_sightings
 
 RUN = 0x600D_0000_600D
 PRODUCERS = 4
 ROUNDS = 24
 FOLDS = 64
+FORGED: tuple[tuple[Any, Any], ...] = (
+    (of_group, Judgement), (of_queue, QueueJudgement), (of_request, RequestJudgement))
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +83,7 @@ def planted(
     """
     wanted = set(names)
     known = {*(one.anomaly for one in PLANTS), *(one.anomaly for one in LIES),
-             *(one.anomaly for one in (*of_group.FORGERIES, *of_queue.FORGERIES))}
+             *(one.anomaly for forged, _ in FORGED for one in forged.FORGERIES)}
     for name in sorted(wanted - known - {"all"}):
         why = NOT_PLANTED.get(name, f"there are all, {', '.join(sorted(known))}")
         raise ValueError(f"{name!r} cannot be planted: {why}")
@@ -90,9 +95,10 @@ def planted(
         for number, plant in enumerate(PLANTS):
             if {"all", plant.anomaly} & wanted:
                 yield try_plant(good, directory / "planted", number, seed)
-        for forgery in (*of_group.FORGERIES, *of_queue.FORGERIES):
-            if {"all", forgery.anomaly} & wanted:
-                yield try_forgery(forgery, directory / "forged")
+        for forged, judge_of in FORGED:
+            for forgery in forged.FORGERIES:
+                if {"all", forgery.anomaly} & wanted:
+                    yield try_forgery(forgery, judge_of, forged.ENDS, directory / "forged")
         for number, lie in enumerate(LIES):
             if {"all", lie.anomaly} & wanted:
                 yield try_lie(good, directory / "told", number, seed)
@@ -143,13 +149,10 @@ def try_lie(good: Path, copy: Path, number: int, seed: int) -> Row:
     return judge(Planted(lie.anomaly, lie.what, spot, lie.implies), sightings, start)
 
 
-def try_forgery(forgery: Forgery, directory: Path) -> Row:
+def try_forgery(forgery: Forgery, judge_of: Any, ends: dict[int, int], directory: Path) -> Row:
     """Has forged diaries judged."""
     start = time.perf_counter()
     layout = Layout(directory)
-    is_queue = forgery in of_queue.FORGERIES
-    judge_of: Any = QueueJudgement if is_queue else Judgement
-    ends = of_queue.ENDS if is_queue else of_group.ENDS
     try:
         forge(forgery.text, layout.ledgers)
         notes = Sightings(layout.sightings, "judge")

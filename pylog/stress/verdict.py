@@ -98,6 +98,7 @@ def counts_of(
         "checked_bytes": figures.get("checker", {}).get("bytes", 0),
         "handled_again": figures.get("checker", {}).get("again", 0),
         "commits": figures.get("checker", {}).get("commits", 0),
+        "details": figures.get("details", {}),
         "checked_at_rest": examination.figures["records"] if examination else 0,
         "read": sum(ledger.records for ledger in readers),
         "reader_turns": sum(ledger.rounds for ledger in readers),
@@ -238,8 +239,11 @@ def lines_of_log(report: dict[str, Any]) -> list[str]:
 def lines_of_group(report: dict[str, Any]) -> list[str]:
     """The same of a group, by its diaries."""
     counts = report["counts"]
-    return [f"  handled: {counts['checked']:,} times a record, {counts['handled_again']:,} of them "
-            f"again; {counts['commits']:,} commits or acknowledgements"]
+    lines = [f"  handled: {counts['checked']:,} times a record, {counts['handled_again']:,} of "
+             f"them again; {counts['commits']:,} commits, acknowledgements or replies"]
+    if details := counts["details"]:
+        lines.append("  of it: " + ", ".join(f"{many:,} {what}" for what, many in details.items()))
+    return lines
 
 
 def line_of(name: str, row: dict[str, Any]) -> str:

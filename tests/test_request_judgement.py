@@ -1,0 +1,137 @@
+"""The judge of request-reply: what can be wrong is planted in diaries, and found by its name."""
+
+import pytest
+
+from pylog.stress.diary import read_diaries
+from pylog.stress.forgery import Forgery, forge
+from pylog.stress.judgement import Outage
+from pylog.stress.request_forgery import (
+    COUNT,
+    ENDS,
+    FORGERIES,
+    GOOD,
+    OF_B,
+    OF_SECOND,
+    OVER,
+    OVER_SECOND,
+    SERVED,
+    SERVED_B,
+    A,
+    X,
+    Y,
+)
+from pylog.stress.request_judgement import RequestJudgement, name_of
+
+ASKER, FIRST, SECOND = 501, 601, 602    # and servers
+AGAIN = f"601 serve 24 {A + 2} {X + 2} 4 1\n601 answer 25 {A + 2} {X + 2} 4 1\n"
+BILLION = 1_000_000_000
+
+
+def judged(tmp_path, text, *outages):
+    forge(text, directory := tmp_path / str(len(list(tmp_path.iterdir()))))
+    return RequestJudgement(read_diaries(directory), ENDS, outages)
+
+
+def names(judgement):
+    return sorted({one.anomaly for one in judgement.findings()})
+
+
+def changed(*changes):
+    return Forgery("", "", 0, changes, good=GOOD).text
+
+
+def test_nothing_is_found_where_all_is_well(tmp_path):
+    assert names(judged(tmp_path, GOOD)) == []
+    assert names(judged(tmp_path, "")) == []
+
+
+@pytest.mark.parametrize("forgery", FORGERIES, ids=lambda one: f"{one.anomaly}: {one.what}")
+def test_what_is_forged_is_found_and_nothing_else(tmp_path, forgery):
+    assert set(names(judged(tmp_path, forgery.text))) == {forgery.anomaly} | forgery.implies
+
+
+@pytest.mark.parametrize(("outage", "expected"), [
+    (Outage(SECOND, 23), []),                         # killed before it was committed
+    (Outage(FIRST, 23), ["served-again"]),            # another was
+    (Outage(SECOND, 23, 26), ["served-again"]),       # stopped, and it went on
+    (Outage(SECOND, 40), ["served-again"]),           # killed when it had been served again
+])
+def test_what_a_killed_server_had_in_work_may_be_served_again(tmp_path, outage, expected):
+    by_first = [(text, text.replace("602 ", "601 ").replace(f"{Y + 2}", f"{X + 3}"))
+                for text in (SERVED_B, OF_B)]
+    text = changed((SERVED, SERVED + AGAIN), *by_first, (COUNT, COUNT[:-1] + "1"))
+
+    assert names(judged(tmp_path, text, outage)) == expected
+
+
+def test_killed_server_that_had_gone_on_had_finished_the_one_before(tmp_path):
+    again = f"601 serve 30000050 {A + 2} {X + 2} 4 1\n601 answer 30000051 {A + 2} {X + 2} 4 1\n"
+    text = changed((SERVED_B, SERVED_B + again), (COUNT, COUNT[:-1] + "1"))
+
+    assert names(judged(tmp_path, text, Outage(SECOND, 30_000_045))) == ["served-again"]
+
+
+@pytest.mark.parametrize(("outage", "expected"), [
+    (Outage(SECOND, 24), []),                            # killed before it was on its way
+    (Outage(SECOND, 24, 2 * BILLION), []),               # stopped
+    (Outage(SECOND, 2 * BILLION), ["lost-reply"]),       # killed when it was
+    (Outage(ASKER, 24), []),                             # nobody is there to hear
+    (Outage(FIRST, 24), ["lost-reply"]),
+])
+def test_reply_of_a_server_that_dies_at_it_may_be_lost(tmp_path, outage, expected):
+    text = changed((OF_SECOND, OVER_SECOND), (COUNT, COUNT[:-3] + "1 1"))
+
+    found = set(names(judged(tmp_path, text, outage))) - {"miscounted-reply"}
+    assert sorted(found) == expected
+
+
+def test_request_that_had_expired_when_the_next_was_begun_may_go_by(tmp_path):
+    """As the third one of the good diaries, which nobody serves."""
+    longer = (f"501 send 14 {A + 3} 10000", f"501 send 14 {A + 3} 60000")
+    later = (OVER, OVER.replace("10000030", "60000030"))
+    assert names(judged(tmp_path, changed(longer, later))) == ["lost-request"]
+
+
+@pytest.mark.parametrize(("outage", "expected"), [
+    (Outage(FIRST, 1_500_000_000), []),
+    (Outage(FIRST, 1_000_000_000, 1_800_000_000), []),
+    (Outage(FIRST, 2_500_000_000), ["stuck-request"]),
+    (Outage(ASKER, 1_500_000_000), ["stuck-request"]),    # which no request waits for
+])
+def test_request_may_wait_while_servers_die_and_are_stopped(tmp_path, outage, expected):
+    text = changed(("300000", "30000000"))
+
+    found = set(names(judged(tmp_path, text, outage)))
+    assert sorted(found) == expected
+
+
+@pytest.mark.parametrize(("outage", "expected"), [
+    (Outage(ASKER, 20, 2_000_000_000), []),
+    (Outage(FIRST, 20, 2_000_000_000), ["stuck-asker"]),
+])
+def test_asker_that_is_stopped_hears_later(tmp_path, outage, expected):
+    text = changed((OVER, f"501 over 2010000030 {A + 3} 0 0 -1\n"))
+    assert names(judged(tmp_path, text, outage)) == expected
+
+
+def test_takeover_lasts_until_what_had_waited_is_begun(tmp_path):
+    judgement = judged(tmp_path, GOOD, Outage(SECOND, 24), Outage(ASKER, 25, 26))
+    [takeover] = judgement.takeovers()
+    assert takeover.seconds == pytest.approx(0.030000016)
+    assert not takeover.is_alone
+
+
+def test_who_had_served_nothing_last_leaves_nothing_to_take_over(tmp_path):
+    assert list(judged(tmp_path, GOOD, Outage(FIRST, 24)).takeovers()) == []
+    assert list(judged(tmp_path, GOOD, Outage(ASKER, 24)).takeovers()) == []
+    assert list(judged(tmp_path, GOOD, Outage(SECOND, 24, 25)).takeovers()) == []
+
+
+def test_figures_count_what_became_of_requests(tmp_path):
+    judgement = judged(tmp_path, GOOD)
+    assert judgement.figures() == {"records": 3, "again": 0, "commits": 3}
+    assert judgement.details() == {"requests": 4, "replies": 3, "time-outs": 1, "late replies": 0}
+
+
+def test_number_names_the_process_that_made_it():
+    assert name_of(Y + 17) == "602:17"
