@@ -13,7 +13,8 @@ from pylog.broker import Broker
 from pylog.cli_options import aligned, as_json, data_dir, need_topic, open_broker, printable
 from pylog.dump import instant
 from pylog.patterns.saga import Saga
-from pylog.patterns.saga_journal import STATUSES, Moment, SagaEntry
+from pylog.patterns.saga_entry import STATUSES
+from pylog.patterns.saga_journal import Moment, SagaEntry
 
 EXAMPLES = """\b
 Examples:

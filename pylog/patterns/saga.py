@@ -38,8 +38,9 @@ from pylog.patterns.events import Ids
 from pylog.patterns.handler import check_handler
 from pylog.patterns.retry import Retry, check_count
 from pylog.patterns.saga_commands import Command, data_of
+from pylog.patterns.saga_entry import ENDED, STATUSES
 from pylog.patterns.saga_handle import SagaHandle, failure, result_of
-from pylog.patterns.saga_journal import ENDED, STATUSES, Journal, Moment, SagaEntry
+from pylog.patterns.saga_journal import Journal, Moment, SagaEntry
 from pylog.patterns.saga_orchestrator import Orchestrator
 from pylog.patterns.saga_run import Definition, SagaRun
 from pylog.patterns.saga_steps import RETRY, UNDO_RETRY, Step, action_of
@@ -195,7 +196,8 @@ class Saga:
         """Executes a saga in this thread; returns what its steps returned, by name.
 
         One that another has is waited for, and taken over if that dies; of one that has ended, the
-        result is known. Raises SagaFailedError, whose cause is the error of the step.
+        result is known. Raises SagaFailedError, whose cause is the error of the step;
+        IllegalStateError where `stop` ended it.
         """
         saga = self._ids.next() if id is None else _checked_id(id)
         key = saga.encode()
@@ -208,6 +210,9 @@ class Saga:
             one.finish(run)
         finally:
             self._end(one)
+        if run.status not in ENDED:
+            raise IllegalStateError(f"the saga {saga!r} was stopped while it was {run.status}; it "
+                                    "is anybody's now: run it again, or have somebody work")
         if run.status == "completed":
             return run.results
         raise failure(saga, run.status, run.failed_step, run.reason) from run.error
@@ -251,6 +256,7 @@ class Saga:
         if self._thread is not None and self._thread.is_alive():
             raise IllegalStateError("it has been started already: stop() it first")
         self._need_steps()
+        self.error = None
         self._thread = threading.Thread(target=self._work, args=(concurrency, in_flight),
                                         daemon=True, name=f"pylog-saga-{self.name}")
         atexit.register(self._stop_at_exit)
@@ -267,8 +273,8 @@ class Saga:
                 self.error = error
 
     def stop(self, timeout: float | None = None) -> None:
-        """Ends `work`, `start` and `resume` of this object after the functions that they are
-        calling; what they have in hand is anybody's. Idempotent.
+        """Ends what this object executes, after the functions that are being called; what it has
+        in hand is anybody's. Idempotent. Not to be called in a thread of `concurrency`.
 
         Raises PylogTimeoutError after `timeout` seconds; they end as soon as the functions do.
         """

@@ -4,7 +4,8 @@ import time
 from typing import Any
 
 from pylog import PylogTimeoutError, SagaFailedError
-from pylog.patterns.saga_journal import ENDED, Entry, Journal
+from pylog.patterns.saga_entry import ENDED, Entry
+from pylog.patterns.saga_journal import Journal
 
 
 class SagaHandle:

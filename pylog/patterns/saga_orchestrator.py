@@ -75,7 +75,7 @@ class Orchestrator:
         """Executes one saga to its end."""
         self._runs[run.key] = run
         self._go(run)
-        while self._runs:
+        while self._runs and not (self._is_stopping and not self._calls.is_busy):
             is_busy = self._go_on()
             if self._runs:
                 self._hear(0.0 if is_busy else self._pause(time.monotonic()))

@@ -6,7 +6,8 @@ from typing import Any
 from pylog import SerializationError, TerminalError
 from pylog.patterns.headers import SAGA_ATTEMPT, SAGA_ENDS
 from pylog.patterns.saga_commands import Context
-from pylog.patterns.saga_journal import Entry, Journal, event_headers, to_json
+from pylog.patterns.saga_entry import Entry, event_headers
+from pylog.patterns.saga_journal import Journal, to_json
 from pylog.patterns.saga_steps import Action, Step
 from pylog.patterns.values import Codec
 

@@ -7,7 +7,7 @@ from pylog import ConfigurationError
 from pylog.patterns.handler import check_handler, is_async
 from pylog.patterns.retry import Retry, check_retry, check_seconds, expo
 from pylog.patterns.saga_commands import Command
-from pylog.patterns.saga_journal import event_headers
+from pylog.patterns.saga_entry import event_headers
 
 RETRY = Retry(attempts=3, backoff=expo(0.1, 30))
 UNDO_RETRY = Retry(attempts=12, backoff=expo(0.1, 30))    # some minutes

@@ -13,6 +13,7 @@ from waiting import until
 import pylog
 from pylog import Broker, SagaFailedError, TerminalError
 from pylog.patterns import Bus, Retry, Saga
+from pylog.patterns.saga_run import SagaRun
 
 
 @pytest.fixture
@@ -146,9 +147,15 @@ def test_steps_get_the_results_of_those_before_and_a_key_of_their_own(broker):
 
 def die_in_car(path):
     """A process that executes sagas, and dies in the step "car"."""
+    die_in("car", path)
+
+
+def die_in(step, path, **failures):
     def act():
         trip = Trip(Broker(path))
-        trip.called = lambda name, *result: os._exit(0) if name == "car" else None
+        trip.failures = failures
+        called, trip.called = trip.called, lambda name, *result: (
+            os._exit(0) if name == step else called(name, *result))
         trip.saga.work()
 
     os.waitpid(start(act), 0)
@@ -176,6 +183,68 @@ def test_step_that_kills_its_processes_is_given_up_and_undone_as_it_may_have_hap
 
     assert trip.calls == [("no car", None), ("no hotel", "hotel of ann"),
                           ("no flight", "flight of ann")]
+
+
+def test_compensation_that_kills_its_processes_parks_the_saga(broker):
+    Saga(broker, "trip").submit("ann", id="t-1")
+    for _ in range(3):
+        die_in("no flight", broker.path, car=[TerminalError("none")])
+
+    trip = Trip(broker, max_takeovers=2)
+    with pytest.raises(SagaFailedError, match=r"3 processes died at it.*it is parked"):
+        trip.saga.run("ann", id="t-1")
+
+    assert trip.calls == []
+    trip.saga.retry("t-1")
+    trip.saga.resume()
+    assert trip.calls == [("no flight", "flight of ann")]
+
+
+def test_step_that_may_have_happened_is_undone_by_whoever_goes_on(broker):
+    Saga(broker, "trip").submit("ann", id="t-1")
+    die_in_car(broker.path)
+    die_in("no car", broker.path, car=[TerminalError("none")])
+    trip = Trip(broker)
+
+    with pytest.raises(SagaFailedError):
+        trip.saga.run("ann", id="t-1")
+
+    assert trip.calls[0] == ("no car", None)
+
+
+def test_what_could_not_be_released_is_taken_over_in_the_same_process(trip, monkeypatch):
+    def fail(run):
+        raise pylog.DiskFullError("full")
+
+    trip.fails("hotel", KeyboardInterrupt())
+    with monkeypatch.context() as patch:
+        patch.setattr(SagaRun, "release", fail)
+        with pytest.raises(KeyboardInterrupt):
+            trip.saga.run("ann", id="t-1")
+
+    assert trip.saga.run("ann", id="t-1")["car"] == "car of ann"
+
+
+def test_run_that_is_interrupted_leaves_its_saga_to_the_next_with_a_doubt(trip):
+    trip.fails("hotel", KeyboardInterrupt(), TerminalError("none"))
+    with pytest.raises(KeyboardInterrupt):
+        trip.saga.run("ann", id="t-1")
+
+    with pytest.raises(SagaFailedError):
+        trip.saga.run("ann", id="t-1")
+
+    assert trip.calls == ["flight", "hotel", "hotel", ("no hotel", None),
+                          ("no flight", "flight of ann")]
+
+
+def test_run_that_is_stopped_says_so(broker):
+    saga = nap(broker, seconds=0.1)
+    threading.Timer(0.03, saga.stop).start()
+
+    with pytest.raises(pylog.IllegalStateError, match="was stopped while it was running"):
+        saga.run("x", id="n-1")
+
+    assert saga.run("x", id="n-1") == {"sleep": "x"}
 
 
 def test_step_that_was_at_work_in_a_dead_process_is_undone_if_it_fails_then(broker):
@@ -254,13 +323,13 @@ def test_attempt_that_takes_too_long_has_failed_and_may_have_happened(broker, is
 
 
 def test_functions_are_called_in_as_many_threads_as_was_said(broker):
-    saga, inside, most = Saga(broker, "s"), set(), []
+    saga, inside, most = nap(broker, seconds=0.01), set(), []
 
     @saga.step
     def work(ctx, given):
         inside.add(ctx.id)
         most.append(len(inside))
-        time.sleep(0.005)
+        time.sleep(0.003)
         inside.discard(ctx.id)
 
     for number in range(30):
@@ -268,6 +337,20 @@ def test_functions_are_called_in_as_many_threads_as_was_said(broker):
 
     assert saga.work(concurrency=3, idle=0) == 30
     assert max(most) == 3
+
+
+def test_no_more_sagas_are_claimed_than_there_are_threads_for(broker):
+    saga, end = Saga(broker, "s"), threading.Event()
+    saga.step(lambda ctx, given: end.wait(10), name="wait")
+    for number in range(10):
+        saga.submit(number)
+
+    with saga.start(concurrency=2):
+        until(lambda: len(saga.list("running")) == 2)
+        time.sleep(0.05)
+        assert len(saga.list("running")) == 2
+        end.set()
+        until(lambda: len(saga.list("completed")) == 10)
 
 
 def test_what_is_stopped_is_anybodys_after_the_functions_at_work(broker, bus):
