@@ -238,9 +238,9 @@ class Saga:
         after so many seconds without anything to do. Any number of processes may work. Raises what
         the journal raises, DiskFullError among it; the sagas in hand are then anybody's.
         """
-        check_count("concurrency", concurrency)
-        check_count("in_flight", in_flight)
-        one = self._begin(concurrency, in_flight)
+        return self._work_of(self._begin(concurrency, in_flight), idle)
+
+    def _work_of(self, one: Orchestrator, idle: float | None = None) -> int:
         try:
             return one.work(idle)
         finally:
@@ -255,17 +255,17 @@ class Saga:
         """`work` in a thread of its own, until `stop`; what ends it otherwise is `error`."""
         if self._thread is not None and self._thread.is_alive():
             raise IllegalStateError("it has been started already: stop() it first")
-        self._need_steps()
         self.error = None
-        self._thread = threading.Thread(target=self._work, args=(concurrency, in_flight),
-                                        daemon=True, name=f"pylog-saga-{self.name}")
+        one = self._begin(concurrency, in_flight)    # here, so that stop() knows of it
+        self._thread = threading.Thread(target=self._work, args=(one,), daemon=True,
+                                        name=f"pylog-saga-{self.name}")
         atexit.register(self._stop_at_exit)
         self._thread.start()
         return self
 
-    def _work(self, concurrency: int, in_flight: int) -> None:
+    def _work(self, one: Orchestrator) -> None:
         try:
-            self.work(concurrency, in_flight)
+            self._work_of(one)
         except BaseException as error:    # SystemExit of a step, too
             if not (isinstance(error, ClosedError) and self._broker.closed):
                 logger.error("the saga %r is executed no more: %s", self.name, error,
@@ -295,6 +295,8 @@ class Saga:
 
     def _begin(self, concurrency: int = 1, in_flight: int = 1) -> Orchestrator:
         self._need_steps()
+        check_count("concurrency", concurrency)
+        check_count("in_flight", in_flight)
         one = Orchestrator(self._definition, self._broker, concurrency, in_flight)
         self._orchestrators.add(one)
         return one

@@ -172,8 +172,7 @@ def fold(entry: Entry | None, record: Record) -> tuple[Entry, bool]:
         return entry, True
     if entry is None:
         raise ValueError(f"{event!r} without its beginning")
-    act = _AT_WORK.get(event)
-    is_at_work = act is not None
-    (act or _OWNERSHIP[event])(entry, record)
+    act = _AT_WORK.get(event) or _OWNERSHIP[event]
+    act(entry, record)
     entry.last, entry.changed = record.offset, record.timestamp
-    return entry, not is_at_work
+    return entry, event in _OWNERSHIP

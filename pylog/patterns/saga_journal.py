@@ -12,7 +12,14 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
-from pylog import Broker, IllegalStateError, Record, SerializationError, UnknownSagaError
+from pylog import (
+    Broker,
+    IllegalStateError,
+    OffsetError,
+    Record,
+    SerializationError,
+    UnknownSagaError,
+)
 from pylog.patterns.claimant import claimant_of, place_of
 from pylog.patterns.headers import (
     ERROR_MESSAGE,
@@ -101,16 +108,17 @@ class Journal:
         """Makes a saga the owner's: this one, or the oldest that nobody has; None: there is none,
         or one who lives has it."""
         found: list[Entry] = []
+        deaths = self.processes.deaths    # before the look: whoever claims and dies later adds one
 
         def decide(entries: Entries) -> Change | None:
+            if key is None:
+                self._look_for_dead(deaths)
             entry: Entry | None = self._oldest(entries) if key is None else entries.get(key)
             if entry is None or not self._is_claimable(entry):
                 return None
             found[:] = [entry]
             return Change(entry.key, None, [(SAGA_EVENT, b"claimed"), (SAGA_OWNER, owner)])
 
-        if key is None:
-            self._look_for_dead()
         if self.state.change(decide) is None:
             return None
         self.state.current()    # the entry knows of its owner now
@@ -135,13 +143,12 @@ class Journal:
             return owner not in _owners_here
         return not self.processes.is_alive(*place)
 
-    def _look_for_dead(self) -> None:
+    def _look_for_dead(self, deaths: int) -> None:
         """Whose owners have died since the last look; and each second, lest one died unseen."""
-        deaths, now = self.processes.deaths, time.monotonic()
-        self.state.current()    # after the count: whoever claims and dies from here on, changes it
+        now = time.monotonic()
         if deaths != self._deaths or now >= self._look_at:
             self._deaths, self._look_at = deaths, now + LOOK_SECONDS
-            for key, entry in list(self._owned.items()):
+            for key, entry in self._owned.items():
                 if entry.owner is not None and self._is_dead(entry.owner):
                     self._orphans[key] = entry
 
@@ -193,7 +200,10 @@ class Journal:
 
     def error_of(self, entry: Entry) -> str | None:
         """Why a saga failed; None: it has not."""
-        return None if entry.trouble is None else _error_of(self.record(entry.trouble))
+        try:
+            return None if entry.trouble is None else _error_of(self.record(entry.trouble))
+        except OffsetError:
+            return "forgotten: its record was older than the ttl"
 
     def list(self, status: str | None) -> Iterator[SagaEntry]:
         """Those of a status, or all, in the order in which they were started."""
@@ -207,7 +217,7 @@ class Journal:
     def history(self, key: bytes) -> Iterator[Moment]:
         """All records of a saga. Cost: reads the journal from its first to its last one."""
         entry = self.entry(key)
-        for record in self._log.read(entry.first):
+        for record in self._log.read(max(entry.first, self._log.start_offset)):
             if record.offset > entry.last:
                 break
             if record.key == key:

@@ -13,7 +13,7 @@ from collections import deque
 from concurrent.futures import CancelledError, Future
 from typing import Any
 
-from pylog import Broker, PylogError, PylogTimeoutError
+from pylog import Broker, IllegalStateError, PylogError, PylogTimeoutError
 from pylog.patterns.saga_calls import Calls
 from pylog.patterns.saga_commands import Command
 from pylog.patterns.saga_ear import Attempt, Ear
@@ -210,6 +210,8 @@ class Orchestrator:
             ear.expect(command, attempt)
         try:
             command.send(arguments[0], data)
+        except IllegalStateError:    # the bus is closed: it is nothing that the saga did wrong
+            raise
         except Exception as error:
             ear.forget(command, attempt)
             return self._note(run, step, action, None, error)
@@ -224,7 +226,7 @@ class Orchestrator:
             try:
                 result = command.result_of(record, is_done)
             except Exception as caught:
-                error = caught
+                error = caught    # doubtful where it is done, and what was answered is unreadable
             self._over(attempt, result, error, is_doubtful=is_done)
 
     def _need_ear(self) -> Ear:

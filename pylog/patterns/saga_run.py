@@ -3,7 +3,7 @@ the journal before the next is begun. Called by one thread, its orchestrator's."
 
 from typing import Any
 
-from pylog import SerializationError, TerminalError
+from pylog import OffsetError, SerdeError, SerializationError, TerminalError
 from pylog.patterns.headers import SAGA_ATTEMPT, SAGA_ENDS
 from pylog.patterns.saga_commands import Context
 from pylog.patterns.saga_entry import Entry, event_headers
@@ -54,23 +54,29 @@ class SagaRun:
     @classmethod
     def resumed(cls, definition: Definition, entry: Entry) -> "SagaRun":
         """Where its last owner was, as the journal says."""
-        journal, read = definition.journal, definition.codec.deserialize
+        run = cls(definition, entry.key, None)
+        try:
+            run._take_over(entry)
+        except (SerdeError, OffsetError, ValueError) as error:    # lest it end each who takes it
+            run._park(entry.step or "", error)
+        return run
+
+    def _take_over(self, entry: Entry) -> None:
+        journal, read = self._journal, self._definition.codec.deserialize
         first = journal.record(entry.first)
-        run = cls(definition, entry.key, first.value if read is None else read(first))
-        run.status = entry.status
-        run.ends = entry.ends
-        run._is_doubtful = entry.is_doubtful or entry.deaths > 0
+        self._input = first.value if read is None else read(first)
+        self.status, self.ends = entry.status, entry.ends
+        self._is_doubtful = entry.is_doubtful or entry.deaths > 0
         for name, offset in entry.steps:
-            run._done.append(name)
+            self._done.append(name)
             if offset is not None:
-                run.results[name] = journal.result(offset)
+                self.results[name] = journal.result(offset)
         if entry.status == "compensating":
-            run.failed_step, run.reason = entry.step, journal.error_of(entry)
-        if entry.deaths > definition.max_takeovers and (found := run.next()) is not None:
-            run._turn_back(found[0].name, TerminalError(
+            self.failed_step, self.reason = entry.step, journal.error_of(entry)
+        if entry.deaths > self._definition.max_takeovers and (found := self.next()) is not None:
+            self._turn_back(found[0].name, TerminalError(
                 f"{entry.deaths} processes died at it, one after the other, and no other is given "
                 "to it"))
-        return run
 
     # ---- what is next
 

@@ -433,6 +433,38 @@ def test_step_that_the_code_has_no_more_parks_the_saga(broker):
     assert trip.saga.handle("t-1").status() == "compensated"
 
 
+def test_input_that_cannot_be_read_parks_its_saga_and_stops_nobody(trip, broker):
+    broker.append("saga.trip", b"no json", key=b"bad", headers=[("saga_event", b"started")])
+    good = trip.saga.submit("ann")
+
+    assert trip.saga.resume() == 2
+
+    assert good.done()
+    [entry] = trip.saga.list("parked")
+    assert entry.id == "bad"
+    assert entry.error.startswith("DeserializationError: ")
+
+
+def test_what_is_stopped_at_once_has_stopped(trip):
+    for _ in range(20):
+        with trip.saga.start():
+            pass
+    assert trip.saga.error is None
+
+
+def test_two_threads_execute_each_saga_once(trip):
+    for number in range(200):
+        trip.saga.submit(number)
+    threads = [threading.Thread(target=trip.saga.resume) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert len(trip.saga.list("completed")) == 200
+    assert len(trip.calls) == 600
+
+
 def test_handle_says_what_it_waits_for(broker):
     handle = Saga(broker, "s").submit(1, id="x")
 

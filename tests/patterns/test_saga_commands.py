@@ -152,3 +152,15 @@ def test_answer_in_a_partition_that_was_added_is_heard(broker, bus):
         broker.append("events", b'"there"', partition=3, headers=[
             ("ce_type", b"saga.paymentProcessed.o-1"), ("ce_specversion", b"1.0")])
         assert handle.result(10) == {"charge": "there"}
+
+
+def test_bus_that_is_closed_ends_the_work_and_fails_no_saga(broker):
+    bus = Bus(broker, "events")
+    saga = shop(broker, bus)
+    handle = saga.submit({"total": 1})
+    bus.close()
+
+    with pytest.raises(pylog.ClosedError):
+        saga.resume()
+
+    assert handle.status() == "running"
