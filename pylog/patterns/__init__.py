@@ -10,6 +10,7 @@
     Idempotency            what is done under a key is done once                 idempotency.py
     Outbox                 what a transaction of yours has to say, sent once     outbox.py
     Saga, serve            steps done all or undone, whoever is killed           saga.py
+    Rooms                  messages pushed to WebSocket clients, with replay     rooms.py
     Schemas, schema_of     values of a type, checked; its versions, registered   registry.py
     EventStore, NewEvent   streams of events, and what they come to              event_store.py
     State                  a dict folded from a topic, and changed exactly       state.py
@@ -35,7 +36,9 @@ from pylog.patterns.event_store import (
 )
 from pylog.patterns.events import Event, event
 from pylog.patterns.handler import Stats
+from pylog.patterns.hub import Message
 from pylog.patterns.idempotency import Idempotency
+from pylog.patterns.inflow import Inflow
 from pylog.patterns.key_claim import KeyClaim
 from pylog.patterns.letter import Letter
 from pylog.patterns.outbox import Outbox, Parked
@@ -45,6 +48,7 @@ from pylog.patterns.registry import Schemas, SchemaVersion
 from pylog.patterns.relay import Relay
 from pylog.patterns.replies import PendingReply
 from pylog.patterns.retry import Retry, expo
+from pylog.patterns.rooms import Rooms
 from pylog.patterns.rpc import AsyncRpc, Rpc
 from pylog.patterns.saga import Saga
 from pylog.patterns.saga_commands import Context, serve
@@ -75,8 +79,10 @@ __all__ = [
     "EventStore",
     "Folded",
     "Idempotency",
+    "Inflow",
     "KeyClaim",
     "Letter",
+    "Message",
     "Moment",
     "NewEvent",
     "Outbox",
@@ -89,6 +95,7 @@ __all__ = [
     "Relay",
     "Request",
     "Retry",
+    "Rooms",
     "Rpc",
     "RpcStats",
     "Saga",

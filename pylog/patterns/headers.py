@@ -40,8 +40,13 @@ CE_SOURCE = "ce_source"
 CE_TIME = "ce_time"
 CE_SUBJECT = "ce_subject"
 
-# Of a record that was a row of an outbox: the row's id.
+# Of a record that was a row of an outbox: the row's id. Of one that was made of an event by a feed:
+# group:topic:partition:offset of the event.
 OUTBOX_ID = "outbox_id"
+FED_FROM = "fed_from"
+
+# Of a message to a room: what kind it is.
+ROOM_EVENT = "event"
 
 # Of an event of a store: which one of its stream it is, from 1 on. Of any event: the version of its
 # type, if not 1.

@@ -49,7 +49,7 @@ class Reader:
         self._has_ended = False
         self._stopping = threading.Event()
         self._inside: set[Any] = set()    # the threads or tasks that handlers are in
-        places = _places(broker, topic, "latest" if start is None and group is None else start)
+        places = places_of(broker, topic, "latest" if start is None and group is None else start)
         self._parking: Any = None         # where records wait aside for another attempt
         if group is not None and (any(one.parks for one in handlers)
                                   or parking_topic(group, topic) in broker.topics()):
@@ -174,7 +174,7 @@ class _Beginning:
                 self._consumer.commit_async({one: self._places[one]})
 
 
-def _places(broker: Broker, topic: str, start: Start) -> dict[TopicPartition, int]:
+def places_of(broker: Broker, topic: str, start: Start) -> dict[TopicPartition, int]:
     """The offsets that a start means now, partition by partition; none: from the beginning on."""
     count = broker.topic(topic).partitions    # the topic is made, or missed
     if start is None:
