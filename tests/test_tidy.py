@@ -43,7 +43,7 @@ FLOORS = {
     "consumer": 8, "aio_consumer": 8, "share_consumer": 8, "aio_share_consumer": 8.2,
     "group_admin": 8, "backup": 8, "admin": 8.5,
     "": 9,
-    "patterns.headers": 10, "patterns.retry": 10, "patterns.breaker": 10, "patterns.values": 10,
+    "patterns.headers": 10, "patterns.retry": 10, "patterns.breaker": 10, "patterns.values": 10.1,
     "patterns.letter": 11, "patterns.handler": 11, "patterns.dead_letters": 12,
     "patterns.parking": 13.3, "patterns.reader": 13.4,
     "patterns.subscription": 13.5, "patterns.pubsub": 13.6, "patterns.wildcards": 10,

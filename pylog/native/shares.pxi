@@ -114,7 +114,7 @@ cdef class Shares:
         if self.convert is not None:
             try:
                 delivery.record = self.convert(record)
-            except errors.DeserializationError as error:
+            except errors.SerdeError as error:
                 self._reject(delivery, error)
                 return None
         return delivery

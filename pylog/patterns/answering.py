@@ -127,7 +127,7 @@ class Answering:
         serialize = self._codec.serialize
         try:
             data = result if serialize is None else serialize(record.topic or "", None, result)
-            is_sent = self._append(record, data, ())
+            is_sent = self._append(record, data, self._codec.headers)
         except Exception as error:    # no bytes can be made of it, it is too large, the disk full
             self._send_error(record, error)
         else:

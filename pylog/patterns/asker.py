@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from pylog import Broker, ClosedError, Log, UnknownTopicOrPartitionError
 from pylog.patterns.answering import Answering, Request
 from pylog.patterns.handler import check_handler
-from pylog.patterns.headers import CORRELATION_ID, EXPIRES, REPLY_TO, as_headers, to_key
+from pylog.patterns.headers import CORRELATION_ID, EXPIRES, REPLY_TO, to_key
 from pylog.patterns.replies import ReplyPlace
 from pylog.patterns.retry import check_count
 from pylog.patterns.values import codec_of
@@ -73,8 +73,8 @@ class Asker:
         own: list[tuple[str, bytes | None]] = [
             (CORRELATION_ID, number), (REPLY_TO, self._reply_to),
             (EXPIRES, b"%d" % ((now + timeout) * 1000))]
-        if headers is not None:
-            own = [*as_headers(headers), *own]
+        if headers is not None or self._codec.headers:
+            own = [*self._codec.headers_with(headers), *own]
         self._sent += 1
         if key is None:
             log = target.logs[self._sent % len(target.logs)]

@@ -130,7 +130,7 @@ class _Bus:
             more = version_header(said.version)
         found = attributes(kind, self.source if source is None else source,
                            self._ids.next() if event_id is None else event_id, time, subject,
-                           self._content_type, headers)
+                           self._content_type, self._codec.headers_with(headers))
         return self.name, data, to_key(key), [*found, *more]
 
     # ---- listening

@@ -13,7 +13,7 @@ from typing import Any, Self, TypeVar
 
 from pylog import AsyncProducer, Broker, Producer, RecordMetadata, TypedRecord
 from pylog.patterns.handler import Handler, check_handler, is_async, name_of
-from pylog.patterns.headers import as_headers, to_key
+from pylog.patterns.headers import to_key
 from pylog.patterns.letter import burier
 from pylog.patterns.reader import Start
 from pylog.patterns.retry import Retry, check_retry
@@ -86,8 +86,11 @@ class _Topic:
         self._subscriptions.append(subscription)
         return subscription
 
-    def _headers(self, given: Any) -> list[tuple[str, bytes | None]] | None:
-        return [*as_headers(given), *self._codec.headers] or None
+    def _listed(self, values: Iterable[Any], keys: Iterable[Any] | None) -> tuple[Any, Any, Any]:
+        """Values, keys and headers of a list."""
+        listed, common = list(values), self._codec.headers
+        return (listed, None if keys is None else [to_key(key) for key in keys],
+                [common] * len(listed) if common else None)
 
     def _typed(self, handler: Callable[[Any], Any]) -> Callable[[Any], Any]:
         deserialize = self._codec.deserialize
@@ -144,14 +147,14 @@ class Topic(_Topic):
         SerializationError, MessageSizeTooLargeError, DiskFullError.
         """
         done: RecordMetadata = self._producer.send(
-            self.name, value, to_key(key), self._headers(headers), partition, timestamp_ms).get()
+            self.name, value, to_key(key), self._codec.headers_with(headers) or None,
+            partition, timestamp_ms).get()
         return done
 
     def publish_many(self, values: Iterable[Any], keys: Iterable[Any] | None = None) -> int:
         """Appends many, 40 ns each; returns how many. All is checked before any is in."""
-        listed = list(values)
-        self._producer.send_many(self.name, listed, None if keys is None
-                                 else [to_key(key) for key in keys])
+        listed, keys, headers = self._listed(values, keys)
+        self._producer.send_many(self.name, listed, keys, headers)
         return len(listed)
 
     def close(self) -> None:
@@ -197,14 +200,14 @@ class AsyncTopic(_Topic):
                       partition: int | None = None, timestamp_ms: int | None = None,
                       ) -> RecordMetadata:
         """As `Topic.publish`."""
-        return await self._producer.send(self.name, value, to_key(key), self._headers(headers),
-                                         partition, timestamp_ms)
+        return await self._producer.send(self.name, value, to_key(key),
+                                         self._codec.headers_with(headers) or None, partition,
+                                         timestamp_ms)
 
     async def publish_many(self, values: Iterable[Any], keys: Iterable[Any] | None = None) -> int:
         """As `Topic.publish_many`."""
-        listed = list(values)
-        await self._producer.send_many(self.name, listed, None if keys is None
-                                       else [to_key(key) for key in keys])
+        listed, keys, headers = self._listed(values, keys)
+        await self._producer.send_many(self.name, listed, keys, headers)
         return len(listed)
 
     async def close(self) -> None:

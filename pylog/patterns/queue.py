@@ -33,11 +33,11 @@ from pylog.patterns import headers as names
 from pylog.patterns.dead_letters import DeadLetters
 from pylog.patterns.delayed import Delayed
 from pylog.patterns.handler import is_async
-from pylog.patterns.headers import as_headers, number_of, to_key, to_value
+from pylog.patterns.headers import number_of, to_key, to_value
 from pylog.patterns.idempotency import Idempotency
 from pylog.patterns.letter import EXPIRED, GIVEN_UP, REJECTED, burier, dlq_name
 from pylog.patterns.retry import check_count, check_seconds
-from pylog.patterns.values import codec_of
+from pylog.patterns.values import codec_of, serde_of
 
 Handler = Callable[[Delivery], object]
 
@@ -77,7 +77,6 @@ class _Queue:
         self.lock = check_seconds("lock", lock)
         self.dedup_window = check_seconds("dedup_window", dedup_window)
         self._codec = codec_of(value)
-        self._value = value
         self._backoff = backoff if callable(backoff) else _always(check_seconds("backoff", backoff))
         check_count("max_deliveries", max_deliveries)
         self._broker, self._is_owner = Broker.of(broker)
@@ -97,7 +96,7 @@ class _Queue:
                 "group_id": group, "acknowledgement_mode": "explicit",
                 "lock_ms": int(self.lock * 1000), "max_deliveries": max_deliveries,
                 "ordered_by_key": ordered_by_key, "keeps_records": True,
-                "value_deserializer": value, "backoff": self._backoff,
+                "value_deserializer": serde_of(value), "backoff": self._backoff,
                 "accepts": self._accepts, "on_reject": self._on_reject,
                 "on_displaced": self._on_displaced}
             self._consumer = self._make_consumer()
@@ -115,7 +114,7 @@ class _Queue:
     ) -> SendFuture:
         if self._codec.serialize is not None:
             value = self._codec.serialize(self.name, headers, value)
-        pairs = as_headers(headers)
+        pairs = self._codec.headers_with(headers)
         now_ms = time.time_ns() // 1_000_000
         due_ms = now_ms + int(check_seconds("delay", delay) * 1000)
         if ttl is not None:
@@ -129,9 +128,10 @@ class _Queue:
         many = list(values)
         if self._codec.serialize is not None:
             many = [self._codec.serialize(self.name, headers, value) for value in many]
+        common = self._codec.headers_with(headers)
         self._producer.send_many(
             self.name, many, None if keys is None else [to_key(key) for key in keys],
-            headers=None if headers is None else [as_headers(headers)] * len(many))
+            headers=[common] * len(many) if common else None)
         self._producer.flush()
         return len(many)
 

@@ -7,16 +7,24 @@ ever have the same, and records bear it in the header schema_id.
 
 import json
 import os
+from collections.abc import Iterable
 from typing import Any, NamedTuple, Self
 
-from pylog import Broker, ConfigurationError, IncompatibleSchemaError, Record, UnknownSchemaError
+from pylog import (
+    Broker,
+    ClosedError,
+    ConfigurationError,
+    IncompatibleSchemaError,
+    Record,
+    UnknownSchemaError,
+)
 from pylog.patterns.compatibility import (
     Compatibility,
     Reason,
     check_compatibility,
     incompatibilities,
 )
-from pylog.patterns.headers import SCHEMA_ID
+from pylog.patterns.headers import SCHEMA_ID, number_of, text_of
 from pylog.patterns.schema import Schema, schema_of
 from pylog.patterns.state import Change, Entries, State
 
@@ -66,11 +74,13 @@ class Schemas:
 
     def __init__(self, broker: Broker | str | os.PathLike[str], topic: str = TOPIC) -> None:
         self._state = State(broker, topic, _fold)
+        self._seen: set[bytes | None] = set()    # ids that records bear, and that there are
 
     def register(self, subject: str, given: Any, compatibility: Compatibility | None = None
                  ) -> Schema:
         """Adds a version, unless the latest is the same; returns the Schema, to be used as
-        `value=`: records that are published by it bear the header schema_id.
+        `value=`: records that are sent by it, whatever the pattern, bear the header schema_id; one
+        that is read and bears an id that is not in here is a DeserializationError, which names it.
 
         given: as `schema_of` takes it, a function excepted. compatibility: with the version before,
         and of the next ones: what the subject has, BACKWARD at first. Raises
@@ -100,7 +110,7 @@ class Schemas:
         number = self._state.change(decide)
         if number is None:
             number = same[0].id
-        return schema.registered((SCHEMA_ID, b"%d" % number))
+        return schema.registered((SCHEMA_ID, b"%d" % number), self._check_headers)
 
     def check(self, subject: str, given: Any, compatibility: Compatibility | None = None
               ) -> list[Reason]:
@@ -143,6 +153,21 @@ class Schemas:
                     found: SchemaVersion = one
                     return found
         raise UnknownSchemaError(f"there is no schema of the id {number}; was its topic deleted?")
+
+    def _check_headers(self, headers: Iterable[tuple[str, bytes | None]]) -> None:
+        """Of a record. Raises UnknownSchemaError."""
+        for name, value in headers:
+            if name == SCHEMA_ID and value not in self._seen:
+                try:
+                    self.by_id(number_of(value))
+                except ClosedError:    # nobody knows any more: the value says whether it fits
+                    return
+                except UnknownSchemaError:
+                    raise UnknownSchemaError(
+                        f"its header {SCHEMA_ID} is {text_of(value)!r}, and {self._state.topic!r} "
+                        "has no such schema: it is of another broker, or that topic was deleted; "
+                        "restore it, or read with the type itself as value=") from None
+                self._seen.add(value)
 
     def close(self) -> None:
         """Closes the broker if it was opened here; idempotent."""

@@ -49,6 +49,7 @@ class Schema:
                  describe: Callable[[], dict[str, Any]] | None) -> None:
         self.name = name
         self.headers: tuple[tuple[str, bytes], ...] = ()
+        self._check_headers: Callable[[Any], object] | None = None
         self._encode = encode
         self._decode = decode
         self._describe = describe
@@ -60,7 +61,10 @@ class Schema:
         return data
 
     def deserialize(self, topic: str, headers: Any, data: bytes) -> Any:
-        """Raises ValidationError; ValueError for what is no JSON at all."""
+        """Raises ValidationError; ValueError for what is no JSON at all; UnknownSchemaError where
+        the headers name a schema that the registry has not."""
+        if self._check_headers is not None and headers:
+            self._check_headers(headers)
         return self._decode(data)
 
     def json_schema(self) -> dict[str, Any]:
@@ -70,10 +74,12 @@ class Schema:
                                     "use a type or a JSON Schema")
         return self._describe()
 
-    def registered(self, header: tuple[str, bytes]) -> "Schema":
-        """The same, with the header that its records bear."""
+    def registered(self, header: tuple[str, bytes], check: Callable[[Any], object]) -> "Schema":
+        """The same, with the header that its records bear. check: of the headers of what is read;
+        raises."""
         found = Schema(self.name, self._encode, self._decode, self._describe)
         found.headers = (header,)
+        found._check_headers = check
         return found
 
     def __repr__(self) -> str:

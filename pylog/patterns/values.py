@@ -10,6 +10,7 @@ from pylog import (
     make_deserializer,
     make_serializer,
 )
+from pylog.patterns.headers import as_headers
 from pylog.patterns.schema import schema_of
 
 
@@ -22,6 +23,10 @@ class Codec(NamedTuple):
     serialize: Callable[[str, Any, Any], Any] | None
     deserialize: Callable[[Any], Any] | None
     headers: tuple[tuple[str, bytes], ...] = ()
+
+    def headers_with(self, given: Any) -> list[tuple[str, bytes | None]]:
+        """What a user gave for a record that is to be sent, and then the codec's own."""
+        return [*as_headers(given), *self.headers]
 
     def typed(self, record: Record) -> Any:
         """The record as users get it: a TypedRecord, or itself where values are bytes."""
