@@ -13,6 +13,7 @@ import pylog
 from pylog import OffsetAndTimestamp
 from pylog.broker import Broker
 from pylog.consumer import Consumer
+from pylog.patterns.schema import schema_of
 
 # ---- reading
 
@@ -220,6 +221,21 @@ def test_record_that_cannot_be_deserialized_comes_again_until_somebody_seeks(bro
     broken.seek(ORDERS[1], caught.value.offset + 1)
 
     assert found + values(broken) == [1, 2, 4]
+
+
+def test_lists_hold_what_lies_before_a_record_that_does_not_fit_its_schema(broker):
+    def check(value):
+        if value == 3:
+            raise ValueError("not 3")
+
+    for value in (b"1", b"2", b"3", b"4"):
+        broker.append("orders", value, partition=1)
+    with Consumer(broker, "orders", value_deserializer=schema_of(check)) as consumer:
+        assert values(consumer.consume(10, 0)) == [1, 2]
+        with pytest.raises(pylog.ValidationError) as caught:
+            consumer.consume(10, 0)
+        consumer.seek(ORDERS[1], caught.value.offset + 1)
+        assert values(consumer.consume(10, 0)) == [4]
 
 
 def test_lists_hold_what_lies_before_a_record_that_cannot_be_deserialized(broken):

@@ -226,7 +226,7 @@ cdef class Fetcher(Lanes):
             cursor.at += 1
             try:
                 out.append(self.converted(cursor, &cursor.block[cursor.at - 1]))
-            except errors.DeserializationError as error:
+            except errors.SerdeError as error:
                 self.failure = error
                 break
             left -= 1
