@@ -1,4 +1,4 @@
-"""The header schema_id: whatever sends by a registered schema writes it, whatever reads knows it."""
+"""The header schema_id: what sends by a registered schema writes it, what reads knows it."""
 
 import asyncio
 import contextlib
