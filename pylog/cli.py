@@ -87,10 +87,12 @@ LAZY = {
     "queue": "pylog.cli_queue:queue",
     "request": "pylog.cli_request:request",
     "restore": "pylog.cli_topics:restore",
+    "run": "pylog.cli_run:run",
     "saga": "pylog.cli_saga:saga",
     "schema": "pylog.cli_schema:schema",
     "stat": "pylog.cli_stat:stat",
     "stress": "pylog.stress.command:stress",
+    "task": "pylog.cli_task:task",
     "top": "pylog.live:top",
     "topic": "pylog.cli_topics:topic",
 }

@@ -61,6 +61,11 @@ as usual. `retriable` marks what may go well when the same call is made again la
     │   └── UnknownSagaError + KeyError             -172
     ├── TerminalError                               -173
     ├── RemoteError                                 -160
+    ├── TaskError                                   -190
+    │   ├── TaskFailedError                         -191
+    │   ├── UnknownTaskError + LookupError          -192
+    │   ├── TaskTimeoutError + TimeoutError         -193
+    │   └── WorkerLostError                         -194
     ├── WrongExpectedVersionError                   -180
     ├── WakeupError                                 -122
     └── PylogTimeoutError + TimeoutError               7  retriable
@@ -87,12 +92,13 @@ __all__ = [
     "NonEmptyGroupError", "NotSupportedError", "OffsetError", "OffsetMetadataTooLargeError",
     "OffsetOutOfRangeError", "PylogError", "PylogTimeoutError", "ReadOnlyLogError",
     "RecordNotFoundError", "RemoteError", "RequestTimeoutError", "ResourceLimitError",
-    "SagaError", "SagaFailedError", "SchemaError", "SerdeError", "SerializationError",
-    "TerminalError", "TopicAlreadyExistsError", "TopicError", "UnknownMemberIdError",
-    "UnknownSagaError", "UnknownSchemaError", "UnknownTopicOrPartitionError",
+    "SagaError", "SagaFailedError", "SchemaError", "SerdeError", "SerializationError", "TaskError",
+    "TaskFailedError", "TaskTimeoutError", "TerminalError", "TopicAlreadyExistsError",
+    "TopicError", "UnknownMemberIdError", "UnknownSagaError", "UnknownSchemaError",
+    "UnknownTaskError", "UnknownTopicOrPartitionError",
     "UnsupportedCodecError", "UnsupportedEnvironmentError", "UnsupportedFilesystemError",
-    "UnsupportedFormatError", "ValidationError", "WakeupError", "WrongEndOffsetError",
-    "WrongExpectedVersionError",
+    "UnsupportedFormatError", "ValidationError", "WakeupError", "WorkerLostError",
+    "WrongEndOffsetError", "WrongExpectedVersionError",
 ]
 
 
@@ -636,9 +642,10 @@ class UnknownSagaError(SagaError, KeyError):
 
 
 class TerminalError(PylogError):
-    """To be raised by a step of a saga that no other attempt would mend: a card that is refused.
+    """To be raised by who knows that no other attempt would mend it: a card that is refused.
 
-    What was done before it is compensated at once. Of a compensation: the saga is parked at once.
+    The record of a handler, or the task, is a dead letter at once. Of a step of a saga: what was
+    done before it is compensated at once. Of a compensation: the saga is parked at once.
     """
 
     code = -173
@@ -666,6 +673,48 @@ class WrongExpectedVersionError(PylogError):
     stream: str | None = None
     expected: Any = None
     actual: int | None = None
+
+
+class TaskError(PylogError):
+    """A task is not what its sender or its worker needs. task: its name. task_id: its id."""
+
+    code = -190
+    task: str | None = None
+    task_id: str | None = None
+
+
+class TaskFailedError(TaskError):
+    """A task whose result was asked for has failed for good; its message is a dead letter.
+
+    type, reason: what it raised, by name and in words. attempts: how often it was begun.
+    """
+
+    code = -191
+    type: str | None = None
+    reason: str | None = None
+    attempts: int | None = None
+
+
+class UnknownTaskError(TaskError, LookupError):
+    """A worker got a task by a name that its app does not have."""
+
+    code = -192
+
+
+class TaskTimeoutError(TaskError, TimeoutError):
+    """Raised within a task that is at work for longer than its time-out.
+
+    errno: ETIMEDOUT.
+    """
+
+    code = -193
+    errno: int | None = errno_codes.ETIMEDOUT
+
+
+class WorkerLostError(TaskError):
+    """A task was begun again and again, and each worker that had it died or was stuck."""
+
+    code = -194
 
 
 class WakeupError(PylogError):

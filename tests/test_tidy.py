@@ -22,7 +22,7 @@ FUNCTION_LINES_MAX = 60
 # file: how many lines it may have, because it is still one noun.
 LONG_FILES = {
     "pylog/_native.pyi": 660,    # the types of one module, which is many .pxi
-    "pylog/errors.py": 760,      # one tree, a class each
+    "pylog/errors.py": 820,      # one tree, a class each
 }
 # file:function: how many lines it may have.
 LONG_FUNCTIONS: dict[str, int] = {}
@@ -56,6 +56,8 @@ FLOORS = {
     "patterns.feed": 12,
     "patterns.event_store": 13,
     "patterns.delayed": 13, "patterns.queue": 13.2,
+    "patterns.time_limit": 10, "patterns.task_status": 11, "patterns.task": 12,
+    "patterns.task_runner": 15, "patterns.schedule": 15, "patterns.app": 16,
     "envelope": 10, "hardware": 10,
     "patterns": 20, "patterns.state": 10, "patterns.schema": 9.5,
     "patterns.key_claim": 12, "patterns.idempotency": 13, "patterns.compatibility": 10,
@@ -86,6 +88,7 @@ FLOORS = {
     "record_format": 11, "cli_options": 18, "cli_records": 19.2,
     "cli_groups": 19, "cli_topics": 19, "observation": 10, "live": 19, "parquet": 12,
     "cli_export": 19, "cli_queue": 21, "cli_saga": 21, "cli_schema": 21, "cli_request": 21,
+    "supervisor": 10, "cli_run": 21, "cli_task": 21,
     "cli_stat": 19.5, "cli_dlq": 19, "cli_bus": 19.5,
     "cli": 20,
     "__main__": 21,

@@ -5,6 +5,7 @@
     Bus, AsyncBus          an event bus: types, wildcards, groups                bus.py
     Event, event           what a handler of it gets; declared events            events.py
     Rpc, AsyncRpc          request-reply: a question, its answer or its error    rpc.py
+    App, current_task      async tasks: sent, worked off, watched                app.py
     Retry, expo            how often a handler is tried again, and when          retry.py
     DeadLetters            what handlers failed on: show, replay, discard        dead_letters.py
     Idempotency            what is done under a key is done once                 idempotency.py
@@ -20,6 +21,7 @@ to a Kafka cluster. What a subscription is, `subscription.py` has.
 """
 
 from pylog.patterns.answering import Request, ServerStats
+from pylog.patterns.app import App
 from pylog.patterns.asker import RpcStats
 from pylog.patterns.bus import AsyncBus, Bus
 from pylog.patterns.compatibility import Reason
@@ -59,11 +61,14 @@ from pylog.patterns.schema import Schema, schema_of
 from pylog.patterns.server import AsyncServer, Server
 from pylog.patterns.state import Change, State
 from pylog.patterns.subscription import AsyncSubscription, Subscription
+from pylog.patterns.task import CurrentTask, Task, current_task
+from pylog.patterns.task_status import TaskResult, TaskStatus
 
 __all__ = [
     "ANY",
     "EXISTS",
     "NO_STREAM",
+    "App",
     "AppendResult",
     "AsyncBus",
     "AsyncQueue",
@@ -74,6 +79,7 @@ __all__ = [
     "Bus",
     "Change",
     "Context",
+    "CurrentTask",
     "DeadLetters",
     "Event",
     "EventStore",
@@ -112,7 +118,11 @@ __all__ = [
     "StoredEvent",
     "StreamState",
     "Subscription",
+    "Task",
+    "TaskResult",
+    "TaskStatus",
     "Topic",
+    "current_task",
     "event",
     "expo",
     "schema_of",

@@ -97,6 +97,14 @@ EXPIRES_AT = "__queue.expires_at"
 DELIVERIES = "__queue.deliveries"
 MOVED = "__queue.moved"
 
+# Of what is told of a task: its name; "queued", "running", "retrying", "done" or "failed"; which
+# attempt that was; how far it is, from 0 to 1, and what it said. Of a failure the ERROR_ ones, too.
+TASK = "task"
+TASK_STATE = "task_state"
+TASK_ATTEMPT = "task_attempt"
+TASK_PROGRESS = "task_progress"
+TASK_MESSAGE = "task_message"
+
 Headers = Iterable[tuple[str, bytes | None]]
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-from pylog import ConfigurationError, SerdeError
+from pylog import ConfigurationError, SerdeError, TerminalError
 
 Kinds = type[BaseException] | tuple[type[BaseException], ...]
 
@@ -55,7 +55,8 @@ class Retry:
     attempts: how often it is tried in all, the first try included; None: until it goes well.
     backoff: seconds between two attempts, or a function of the number of attempts that failed.
     only: these errors are tried again and no others. except_: these are not. An error of a
-    serializer, a deserializer or a schema (`SerdeError`) never is: the bytes stay what they are.
+    serializer, a deserializer or a schema (`SerdeError`) never is: the bytes stay what they are;
+    nor is a TerminalError, by which a handler says so itself.
 
     mode: "inline" waits where the record is, so that its partition keeps its order and waits too.
     "park" moves the record aside, into the queue `retry.<group>.<topic>` of all processes of the
@@ -102,7 +103,7 @@ class Retry:
     def covers(self, error: BaseException) -> bool:
         """Whether another attempt may mend it."""
         return (isinstance(error, self.only) and not isinstance(error, self.except_)
-                and not isinstance(error, SerdeError))
+                and not isinstance(error, SerdeError | TerminalError))
 
     def delay(self, failed: int, error: BaseException) -> float | None:
         """Seconds until the next attempt, after `failed` of them; None: it is given up.

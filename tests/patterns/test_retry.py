@@ -83,6 +83,7 @@ def test_backoff_is_asked_with_the_number_of_failed_attempts():
     (Retry(), pylog.DeserializationError("bad"), False),
     (Retry(only=pylog.DeserializationError), pylog.DeserializationError("bad"), False),
     (Retry(), pylog.SerializationError("bad"), False),
+    (Retry(only=pylog.TerminalError), pylog.TerminalError("refused"), False),
 ])
 def test_kinds_of_errors_decide_what_is_tried_again(retry, error, is_tried):
     assert retry.covers(error) is is_tried

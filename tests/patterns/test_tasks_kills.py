@@ -1,0 +1,126 @@
+"""Workers and senders of tasks are killed: each accepted task is done, its result told once."""
+
+import os
+import random
+import time
+from collections import Counter
+
+import pytest
+from parties import Diary, Party, kill_at_random
+from waiting import until
+
+import pylog
+from pylog.patterns import App, Retry, current_task
+from pylog.patterns.task_status import status_of
+
+ROUNDS = 20
+
+
+def app_of(path, diary=None):
+    app = App(path)
+
+    @app.task(retry=Retry(attempts=None))
+    def double(number, seconds):
+        current_task().progress(0.5, f"in process {os.getpid()}")
+        time.sleep(seconds)
+        if diary:
+            diary.write(number)
+        return 2 * number
+
+    @app.task
+    def poison(pid_file):
+        Diary(pid_file).write(os.getpid())
+        os.kill(os.getpid(), 9)
+
+    return app
+
+
+def send_for_ever(path, diary, first):
+    rng = random.Random(first)
+    with app_of(path) as app:
+        for number in range(first, 1 << 40):
+            sent = app.tasks["double"].send(number, rng.choice((0, 0.001, 0.005)))
+            diary.write(f"{sent.id} {number}")
+            time.sleep(0.002)
+
+
+def work_for_ever(path, diary=None):
+    app_of(path, diary).run(concurrency=2)
+
+
+def check_kills(tmp_path, seed, rounds):
+    path, rng = tmp_path / "broker", random.Random(seed)
+    done, accepted = Diary(tmp_path / "done"), [Diary(tmp_path / f"sent-{n}") for n in range(2)]
+    parties = [Party(send_for_ever, path, diary, number << 32)
+               for number, diary in enumerate(accepted)]
+    parties += [Party(work_for_ever, path, done) for _ in range(3)]
+    kill_at_random(parties, rng, rounds)
+    for party in parties:
+        party.kill()
+
+    sent = [line.split() for diary in accepted for line in diary.lines()]
+    with app_of(path, done) as app:
+        app.start(concurrency=4)
+        for task_id, number in sent:
+            assert app.result(task_id).result(30) == 2 * int(number)
+        until(lambda: app._queue("default").stats()[:4] == (0, 0, 0, 0))
+        app.stop()
+        told = [status_of(record) for record in app.broker.read("app.results")]
+    judge(sent, told, Counter(map(int, done.lines())))
+
+
+def judge(sent, told, done):
+    results = Counter(one.id for one in told if one.state == "done")
+    begun = Counter(one.id for one in told if one.state == "running" and not one.message)
+    print(f"{len(sent)} accepted, {sum(begun.values())} attempts, {sum(done.values())} finished")
+    assert len(sent) > 20, "hardly anything was sent"
+    assert {int(number) for _, number in sent} <= set(done), "a task was not done"
+    assert set(results.values()) == {1}, "a result was told twice"
+    assert {one.id for one in told if one.message} >= set(results), "progress was not told"
+    assert not [one for one in told if one.state in ("failed", "retrying")]
+
+
+@pytest.mark.slow
+def test_killed_workers_and_senders_lose_no_task_and_tell_each_result_once(tmp_path, seed):
+    check_kills(tmp_path, seed, ROUNDS)
+
+
+@pytest.mark.soak
+def test_hundreds_of_kills_lose_no_task(tmp_path, seed):
+    check_kills(tmp_path, seed, 30 * ROUNDS)
+
+
+@pytest.mark.slow
+def test_what_a_killed_worker_had_is_begun_again_within_200_ms(tmp_path):
+    path, times = tmp_path / "broker", []
+    workers = [Party(work_for_ever, path) for _ in range(2)]
+    with app_of(path) as app:
+        for _ in range(3):
+            sent = app.tasks["double"].send(1, 0.3)
+            words = until(lambda sent=sent: sent.status().message)
+            [party] = [one for one in workers if words == f"in process {one.pid}"]
+            killed = time.time()
+            party.kill()
+            until(lambda sent=sent: sent.status().attempt == 2)
+            times.append(sent.status().updated - killed)
+            assert sent.result(30) == 2
+            party.start()
+    for party in workers:
+        party.kill()
+    print("begun again after", times)
+    assert min(times) < 0.2
+
+
+@pytest.mark.slow
+def test_a_task_that_kills_its_workers_is_a_dead_letter_in_the_end(tmp_path):
+    path, pids = tmp_path / "broker", Diary(tmp_path / "pids")
+    with app_of(path) as app:
+        sent = app.tasks["poison"].send(str(pids.path))
+        for count in range(1, 7):
+            party = Party(work_for_ever, path)
+            os.waitpid(party.pid, 0)
+            assert len(pids.lines()) == count
+        app.start()
+        with pytest.raises(pylog.TaskFailedError,
+                           match="WorkerLostError: poison was begun 6 times"):
+            sent.result(30)
