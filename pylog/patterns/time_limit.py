@@ -34,5 +34,6 @@ class TimeLimit:
     def _expire(self) -> None:
         with self._lock:
             if not self._is_over:
+                self._is_over = True
                 ctypes.pythonapi.PyThreadState_SetAsyncExc(
                     ctypes.c_ulong(self._thread), ctypes.py_object(self._error))
