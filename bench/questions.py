@@ -12,6 +12,7 @@ from bench import (
     producing,
     queueing,
     requesting,
+    sourcing,
     takeover,
 )
 
@@ -29,6 +30,7 @@ PROBES = (
     *requesting.PROBES,
     *queueing.PROBES,
     *dispatching.PROBES,
+    *sourcing.PROBES,
     *orchestrating.PROBES,
     *consuming.PROBES,
     *takeover.PROBES,

@@ -79,6 +79,7 @@ LAZY = {
     "dlq": "pylog.cli_dlq:dlq",
     "doctor": "pylog.cli_topics:doctor",
     "du": "pylog.cli_topics:du",
+    "events": "pylog.cli_events:events",
     "export": "pylog.cli_export:export",
     "graph": "pylog.live:graph",
     "group": "pylog.cli_groups:group",

@@ -51,6 +51,8 @@ PROMISED = [
     ("put to handler in another, idle, process", 2, 1.3),
     ("get, a million messages waiting", 1.1, 1),
     ("bus dispatch, 100 wildcard handlers", 3, 1),
+    ("event store append, expected version", 2, 0.5),
+    ("event store opened", None, None),
     ("saga steps a second, run", 20, 100),
     ("saga steps a second, submitted", 20, 100),
     ("takeover after SIGKILL", 100, 60),
