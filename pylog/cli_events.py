@@ -132,7 +132,7 @@ def written_as_json(event: StoredEvent) -> str:
 @data_dir
 @as_json
 def streams(name: str, prefix: str, data_dir: Path, as_json: bool) -> None:
-    """List the streams of a store whose names begin with PREFIX, and their versions."""
+    """List streams whose names begin with PREFIX, and their versions."""
     with open_broker(data_dir) as broker:
         need_store(broker, name)
         found = EventStore(broker, name).streams(prefix)
