@@ -11,7 +11,16 @@ from aiokafka.record._crc32c import crc as crc32c_of_others
 
 import pylog
 from pylog.errors import RecordNotFoundError
-from pylog.stress import editor, forgery, liars, planting, queue_forgery, request_forgery, trial
+from pylog.stress import (
+    editor,
+    forgery,
+    liars,
+    planting,
+    queue_forgery,
+    request_forgery,
+    timed_forgery,
+    trial,
+)
 from pylog.stress.anomalies import ANOMALIES, ROWS
 from pylog.stress.board import Board
 from pylog.stress.editor import LogFiles
@@ -21,7 +30,8 @@ from pylog.stress.planting import Planted, Spot
 from pylog.stress.reading import Reader
 from pylog.stress.sightings import Sighting, read_sightings
 
-FORGERIES = (*forgery.FORGERIES, *queue_forgery.FORGERIES, *request_forgery.FORGERIES)
+FORGERIES = (*forgery.FORGERIES, *queue_forgery.FORGERIES, *timed_forgery.FORGERIES,
+             *request_forgery.FORGERIES)
 PLANTED = {one.anomaly for one in (*planting.PLANTS, *liars.LIES, *FORGERIES)}
 
 
@@ -68,7 +78,8 @@ def test_plants_imply_only_names_of_the_catalogue():
         assert plant.what, plant
 
 
-@pytest.mark.parametrize("module", [editor, forgery, planting, queue_forgery, request_forgery])
+@pytest.mark.parametrize("module", [editor, forgery, planting, queue_forgery, request_forgery,
+                                    timed_forgery])
 def test_planting_shares_no_code_with_what_it_tests(module):
     tree = ast.parse(Path(module.__file__).read_text())
     imported = {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}

@@ -124,6 +124,49 @@ def test_queue_that_gives_away_too_early_is_found_and_named(log_path):
     assert "diary-" in row["examples"][0]["file"]
 
 
+BREAKS_A_PROMISE = """
+import contextlib, time, types
+from pylog.cli import commands
+from pylog.patterns import queue
+from pylog.stress import queue_work
+
+put, accepts = queue._Queue._put, queue._Queue._accepts
+
+def put_at_once(self, value, key, headers, delay, ttl):
+    return put(self, value, key, headers, 0, ttl)
+
+def accept_all(self, delivery):
+    return True
+
+def work_slowly(self):    # so that messages wait for longer than they live
+    time.sleep(0.06)
+    return work(self)
+
+def claim_nothing(self, dedup_key):
+    return contextlib.nullcontext(types.SimpleNamespace(done=False, save=lambda: None))
+
+work = queue_work.Worker.work
+if {what} is accept_all:
+    queue_work.Worker.work, queue_work.FEED = work_slowly, 3
+queue._Queue.{method} = {what}
+commands()
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("anomaly", "method", "what"), [
+    ("delivered-early", "_put", "put_at_once"),
+    ("delivered-expired", "_accepts", "accept_all"),
+    ("duplicate-put", "_claim_of", "claim_nothing"),
+], ids=lambda one: one if "-" in one else "")
+def test_promise_of_a_queue_that_is_broken_is_found_and_named(log_path, anomaly, method, what):
+    done = stress(log_path, "--json", "--workload", "queue", "--nemesis", "pause", "--rate", 4,
+                  "--seconds", 1.5, script=BREAKS_A_PROMISE.format(method=method, what=what))
+
+    assert done.returncode == 4, done.stdout + done.stderr
+    assert [*report_of(done)["anomalies"]] == [anomaly]
+
+
 FAULTY = """
 import itertools, time
 from pylog.cli import commands

@@ -11,6 +11,11 @@ number of the delivery and the key: `put`, a message was added; `want`, when it 
 one that it has `got`; `ask`, `done`, `refused`: of its acknowledgement; `back`, it is about to give
 it back.
 
+Of a message with a delay, a time to live or a dedup key it writes, with its number in place of the
+member, `post` and `posted` around the put (the first with delay and time to live in microseconds
+and the key, the second whether it was added), `reach` and `take` around the delivery, `settle` and
+`settled` around the acknowledgement; who looks on, in the end, `letter` of each that is one.
+
 Of the workload request, `send` and `sent` are before and after the call that sends one, `wait` is
 before its reply is waited for, and then there is a `reply`, or it is `over`; a server writes
 `serve` and `answer`, before and after its work. In place of the member stands the request, in place
@@ -31,7 +36,8 @@ from typing import NamedTuple, Self
 
 KINDS = ("own", "work", "ask", "done", "refused", "drop", "lost", "look", "end",
          "put", "want", "got", "back",
-         "send", "sent", "wait", "reply", "over", "count", "serve", "answer", "there")
+         "send", "sent", "wait", "reply", "over", "count", "serve", "answer", "there",
+         "post", "posted", "reach", "take", "settle", "settled", "letter")
 
 
 class Entry(NamedTuple):

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from pylog.stress.diary import Entry
 from pylog.stress.judgement import SECOND, Finding, Outage, Takeover, were_others_hit
+from pylog.stress.timed_judgement import TimedJudgement
 
 LOCK_MS = 300
 ORDERED = 1    # the number of the queue that is ordered by key
@@ -41,6 +42,7 @@ class QueueJudgement:
         self.entries = sorted(entries)
         self.ends = ends
         self.outages = outages
+        self.timed = TimedJudgement(self.entries, ends, outages)
         kills = sorted((one for one in outages if one.until is None), reverse=True)
         self.kills = {one.process: one for one in kills}    # the first: the dead are killed again
         self.holds: dict[tuple[int, int], list[Hold]] = defaultdict(list)    # by queue and offset
@@ -70,7 +72,7 @@ class QueueJudgement:
     def findings(self) -> list[Finding]:
         """Everything that is wrong, whatever the queue did."""
         return [*self.lost(), *self.after_ack(), *self.shared(), *self.zombie_acks(),
-                *self.out_of_order()]
+                *self.out_of_order(), *self.timed.findings()]
 
     # ---- messages
 
@@ -161,5 +163,5 @@ class QueueJudgement:
                 "commits": sum(entry.kind == "done" for entry in self.entries)}
 
     def details(self) -> dict[str, int]:
-        """Of the figures that only a queue has."""
-        return {}
+        """Of messages with a delay, a time to live, a dedup key."""
+        return self.timed.details()

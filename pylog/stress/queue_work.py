@@ -6,7 +6,7 @@
     looker    looks until all is done, and leaves behind how many messages there are
 
 One topic is a queue as it is, the other one is ordered by key. A pattern `Queue` stands on the same
-leases; what it adds, delays and dead letters, is not tried here.
+leases; what it adds is tried beside them (timed_work.py).
 """
 
 import json
@@ -22,9 +22,11 @@ from pylog.stress.examination import Layout
 from pylog.stress.grouping import FEED, FEED_SECONDS, LOOK_SECONDS, opened
 from pylog.stress.plan import Plan
 from pylog.stress.queue_judgement import LOCK_MS, ORDERED
+from pylog.stress.timed_work import Timed, is_done, note_letters, queue_of
 
 TOPICS, GROUP = ("plain", "ordered"), "stress"    # by the number that diaries have
 KEYS = 20
+TIMED_FEED = 3    # of messages with a delay, a time to live or a dedup key, at a time
 TAKE_SECONDS = 0.01
 MOST_DELIVERIES = 1_000_000    # nothing is given up: all has to be done in the end
 
@@ -37,6 +39,7 @@ class Worker:
         self.diary = diary
         self.rng = rng
         self.consumers = [consumer_of(broker, queue) for queue in range(len(TOPICS))]
+        self.timed = Timed(broker, diary, rng)
 
     def put(self) -> None:
         """A message more; what it notes, it has."""
@@ -47,6 +50,8 @@ class Worker:
     def work(self) -> bool:
         """Takes one of each queue and settles it; whether there were any."""
         took = [self.work_at(queue) for queue in range(len(TOPICS))]
+        # It waits only where nothing else is to do: else the others would pile up meanwhile.
+        took.append(self.timed.work(0 if any(took) else TAKE_SECONDS))
         return any(took)
 
     def work_at(self, queue: int) -> bool:
@@ -89,6 +94,7 @@ def found(plan: Plan, layout: Layout) -> None:
         for queue, topic in enumerate(TOPICS):
             broker.create_topic(topic, 1, configs)
             consumer_of(broker, queue).close()
+        queue_of(broker).close()
 
 
 def take_part(plan: Plan, layout: Layout, board: Board, index: int) -> None:
@@ -99,6 +105,7 @@ def take_part(plan: Plan, layout: Layout, board: Board, index: int) -> None:
         while board.phase < Phase.END:
             if worker.work() and board.phase < Phase.STOP and rng.random() < 0.2:
                 worker.put()
+                worker.timed.put()
 
 
 def feed(plan: Plan, layout: Layout, board: Board) -> None:
@@ -108,16 +115,22 @@ def feed(plan: Plan, layout: Layout, board: Board) -> None:
         while board.phase < Phase.STOP:
             for _ in range(FEED):
                 worker.put()
+            for _ in range(TIMED_FEED):
+                worker.timed.put()
             board.checked += FEED
             time.sleep(FEED_SECONDS)
 
 
 def look(plan: Plan, layout: Layout, board: Board) -> None:
     """Looks until all that is there is done; leaves the ends of the queues behind."""
-    with opened(plan, layout) as broker:
+    with opened(plan, layout) as broker, Diary(layout.ledgers) as diary:
         consumers = [consumer_of(broker, queue) for queue in range(len(TOPICS))]
         while board.phase < Phase.SETTLE or any(
                 counts["lag"] for one in consumers for counts in one.stats().values()):
             time.sleep(LOOK_SECONDS)
+        timed = queue_of(broker)
+        while not is_done(timed):
+            time.sleep(LOOK_SECONDS)
+        note_letters(broker, timed, diary)
         ends = {queue: broker.log(topic).end_offset for queue, topic in enumerate(TOPICS)}
         layout.figures.write_text(json.dumps({"ends": ends}), encoding="utf-8")

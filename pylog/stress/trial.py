@@ -4,8 +4,8 @@ What has never failed proves nothing. So `--plant` makes a good run's directory 
 log, shows that nothing is told of it, and then plants each anomaly (planting.py) in a copy of its
 own. It must be *found*, *named* (nothing else is told but what the plant implies) and *placed*.
 What no file can show is told to a reader of the run by a log that lies (liars.py). What a group can
-do wrong is forged into its members' diaries (forgery.py), and so are a queue (queue_forgery.py) and
-request-reply (request_forgery.py).
+do wrong is forged into its members' diaries (forgery.py), and so are a queue (queue_forgery.py,
+timed_forgery.py) and request-reply (request_forgery.py).
 """
 
 import itertools
@@ -26,6 +26,7 @@ from pylog import _native
 from pylog.stress import forgery as of_group
 from pylog.stress import queue_forgery as of_queue
 from pylog.stress import request_forgery as of_request
+from pylog.stress import timed_forgery as of_timed
 from pylog.stress.anomalies import ANOMALIES
 from pylog.stress.diary import read_diaries
 from pylog.stress.editor import LogFiles
@@ -38,13 +39,15 @@ from pylog.stress.planting import NOT_PLANTED, PLANTS, RESERVED, Planted, Spot, 
 from pylog.stress.queue_judgement import QueueJudgement
 from pylog.stress.request_judgement import RequestJudgement
 from pylog.stress.sightings import Sighting, Sightings, counted, described, read_sightings
+from pylog.stress.timed_judgement import TimedJudgement
 
 RUN = 0x600D_0000_600D
 PRODUCERS = 4
 ROUNDS = 24
 FOLDS = 64
 FORGED: tuple[tuple[Any, Any], ...] = (
-    (of_group, Judgement), (of_queue, QueueJudgement), (of_request, RequestJudgement))
+    (of_group, Judgement), (of_queue, QueueJudgement), (of_timed, TimedJudgement),
+    (of_request, RequestJudgement))
 
 
 @dataclass(frozen=True, slots=True)
