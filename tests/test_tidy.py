@@ -55,7 +55,7 @@ FLOORS = {
     "patterns.event_codec": 12, "patterns.stream_index": 12.5, "patterns.snapshots": 12,
     "patterns.feed": 12,
     "patterns.event_store": 13,
-    "patterns.delayed": 13, "patterns.queue": 13.2,
+    "patterns.delayed": 13, "patterns.queue_workers": 13, "patterns.queue": 13.2,
     "patterns.time_limit": 10, "patterns.task_status": 11, "patterns.task": 12,
     "patterns.task_runner": 15, "patterns.schedule": 15, "patterns.app": 16,
     "envelope": 10, "hardware": 10,

@@ -24,11 +24,10 @@ from pylog.patterns.headers import (
     text_of,
     to_value,
 )
+from pylog.patterns.letter import message_of
 from pylog.patterns.values import Codec
 
 logger = logging.getLogger("pylog.patterns")
-
-MESSAGE_MAX = 4096    # characters of an error
 
 
 class Request(NamedTuple):
@@ -138,7 +137,7 @@ class Answering:
                        record.partition, record.offset, exc_info=error)
         is_sent = self._append(record, None, [
             (ERROR_TYPE, to_value(type(error).__qualname__)),
-            (ERROR_MESSAGE, to_value(str(error)[:MESSAGE_MAX]))])
+            (ERROR_MESSAGE, to_value(message_of(error)))])
         self._count("failed")
         if not is_sent:
             self._count("unanswerable")

@@ -124,8 +124,8 @@ class App:
         """
         if function is None:
             return partial(self.task, name=name, queue=queue, retry=retry, timeout=timeout)
-        made = Task(check_handler(function), _short(function) if name is None else name, queue,
-                    check_retry(retry, queue), timeout, self._send)
+        made = Task(check_handler(function, None), _short(function) if name is None else name,
+                    queue, check_retry(retry, queue), timeout, self._send)
         if made.name in self.tasks:
             raise ConfigurationError(f"two tasks are called {made.name!r}: pass name= to one",
                                      option="name", value=made.name)

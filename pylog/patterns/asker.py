@@ -116,6 +116,8 @@ class Asker:
         **Guarantee**: at least once. A request whose server is killed is served by another of the
         group within 200 ms, if it is waited for still; none is begun after its timeout.
         """
+        if self._is_closed:
+            raise ClosedError(f"the {type(self).__name__} is closed; make another")
         if function is None:
             def serve(function: Callable[[Request], Any]) -> Callable[[Request], Any]:
                 self.handler(topic, function, group=group, concurrency=concurrency)
@@ -123,8 +125,9 @@ class Asker:
             return serve
         if not isinstance(group, str | None):
             raise TypeError(f"group must be a str or None, not {type(group).__name__}")
+        check_handler(function)
         self._need(topic)
-        answering = Answering(self._broker, check_handler(function), self._codec)
+        answering = Answering(self._broker, function, self._codec)
         server = self._kind(self._broker, topic, answering, group or f"rpc.{topic}", concurrency)
         self._servers.append(server)
         return server

@@ -28,6 +28,7 @@ from typing import Any, Self, TypeVar
 from pylog import (
     AsyncProducer,
     Broker,
+    ClosedError,
     ConfigurationError,
     IllegalStateError,
     Producer,
@@ -50,7 +51,7 @@ from pylog.patterns.reader import Start
 from pylog.patterns.retry import Retry, check_retry
 from pylog.patterns.routes import Entry, Routes
 from pylog.patterns.subscription import AsyncSubscription, Subscription
-from pylog.patterns.values import codec_of, serde_of
+from pylog.patterns.values import advised, codec_of, serde_of
 from pylog.patterns.wildcards import matcher
 
 logger = logging.getLogger("pylog.patterns")
@@ -160,6 +161,8 @@ class _Bus:
         Raises IllegalStateError for a group that has begun: register all of its handlers before
         `start()`, lest one miss events; ConfigurationError, TypeError.
         """
+        said = declared(pattern)
+        wants = matcher(pattern if said is None else said.type)    # now: a decorator may be late
         if handler is None:
             def register(function: Function) -> Function:
                 self.on(pattern, function, group=group, retry=retry, dlq=dlq, start=start,
@@ -167,12 +170,10 @@ class _Bus:
                 return function
             return register
         check_handler(handler)
-        said = declared(pattern)
         function: Callable[[Any], Any] = handler
         if said is not None:
             def function(event: Event) -> Any:
                 return handler(as_declared(pattern, event))
-        wants = matcher(pattern if said is None else said.type)
         made = Handler(function, name_of(handler) if name is None else name,
                        check_retry(retry, group), burier(self._broker, dlq, group, self.name),
                        group is not None, is_async(handler))
@@ -230,7 +231,7 @@ class _Bus:
 
     def _check_open(self) -> None:
         if self._closing.is_set():
-            raise IllegalStateError("the bus is closed: make another")
+            raise ClosedError("the bus is closed: make another")
 
     def _told_to_close(self) -> list[Any]:
         """The subscriptions that are to stop."""
@@ -295,7 +296,11 @@ class Bus(_Bus):
         """
         topic, value, key, found = self._made(kind, data, key, subject, source, event_id, time,
                                               headers)
-        done: RecordMetadata = self._producer.send(topic, value, key, found).get()
+        self._check_open()
+        try:
+            done: RecordMetadata = self._producer.send(topic, value, key, found).get()
+        except TypeError as error:
+            raise advised(error) from None
         return done
 
     def run(self) -> None:
@@ -359,7 +364,11 @@ class AsyncBus(_Bus):
         """As `Bus.emit`."""
         topic, value, key, found = self._made(kind, data, key, subject, source, event_id, time,
                                               headers)
-        return await self._producer.send(topic, value, key, found)
+        self._check_open()
+        try:
+            return await self._producer.send(topic, value, key, found)
+        except TypeError as error:
+            raise advised(error) from None
 
     async def run(self) -> None:
         """As `Bus.run`; a cancellation ends it too."""

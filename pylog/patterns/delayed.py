@@ -32,6 +32,7 @@ from pylog.patterns.headers import number_of, to_value
 
 logger = logging.getLogger("pylog.patterns")
 
+DELAYED = ".delayed"      # behind the name of the queue
 LOOK_SECONDS = 0.5        # whatever happened unheard; and how soon a claim is asked for again
 TRIM_RECORDS = 1000       # that nobody needs are deleted together
 CONFIGS = {"retention.ms": -1, "max.message.bytes": 1 << 30}
@@ -64,7 +65,7 @@ class Delayed:
     """The delayed messages of one queue. `put` is safe for threads, `start` and `stop` too."""
 
     def __init__(self, broker: Broker, queue: str, producer: Producer) -> None:
-        self.topic = f"{queue}.delayed"
+        self.topic = f"{queue}{DELAYED}"
         self._broker = broker
         self._producer = producer
         self._queue = queue

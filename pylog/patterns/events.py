@@ -90,9 +90,10 @@ class Event:
         try:
             return self._data
         except AttributeError:
-            deserialize = self._deserialize
-            self._data = self.record.value if deserialize is None else deserialize(self.record)
-            return self._data
+            pass    # what the deserializer raises is not about this
+        deserialize = self._deserialize
+        self._data = self.record.value if deserialize is None else deserialize(self.record)
+        return self._data
 
     def header(self, name: str, default: Any = None) -> Any:
         """As `Record.header`: an extension is `ce_<name>`."""
@@ -145,7 +146,13 @@ def attributes(
     if content_type is not None:
         found.append((names.CONTENT_TYPE, content_type))
     if headers is not None:
-        found += as_headers(headers)
+        own = {name for name, _ in found if name != names.CONTENT_TYPE}
+        for name, value in as_headers(headers):
+            if name in own:
+                raise ConfigurationError(f"the header {name!r} is the event's own; pass another "
+                                         "type, source=, event_id=, time= or subject=",
+                                         option="headers", value=name)
+            found.append((name, value))
     return found
 
 

@@ -9,7 +9,7 @@ import inspect
 import logging
 import threading
 from collections.abc import Awaitable, Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 from pylog import Record
 from pylog.patterns.breaker import Breaker
@@ -78,7 +78,7 @@ class Handler:
             try:
                 result = self._function(item)
                 if result is not None and inspect.isawaitable(result):
-                    _refuse(result, self.name)
+                    awaited_by_nobody(result, self.name)
             except Exception as error:
                 delay = self._failed(record, error, attempt)
             else:
@@ -180,14 +180,29 @@ def name_of(function: Any) -> str:
     return str(found).replace(".<locals>.", ".")
 
 
-def check_handler(function: object) -> Callable[[Any], Any]:
-    """Returns it. Raises TypeError."""
+def check_handler(function: object, count: int | None = 1) -> Callable[..., Any]:
+    """Returns it. Raises TypeError, too, for what cannot be called with `count` arguments (None:
+    any): told here it is a mistake in a program, told by each call a topic full of dead letters."""
     if not callable(function):
         raise TypeError(f"a handler must be callable, not {type(function).__name__}")
+    if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+        raise TypeError(f"the handler {name_of(function)} is a generator, whose body nobody would "
+                        "run: leave out `yield`")
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):    # of some builtins nobody can tell
+        return function
+    try:
+        if count is not None:
+            signature.bind(*[None] * count)
+    except TypeError as error:
+        raise TypeError(f"the handler {name_of(function)}{signature} will be called with {count} "
+                        f"argument{'' if count == 1 else 's'}: {error}") from None
     return function
 
 
-def _refuse(result: Any, name: str) -> None:
+def awaited_by_nobody(result: Any, name: str) -> NoReturn:
+    """Where a thread called what only a loop can finish: TypeError, so that nothing is lost."""
     if inspect.iscoroutine(result):
         result.close()
     raise TypeError(f"the handler {name} returned {type(result).__name__}, and nobody would await "

@@ -118,7 +118,12 @@ def as_headers(given: "Mapping[str, object] | Headers | None") -> list[tuple[str
     """
     if given is None:
         return []
-    pairs = given.items() if isinstance(given, Mapping) else given
+    try:
+        pairs = [(name, value) for name, value in
+                 (given.items() if isinstance(given, Mapping) else given)]
+    except (TypeError, ValueError):
+        raise TypeError(f"headers must be a dict or pairs of a name and a value, not "
+                        f"{type(given).__name__}") from None
     found: list[tuple[str, bytes | None]] = []
     for name, value in pairs:
         if not isinstance(name, str):

@@ -10,9 +10,10 @@ import time
 from collections.abc import Callable
 from typing import Any, Self
 
-from pylog import Broker
-from pylog.patterns.handler import is_async
+from pylog import Broker, ClosedError
+from pylog.patterns.handler import is_async, name_of
 from pylog.patterns.key_claim import KeyClaim, Store, as_key, digest, fold
+from pylog.patterns.retry import check_seconds
 from pylog.patterns.state import State
 from pylog.patterns.values import codec_of
 
@@ -50,6 +51,7 @@ class Idempotency:
         if not isinstance(name, str):
             raise TypeError(f"name must be a str, not {type(name).__name__}")
         codec = codec_of(value)
+        self._is_closed = False
         self._broker, self._is_owner = Broker.of(broker)
         try:
             state = State(self._broker, f"idempotency.{name}", fold, ttl, clock)
@@ -71,6 +73,10 @@ class Idempotency:
         Entering raises KeyInProgressError when the time is over, FingerprintMismatchError where the
         key came with something else. Leaving without `save`, by an exception too, frees the key.
         """
+        if self._is_closed:
+            raise ClosedError(f"{self!r} is closed; make another")
+        if timeout is not None:
+            check_seconds("timeout", timeout)
         return KeyClaim(self._store, as_key(key), digest(fingerprint), timeout)
 
     def once(
@@ -94,7 +100,14 @@ class Idempotency:
             sending 17
             ('sent', 'sent')
         """
+        if not callable(key):
+            raise TypeError("key must be a function of the call's arguments, as in "
+                            f"@once(key=lambda order: order['id']), not {type(key).__name__}")
+
         def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
+            if not callable(function):    # @once without key= has taken the function for the key
+                raise TypeError(f"{name_of(key)} was taken for the key: write "
+                                "@once(key=lambda order: order['id']) above it")
             def claimed(*arguments: Any, **keywords: Any) -> KeyClaim:
                 mark = fingerprint(*arguments, **keywords) if fingerprint else None
                 return self.claim(key(*arguments, **keywords), mark, timeout)
@@ -127,6 +140,7 @@ class Idempotency:
 
     def close(self) -> None:
         """Closes the broker if it was opened here; idempotent. Keys in progress are not freed."""
+        self._is_closed = True
         if self._is_owner:
             self._broker.close()
 

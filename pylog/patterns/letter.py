@@ -88,6 +88,10 @@ def dlq_name(given: bool | str | None, group: str | None, topic: str) -> str | N
         ('dlq.billing.orders', 'orders-dlq')
     """
     if isinstance(given, str):
+        if given == topic:
+            raise ConfigurationError(f"dlq={given!r} is the topic itself, whose dead letters would "
+                                     "come again without end; use another name", option="dlq",
+                                     value=given)
         return given
     if given is None:
         given = group is not None
@@ -145,7 +149,7 @@ def bury(
         (names.DLQ_TOPIC, record.topic or ""), (names.DLQ_PARTITION, record.partition or 0),
         (names.DLQ_OFFSET, record.offset), (names.DLQ_TIMESTAMP, record.timestamp),
         (names.DLQ_GROUP, group), (names.DLQ_HANDLER, handler), (names.DLQ_ATTEMPTS, attempts),
-        (names.DLQ_TYPE, error_name), (names.DLQ_MESSAGE, _message(error)),
+        (names.DLQ_TYPE, error_name), (names.DLQ_MESSAGE, message_of(error)),
         (names.DLQ_DISPOSITION, disposition)]
     return broker.append(
         topic, record.value, record.key,
@@ -153,7 +157,8 @@ def bury(
          *((name, to_value(value)) for name, value in added if value is not None)])
 
 
-def _message(error: BaseException) -> str:
+def message_of(error: BaseException) -> str:
+    """Its text, whatever its class does when it is asked."""
     try:
         text = str(error)
     except Exception:    # of a user's class

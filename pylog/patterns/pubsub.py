@@ -11,14 +11,14 @@ from collections.abc import Callable, Iterable, Iterator
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-from pylog import AsyncProducer, Broker, Producer, RecordMetadata, TypedRecord
+from pylog import AsyncProducer, Broker, ClosedError, Producer, RecordMetadata, TypedRecord
 from pylog.patterns.handler import Handler, check_handler, is_async, name_of
 from pylog.patterns.headers import to_key
 from pylog.patterns.letter import burier
 from pylog.patterns.reader import Start
 from pylog.patterns.retry import Retry, check_retry
 from pylog.patterns.subscription import AsyncSubscription, Subscription
-from pylog.patterns.values import codec_of, serde_of
+from pylog.patterns.values import advised, codec_of, serde_of
 
 Function = TypeVar("Function", bound=Callable[[Any], Any])
 
@@ -34,6 +34,7 @@ class _Topic:
         self._codec = codec_of(value)
         self._broker, self._is_owner = Broker.of(broker)
         self._subscriptions: list[Any] = []
+        self._is_closed = False
         if name not in self._broker.topics():
             if self._broker.auto_create_topics:
                 self._broker.create_topic(name, num_partitions, exist_ok=True)
@@ -77,6 +78,7 @@ class _Topic:
                 return function
             return subscribe
         check_handler(handler)
+        self._check_open()
         made = Handler(self._typed(handler), name_of(handler), check_retry(retry, group),
                        burier(self._broker, dlq, group, self.name), group is not None,
                        is_async(handler))
@@ -85,6 +87,10 @@ class _Topic:
                                   handlers, group=group, start=start, concurrency=concurrency)
         self._subscriptions.append(subscription)
         return subscription
+
+    def _check_open(self) -> None:
+        if self._is_closed:
+            raise ClosedError(f"the topic {self.name!r} was closed here; make another object of it")
 
     def _listed(self, values: Iterable[Any], keys: Iterable[Any] | None) -> tuple[Any, Any, Any]:
         """Values, keys and headers of a list."""
@@ -146,19 +152,28 @@ class Topic(_Topic):
         key: bytes or str. headers: a dict or pairs, values bytes, str or None. Cost: 1 us. Raises
         SerializationError, MessageSizeTooLargeError, DiskFullError.
         """
-        done: RecordMetadata = self._producer.send(
-            self.name, value, to_key(key), self._codec.headers_with(headers) or None,
-            partition, timestamp_ms).get()
+        self._check_open()
+        try:
+            done: RecordMetadata = self._producer.send(
+                self.name, value, to_key(key), self._codec.headers_with(headers) or None,
+                partition, timestamp_ms).get()
+        except TypeError as error:
+            raise advised(error) from None
         return done
 
     def publish_many(self, values: Iterable[Any], keys: Iterable[Any] | None = None) -> int:
         """Appends many, 40 ns each; returns how many. All is checked before any is in."""
+        self._check_open()
         listed, keys, headers = self._listed(values, keys)
-        self._producer.send_many(self.name, listed, keys, headers)
+        try:
+            self._producer.send_many(self.name, listed, keys, headers)
+        except TypeError as error:
+            raise advised(error) from None
         return len(listed)
 
     def close(self) -> None:
         """Stops the subscriptions made by this object; idempotent."""
+        self._is_closed = True
         for subscription in self._subscriptions:
             subscription.stop()
         self._producer.close()
@@ -200,18 +215,27 @@ class AsyncTopic(_Topic):
                       partition: int | None = None, timestamp_ms: int | None = None,
                       ) -> RecordMetadata:
         """As `Topic.publish`."""
-        return await self._producer.send(self.name, value, to_key(key),
-                                         self._codec.headers_with(headers) or None, partition,
-                                         timestamp_ms)
+        self._check_open()
+        try:
+            return await self._producer.send(
+                self.name, value, to_key(key), self._codec.headers_with(headers) or None,
+                partition, timestamp_ms)
+        except TypeError as error:
+            raise advised(error) from None
 
     async def publish_many(self, values: Iterable[Any], keys: Iterable[Any] | None = None) -> int:
         """As `Topic.publish_many`."""
+        self._check_open()
         listed, keys, headers = self._listed(values, keys)
-        await self._producer.send_many(self.name, listed, keys, headers)
+        try:
+            await self._producer.send_many(self.name, listed, keys, headers)
+        except TypeError as error:
+            raise advised(error) from None
         return len(listed)
 
     async def close(self) -> None:
         """As `Topic.close`."""
+        self._is_closed = True
         for subscription in self._subscriptions:
             await subscription.stop()
         await self._producer.close()

@@ -12,7 +12,6 @@ import asyncio
 import contextlib
 import os
 import queue
-import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from types import TracebackType
@@ -23,6 +22,7 @@ from pylog import (
     Broker,
     ClaimLostError,
     ClosedError,
+    ConfigurationError,
     Delivery,
     Producer,
     PylogError,
@@ -31,17 +31,14 @@ from pylog import (
 )
 from pylog.patterns import headers as names
 from pylog.patterns.dead_letters import DeadLetters
-from pylog.patterns.delayed import Delayed
+from pylog.patterns.delayed import DELAYED, Delayed
 from pylog.patterns.handler import is_async
 from pylog.patterns.headers import number_of, to_key, to_value
 from pylog.patterns.idempotency import Idempotency
 from pylog.patterns.letter import EXPIRED, GIVEN_UP, REJECTED, burier, dlq_name
+from pylog.patterns.queue_workers import Work, WorkHandler
 from pylog.patterns.retry import check_count, check_seconds
-from pylog.patterns.values import codec_of, serde_of
-
-Handler = Callable[[Delivery], object]
-
-LOOK_SECONDS = 0.05    # between looks of an idle worker whether it is to stop: 20 us each
+from pylog.patterns.values import advised, codec_of, serde_of
 
 
 class RejectedError(PylogError):
@@ -77,16 +74,22 @@ class _Queue:
         self.lock = check_seconds("lock", lock)
         self.dedup_window = check_seconds("dedup_window", dedup_window)
         self._codec = codec_of(value)
+        if isinstance(name, str) and name.endswith(DELAYED):
+            raise ConfigurationError(
+                f"{name!r} is where the queue {name.removesuffix(DELAYED)!r} keeps what is not due "
+                "yet, and whoever took messages there would have them too early; use another name",
+                option="name", value=name)
         self._backoff = backoff if callable(backoff) else _always(check_seconds("backoff", backoff))
         check_count("max_deliveries", max_deliveries)
         self._broker, self._is_owner = Broker.of(broker)
         self._has_closed = False
-        self._stopped = threading.Event()    # of the `work` that goes on
         self._dedup: Idempotency | None = None
         with contextlib.ExitStack() as stack:
             stack.callback(self._close)
             self._broker.create_topic(name, 1, exist_ok=True)
             self.dlq = dlq_name(dlq, group, name)
+            self._work = Work(name, lambda: self.closed,
+                              "dropped" if self.dlq is None else "a dead letter")
             self._bury = burier(self._broker, dlq, group, name)
             self._producer = Producer(self._broker)
             self._delayed = Delayed(self._broker, name, self._producer)
@@ -120,18 +123,24 @@ class _Queue:
         if ttl is not None:
             pairs.append((names.EXPIRES_AT,
                           to_value(due_ms + int(check_seconds("ttl", ttl) * 1000))))
-        if due_ms > now_ms:
-            return self._delayed.put(value, to_key(key), pairs, due_ms)
-        return self._send(self.name, value, to_key(key), pairs)
+        try:
+            if due_ms > now_ms:
+                return self._delayed.put(value, to_key(key), pairs, due_ms)
+            return self._send(self.name, value, to_key(key), pairs)
+        except TypeError as error:
+            raise advised(error) from None
 
     def _put_many(self, values: Iterable[Any], keys: Iterable[Any] | None, headers: Any) -> int:
         many = list(values)
         if self._codec.serialize is not None:
             many = [self._codec.serialize(self.name, headers, value) for value in many]
         common = self._codec.headers_with(headers)
-        self._producer.send_many(
-            self.name, many, None if keys is None else [to_key(key) for key in keys],
-            headers=[common] * len(many) if common else None)
+        try:
+            self._producer.send_many(
+                self.name, many, None if keys is None else [to_key(key) for key in keys],
+                headers=[common] * len(many) if common else None)
+        except TypeError as error:
+            raise advised(error) from None
         self._producer.flush()
         return len(many)
 
@@ -188,6 +197,7 @@ class _Queue:
 
     def stats(self) -> QueueStats:
         """How it stands now. Cost: some 100 us, and each dead letter is read."""
+        self._check_open()
         found = self._consumer.stats()
         sums = {name: sum(counts[name] for counts in found.values())
                 for name in ("lag", "held", "delayed", "done", "rejected", "given_back", "expired",
@@ -295,7 +305,7 @@ class Queue(_Queue):
                 try:
                     return self._send(self.name, value)
                 except TypeError as error:
-                    raise _advised(error) from None
+                    raise advised(error) from None
             return self._put(value, key, headers, delay, ttl)
         with self._claim_of(dedup_key) as claim:
             return _put_once(claim, lambda: self._put(value, key, headers, delay, ttl))
@@ -309,10 +319,14 @@ class Queue(_Queue):
     def get(self, timeout: float | None = None) -> Delivery:
         """The next message, for this worker alone. Raises queue.Empty after `timeout` seconds;
         None waits without end."""
-        found: Delivery | None = self._consumer.take(timeout)
+        try:
+            found: Delivery | None = self._consumer.take(timeout)
+        except ClosedError:
+            self._check_open()
+            raise
         if found is None:
             self._check_open()
-            raise queue.Empty
+            raise queue.Empty(f"no message of {self.name!r} within {timeout} s")
         return found
 
     def __iter__(self) -> Iterator[Delivery]:
@@ -325,62 +339,29 @@ class Queue(_Queue):
             if found is not None:
                 yield found
 
-    def work(self, handler: Handler, concurrency: int = 1, idle: float | None = None) -> int:
+    def work(self, handler: WorkHandler, concurrency: int = 1, idle: float | None = None) -> int:
         """Calls handler(delivery) for each message, in `concurrency` threads, until `stop()`, or
         until none came for `idle` seconds. Returns how many.
 
         What the handler returns from is acknowledged, unless it settled it; what it raises for is
-        given back, and after max_deliveries a dead letter. A coroutine function runs in an event
-        loop of its own, `concurrency` at once.
+        logged and given back, and after max_deliveries a dead letter. A coroutine function runs in
+        an event loop of its own, `concurrency` at once. Raises TypeError for what cannot be called
+        with a delivery, and what ends a thread: SystemExit, damage.
         """
-        check_count("concurrency", concurrency)
-        if not callable(handler):
-            raise TypeError(f"the handler must be callable, not {type(handler).__name__}")
         self._check_open()
-        if is_async(handler):
-            return asyncio.run(self._work_in_loop(handler, concurrency, idle))
-        counts = [0] * concurrency
-        threads = [threading.Thread(target=self._work, args=(handler, idle, counts, number),
-                                    name=f"pylog-worker-{number}", daemon=True)
-                   for number in range(1, concurrency)]
-        for thread in threads:
-            thread.start()
-        try:
-            self._work(handler, idle, counts, 0)
-        finally:
-            self._stopped.set()
-            for thread in threads:
-                thread.join()
-            self._stopped.clear()
-        return sum(counts)
+        with self._work.begun(handler, concurrency):
+            if is_async(handler):
+                return asyncio.run(self._work_in_loop(handler, concurrency, idle))
+            return self._work.as_threads(self._consumer, handler, concurrency, idle)
 
-    def _work(self, handler: Handler, idle: float | None, counts: list[int], number: int) -> None:
-        last = time.monotonic()
-        while not self._stopped.is_set() and not self.closed:
-            try:
-                delivery = self._consumer.take(_slice(last, idle))
-            except ClosedError:
-                return
-            if delivery is not None:
-                try:
-                    with delivery:
-                        handler(delivery)
-                except Exception:    # it is given back, or a dead letter
-                    pass
-                del delivery
-                counts[number] += 1
-                last = time.monotonic()
-            elif idle is not None and time.monotonic() - last >= idle:
-                return
-
-    async def _work_in_loop(self, handler: Handler, concurrency: int, idle: float | None) -> int:
+    async def _work_in_loop(self, handler: WorkHandler, concurrency: int,
+                            idle: float | None) -> int:
         async with AsyncShareConsumer(self._broker, self.name, **self._options) as consumer:
-            return await _work_as_tasks(consumer, handler, concurrency, idle,
-                                        lambda: self._stopped.is_set() or self.closed)
+            return await self._work.as_tasks(consumer, handler, concurrency, idle)
 
     def stop(self) -> None:
         """Ends the `work` that is going on, after the messages in hand."""
-        self._stopped.set()
+        self._work.stop()
 
     def purge(self) -> int:
         """Throws away what is ready; returns how many. What others have in hand stays theirs."""
@@ -439,10 +420,14 @@ class AsyncQueue(_Queue):
 
     async def get(self, timeout: float | None = None) -> Delivery:
         """As `Queue.get`; raises asyncio.QueueEmpty."""
-        found: Delivery | None = await self._consumer.take(timeout)
+        try:
+            found: Delivery | None = await self._consumer.take(timeout)
+        except ClosedError:
+            self._check_open()
+            raise
         if found is None:
             self._check_open()
-            raise asyncio.QueueEmpty
+            raise asyncio.QueueEmpty(f"no message of {self.name!r} within {timeout} s")
         return found
 
     async def __aiter__(self) -> AsyncIterator[Delivery]:
@@ -454,21 +439,16 @@ class AsyncQueue(_Queue):
             if found is not None:
                 yield found
 
-    async def work(self, handler: Handler, concurrency: int = 1, idle: float | None = None) -> int:
+    async def work(self, handler: WorkHandler, concurrency: int = 1,
+                   idle: float | None = None) -> int:
         """As `Queue.work`: `concurrency` tasks; handler: a coroutine function, or a function."""
-        check_count("concurrency", concurrency)
-        if not callable(handler):
-            raise TypeError(f"the handler must be callable, not {type(handler).__name__}")
         self._check_open()
-        try:
-            return await _work_as_tasks(self._consumer, handler, concurrency, idle,
-                                        lambda: self._stopped.is_set() or self.closed)
-        finally:
-            self._stopped.clear()
+        with self._work.begun(handler, concurrency):
+            return await self._work.as_tasks(self._consumer, handler, concurrency, idle)
 
     def stop(self) -> None:
         """Ends the `work` that is going on, after the messages in hand."""
-        self._stopped.set()
+        self._work.stop()
 
     async def purge(self) -> int:
         """As `Queue.purge`."""
@@ -492,31 +472,6 @@ class AsyncQueue(_Queue):
         await self.close()
 
 
-async def _work_as_tasks(
-    consumer: AsyncShareConsumer, handler: Handler, concurrency: int, idle: float | None,
-    is_over: Callable[[], bool],
-) -> int:
-    async def work() -> int:
-        count, last = 0, time.monotonic()
-        while not is_over():
-            try:
-                delivery = await consumer.take(_slice(last, idle))
-            except ClosedError:
-                break
-            if delivery is not None:
-                with contextlib.suppress(Exception), delivery:
-                    done = handler(delivery)
-                    if asyncio.iscoroutine(done) or isinstance(done, asyncio.Future):
-                        await done
-                del delivery
-                count, last = count + 1, time.monotonic()
-            elif idle is not None and time.monotonic() - last >= idle:
-                break
-        return count
-
-    return sum(await asyncio.gather(*[work() for _ in range(concurrency)]))
-
-
 def _put_once(claim: Any, put: Callable[[], SendFuture]) -> SendFuture | None:
     if claim.done:
         return None
@@ -524,17 +479,6 @@ def _put_once(claim: Any, put: Callable[[], SendFuture]) -> SendFuture | None:
     with contextlib.suppress(ClaimLostError):    # it took longer than the key is remembered
         claim.save()
     return future
-
-
-def _advised(error: TypeError) -> TypeError:
-    """A Producer's, in the words of a queue."""
-    return TypeError(str(error).replace("value_serializer=", "value="))
-
-
-def _slice(last: float, idle: float | None) -> float:
-    """How long a worker waits before it looks whether it is to stop."""
-    return LOOK_SECONDS if idle is None \
-        else max(0.0, min(LOOK_SECONDS, last + idle - time.monotonic()))
 
 
 def _always(seconds: float) -> Callable[[int], float]:

@@ -145,7 +145,7 @@ class Rooms:
         one that takes nothing is cut off.
         """
         if authorize is not None:
-            check_handler(authorize)
+            check_handler(authorize, 2)
         return PushApp(self._listen, authorize, heartbeat, patience)
 
     def _listen(self, rooms: list[str], after: str | None, heartbeat: float,

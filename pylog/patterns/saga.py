@@ -131,7 +131,7 @@ class Saga:
         """
         if function is None:
             return lambda function: self.step(function, name=name, retry=retry, timeout=timeout)
-        check_handler(function)
+        check_handler(function, 2)
         return self._add(Step(getattr(function, "__name__", "step") if name is None else name,
                               action_of(function, retry, timeout)))
 

@@ -29,8 +29,8 @@ def action_of(function: Any, retry: Retry | None, timeout: float | None,
     """Raises TypeError, ConfigurationError."""
     if timeout is not None:
         check_seconds("timeout", timeout)
-    return Action(check_handler(function), check_retry(retry, None), timeout, is_async(function),
-                  command)
+    check_handler(function, None)
+    return Action(function, check_retry(retry, None), timeout, is_async(function), command)
 
 
 class Step:

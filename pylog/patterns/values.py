@@ -62,3 +62,12 @@ def codec_of(value: Any) -> Codec:
     serde = serde_of(value)
     return Codec(make_serializer(serde, "value"), make_deserializer(serde, "value"),
                  tuple(getattr(serde, "headers", ())))
+
+
+def advised(error: TypeError) -> TypeError:
+    """A Producer's, in the words of the patterns: a value is `value=`, a key bytes or str."""
+    text = str(error).replace("value_serializer=", "value=")
+    place = text.find("; got") if text.startswith("key must be bytes") else -1
+    if place >= 0:
+        text = "key must be bytes or str" + text[place:].partition(":")[0]
+    return TypeError(text)

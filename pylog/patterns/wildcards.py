@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pylog import ConfigurationError
 
 LENGTH_MAX = 255
+FOREIGN = frozenset("#+>?[]{}")    # of AMQP, MQTT, NATS and shells: would match nothing, silently
 MANY = ""    # segments, or none: what ** is behind its first
 
 
@@ -70,4 +71,8 @@ def _checked(name: object, what: str) -> str:
     if not name.isprintable() or " " in name:
         raise ConfigurationError(f"{what} cannot be {shown!r}: use letters, digits, '-' and '_', "
                                  "and dots between", option="type", value=name)
+    if found := FOREIGN.intersection(name):
+        raise ConfigurationError(
+            f"{what} cannot be {shown!r}: {min(found)!r} is a wildcard elsewhere and means nothing "
+            "here; * stands for one segment, ** for one or more", option="type", value=name)
     return name

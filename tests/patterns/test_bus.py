@@ -276,6 +276,7 @@ def test_each_handler_has_its_own_dead_letters_if_it_names_them(bus, broker):
     ({"pattern": 5}, TypeError, "a pattern must be a str"),
     ({"pattern": int}, TypeError, "a pattern must be a str"),
     ({"handler": 5}, TypeError, "a handler must be callable"),
+    ({"handler": lambda: 5}, TypeError, "will be called with 1 argument"),
     ({"start": "earliest"}, pylog.ConfigurationError, "pass group="),
     ({"concurrency": 2}, pylog.ConfigurationError, "pass group="),
     ({"dlq": True}, pylog.ConfigurationError, "pass group="),
@@ -285,6 +286,15 @@ def test_each_handler_has_its_own_dead_letters_if_it_names_them(bus, broker):
 def test_handlers_that_cannot_be(bus, arguments, error, words):
     with pytest.raises(error, match=words):
         bus.on(**{"pattern": "*", "handler": print} | arguments)
+
+    assert bus.stats() == {}
+
+
+def test_a_decorator_without_a_pattern_is_told(bus):
+    with pytest.raises(TypeError, match="a pattern must be a str, not function"):
+        @bus.on
+        def listen(event):
+            raise AssertionError
 
     assert bus.stats() == {}
 
@@ -315,7 +325,7 @@ def test_a_closed_bus_is_closed(broker):
     bus.close()
     bus.close()
     for call in (lambda: bus.on("*", print), bus.start, lambda: bus.emit("a")):
-        with pytest.raises(pylog.IllegalStateError):
+        with pytest.raises(pylog.ClosedError, match="the bus is closed"):
             call()
 
 

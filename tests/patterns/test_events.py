@@ -44,7 +44,8 @@ def test_many_wildcards_take_no_longer_than_their_segments():
 
 
 @pytest.mark.parametrize("name", ["", ".", "a.", ".a", "a..b", "a b", "a\n", "a\x00", "x" * 256,
-                                  "a*", "a.b*", "*a", "a.***", "a.**b"])
+                                  "a*", "a.b*", "*a", "a.***", "a.**b", "a.#", "#", "a.>", "+.b",
+                                  "user.?", "user.[ab]", "user.{a,b}"])
 def test_patterns_that_are_none(name):
     with pytest.raises(pylog.ConfigurationError, match=r"cannot be|neither a name nor a wildcard"):
         matcher(name)
@@ -140,6 +141,9 @@ def test_time_without_a_zone_is_utc(broker):
     ({"time": 1_700_000_000_000}, TypeError),
     ({"subject": 5}, TypeError),
     ({"headers": {"a": 5}}, TypeError),
+    ({"headers": 5}, TypeError),
+    ({"headers": {"ce_type": "b"}}, pylog.ConfigurationError),
+    ({"headers": [("x", b"1"), ("ce_id", b"2")]}, pylog.ConfigurationError),
 ])
 def test_attributes_that_cannot_be(arguments, error):
     with pytest.raises(error):

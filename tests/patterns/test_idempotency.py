@@ -281,6 +281,20 @@ def test_fingerprint_must_be_text_or_bytes(payments):
         payments.claim("17", fingerprint={"a": 1})
 
 
+@pytest.mark.parametrize(("timeout", "error"), [
+    ("1", TypeError), (-1, pylog.ConfigurationError), (float("nan"), pylog.ConfigurationError)])
+def test_what_is_no_time_to_wait_is_refused(payments, timeout, error):
+    with pytest.raises(error, match="timeout"):
+        payments.claim("17", timeout=timeout)
+
+
+def test_one_that_is_closed_claims_no_more(broker):
+    payments = Idempotency(broker, "payments")
+    payments.close()
+    with pytest.raises(pylog.ClosedError, match="is closed; make another"):
+        payments.claim("17")
+
+
 def test_a_path_is_opened_and_closed(tmp_path):
     with Idempotency(tmp_path / "data", "payments") as payments:
         do(payments, "17", 1)
@@ -290,6 +304,17 @@ def test_a_path_is_opened_and_closed(tmp_path):
 
 
 # ---- once
+
+
+def test_once_without_a_key_is_told_at_the_first_call(payments):
+    @payments.once
+    def charge(order):
+        raise AssertionError
+
+    with pytest.raises(TypeError, match="charge was taken for the key: write @once"):
+        charge({"id": 1})
+    with pytest.raises(TypeError, match="key must be a function"):
+        payments.once(key="id")
 
 
 def test_once_calls_a_function_once_a_key(payments):

@@ -184,6 +184,14 @@ def test_start_holds_only_where_nothing_was_committed(broker):
     assert seen == list(range(2, 8))
 
 
+def generate(record):
+    yield record
+
+
+async def generate_later(record):
+    yield record
+
+
 @pytest.mark.parametrize(("start", "error"), [
     ("yesterday", pylog.ConfigurationError), (object(), TypeError),
     (datetime(2026, 1, 1), pylog.ConfigurationError)])
@@ -194,6 +202,12 @@ def test_places_that_are_none_are_refused(broker, start, error):
 
 @pytest.mark.parametrize(("arguments", "error", "words"), [
     ({"handler": 5}, TypeError, "a handler must be callable, not int"),
+    ({"handler": lambda: 5}, TypeError, "will be called with 1 argument"),
+    ({"handler": lambda record, more: 5}, TypeError, "will be called with 1 argument"),
+    ({"handler": lambda *, record: 5}, TypeError, "will be called with 1 argument"),
+    ({"handler": generate}, TypeError, "is a generator"),
+    ({"handler": generate_later}, TypeError, "is a generator"),
+    ({"dlq": "one"}, pylog.ConfigurationError, "without end"),
     ({"group": ""}, pylog.ConfigurationError, "group='' is no name"),
     ({"group": 5}, pylog.ConfigurationError, "group=5 is no name"),
     ({"group": "my group"}, pylog.InvalidTopicError, "or name the topic of dead letters"),
@@ -248,6 +262,28 @@ def test_close_stops_what_it_has_begun(data_path):
 
     assert not subscription.is_running
     assert topic._broker.closed
+
+
+def test_a_closed_topic_is_closed(broker):
+    topic = Topic(broker, "users")
+    topic.close()
+
+    for call in (lambda: topic.publish(b"x"), lambda: topic.publish_many([b"x"]),
+                 lambda: topic.subscribe(print)):
+        with pytest.raises(pylog.ClosedError, match="'users' was closed here"):
+            call()
+    assert broker.log("users", 0).end_offset == 0
+
+
+@pytest.mark.parametrize(("value", "words"), [
+    ("text", "pass value='str'"), ({"a": 1}, "pass value='json'")])
+def test_what_is_no_bytes_is_told_by_the_option_that_helps(broker, value, words):
+    with Topic(broker, "users") as topic:
+        for call in (lambda: topic.publish(value), lambda: topic.publish_many([value])):
+            with pytest.raises(TypeError, match=words):
+                call()
+        with pytest.raises(TypeError, match=r"key must be bytes or str; got int$"):
+            topic.publish(b"x", key=5)
 
 
 # ---- in an event loop

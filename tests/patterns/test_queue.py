@@ -1,6 +1,7 @@
 """Queue: each message for one worker, who says what became of it."""
 
 import asyncio
+import dataclasses
 import queue as stdlib
 import random
 import threading
@@ -8,35 +9,18 @@ import time
 
 import pytest
 from children import in_child
+from queues import PATIENCE, drained, letters
 
 import pylog
 from pylog.patterns import AsyncQueue, DeadLetters, Queue, RejectedError, Rpc, Topic, expo
 from pylog.patterns.delayed import TRIM_RECORDS
 from pylog.testing import broker as broker
 
-PATIENCE = 10.0
-
 
 @pytest.fixture
 def emails(broker):
     with Queue(broker, "emails") as emails:
         yield emails
-
-
-def drained(queue):
-    """The values that are ready, acknowledged."""
-    found = []
-    while True:
-        try:
-            with queue.get(0) as delivery:
-                found.append(delivery.value)
-        except stdlib.Empty:
-            return found
-
-
-def letters(queue):
-    return [(one.value, one.error.rpartition(".")[2], one.message, one.attempts, one.disposition)
-            for one in DeadLetters(queue._broker, topic=queue.dlq).list()]
 
 
 # ---- putting and getting -------------------------------------------------------------------------
@@ -107,6 +91,36 @@ def test_values_may_be_typed(broker):
             assert delivery.header("tenant") == b"eu"
         with pytest.raises(pylog.SerializationError):
             jobs.put(object())
+
+
+@dataclasses.dataclass
+class Job:
+    number: int
+
+
+def test_a_message_that_does_not_fit_its_schema_is_a_dead_letter_at_once(broker):
+    with Queue(broker, "jobs", value=Job) as jobs:
+        with pytest.raises(pylog.ValidationError):
+            jobs.put({"number": "one"})
+        broker.append("jobs", b'{"number": "one"}')    # by somebody who does not check
+        jobs.put(Job(2))
+        assert drained(jobs) == [Job(2)]
+        ((value, error, _, attempts, disposition),) = letters(jobs)
+        assert (value, error, attempts, disposition) == (
+            b'{"number": "one"}', "ValidationError", 1, "DESERIALIZATION_FAILED")
+        assert jobs.stats().in_flight == 0
+
+
+def test_a_function_may_check_messages(broker):
+    def check(value):
+        if value < 0:
+            raise ValueError("negative")
+
+    with Queue(broker, "jobs", value=check) as jobs:
+        jobs.put(3)
+        broker.append("jobs", b"-1")
+        assert drained(jobs) == [3]
+        assert [one[1] for one in letters(jobs)] == ["ValidationError"]
 
 
 def test_what_cannot_be_deserialized_is_a_dead_letter_at_once(broker):
@@ -342,60 +356,6 @@ def test_many_threads_keep_the_order_of_each_key(broker):
         assert done[b"%d" % key] == [n for n in range(300) if keys[n] == key]
 
 
-# ---- work ----------------------------------------------------------------------------------------
-
-def test_work_acknowledges_what_goes_well_and_buries_what_never_does(broker):
-    done = []
-    with Queue(broker, "jobs", max_deliveries=2) as jobs:
-        jobs.put_many([b"%d" % n for n in range(20)])
-
-        def work(delivery):
-            if int(delivery.value) == 13:
-                raise ValueError("unlucky")
-            done.append(int(delivery.value))
-
-        assert jobs.work(work, concurrency=3, idle=0.2) == 21
-        assert sorted(done) == [n for n in range(20) if n != 13]
-        assert [one[:4] for one in letters(jobs)] == [(b"13", "ValueError", "unlucky", 2)]
-
-
-def test_work_is_shared_fairly_by_threads(broker):
-    who = []
-    with Queue(broker, "jobs") as jobs:
-        jobs.put_many([b"x"] * 40)
-
-        def work(delivery):
-            who.append(threading.get_ident())
-            time.sleep(0.005)
-
-        jobs.work(work, concurrency=4, idle=0.2)
-    counts = [who.count(one) for one in set(who)]
-    assert len(counts) == 4
-    assert min(counts) >= 5
-
-
-def test_async_handlers_run_side_by_side(broker):
-    inside, most = [0], [0]
-    with Queue(broker, "jobs") as jobs:
-        jobs.put_many([b"x"] * 20)
-
-        async def work(delivery):
-            inside[0] += 1
-            most[0] = max(most[0], inside[0])
-            await asyncio.sleep(0.01)
-            inside[0] -= 1
-
-        assert jobs.work(work, concurrency=5, idle=0.2) == 20
-    assert most[0] == 5
-
-
-def test_stop_ends_work_after_the_message_in_hand(broker):
-    with Queue(broker, "jobs") as jobs:
-        jobs.put_many([b"x"] * 10)
-        assert jobs.work(lambda delivery: jobs.stop()) == 1
-        assert len(drained(jobs)) == 9
-
-
 # ---- numbers -------------------------------------------------------------------------------------
 
 def test_stats_tell_how_it_stands(emails):
@@ -469,12 +429,17 @@ def test_the_async_queue_has_the_same_verbs(broker):
     ({"value": 17}, pylog.ConfigurationError, "serialize"),
     ({"dlq": 17}, TypeError, "dlq"),
     ({"dlq": "no/topic"}, pylog.InvalidTopicError, "no/topic"),
+    ({"dlq": "jobs"}, pylog.ConfigurationError, "without end"),
     ({"group": ""}, pylog.PylogError, "group"),
     ({"dedup_window": -1}, pylog.ConfigurationError, "dedup_window"),
 ])
 def test_wrong_options_are_told(broker, options, error, message):
     with pytest.raises(error, match=message):
         Queue(broker, "jobs", **options)
+
+
+def _generates(delivery):
+    yield delivery
 
 
 def test_wrong_calls_are_told(broker):
@@ -487,16 +452,28 @@ def test_wrong_calls_are_told(broker):
         jobs.put(b"x", ttl="soon")
     with pytest.raises(TypeError, match="header"):
         jobs.put(b"x", headers={"a": 17})
+    with pytest.raises(TypeError, match="headers must be a dict or pairs"):
+        jobs.put(b"x", headers=17)
+    with pytest.raises(TypeError, match="pass value='str'"):
+        jobs.put_many(["text"])
+    with pytest.raises(TypeError, match=r"key must be bytes or str; got int$"):
+        jobs.put(b"x", key=17)
     with pytest.raises(TypeError, match="callable"):
         jobs.work(17)
+    with pytest.raises(TypeError, match="will be called with 1 argument"):
+        jobs.work(lambda: None)
+    with pytest.raises(TypeError, match="generator"):
+        jobs.work(_generates)
     with pytest.raises(pylog.ConfigurationError, match="concurrency"):
         jobs.work(print, concurrency=0)
     assert drained(jobs) == []
     jobs.close()
     jobs.close()
-    for verb in (lambda: jobs.put(b"x"), lambda: jobs.get(0), lambda: jobs.work(print)):
-        with pytest.raises(pylog.ClosedError):
+    for verb in (lambda: jobs.put(b"x"), lambda: jobs.get(0), lambda: jobs.work(print), jobs.stats):
+        with pytest.raises(pylog.ClosedError, match="queue is closed"):
             verb()
+    with pytest.raises(pylog.ConfigurationError, match="what is not due yet"):
+        Queue(broker, "jobs.delayed")
     with pytest.raises(pylog.InvalidTopicError):
         Queue(broker, "no/topic")
     with pytest.raises(pylog.ConfigurationError, match="not made to keep the order"):

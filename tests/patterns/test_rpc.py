@@ -403,6 +403,33 @@ def test_closing_the_broker_closes_it(tmp_path):
         assert reply_topics(broker) == []
 
 
+def test_a_closed_rpc_serves_no_more(broker):
+    rpc = Rpc(broker, value="json")
+    rpc.close()
+
+    with pytest.raises(pylog.ClosedError, match="the Rpc is closed"):
+        rpc.handler("double", double)
+    assert "double" not in broker.topics()
+
+
+def test_an_error_without_a_text_is_told_and_ends_no_server(rpc):
+    class Mute(Exception):
+        def __str__(self):
+            raise RuntimeError
+
+    def answer(request):
+        if request.value is None:
+            raise Mute
+        return request.value
+
+    server = rpc.handler("mute", answer)
+    with pytest.raises(pylog.RemoteError, match="cannot be had") as caught:
+        rpc.request("mute")
+    assert caught.value.type.endswith("Mute")
+    assert rpc.request("mute", 5).value == 5
+    assert server.is_running
+
+
 def test_rpc_of_a_path_closes_its_broker(tmp_path):
     with Rpc(tmp_path / "data", value="json") as rpc:
         rpc.handler("double", double)

@@ -1,0 +1,159 @@
+"""Queue.work: a handler for each message, in threads or tasks."""
+
+import asyncio
+import functools
+import logging
+import threading
+import time
+
+import pytest
+from queues import PATIENCE, drained, letters
+
+from pylog.patterns import AsyncQueue, Queue
+from pylog.testing import broker as broker
+
+
+def test_work_acknowledges_what_goes_well_and_buries_what_never_does(broker):
+    done = []
+    with Queue(broker, "jobs", max_deliveries=2) as jobs:
+        jobs.put_many([b"%d" % n for n in range(20)])
+
+        def work(delivery):
+            if int(delivery.value) == 13:
+                raise ValueError("unlucky")
+            done.append(int(delivery.value))
+
+        assert jobs.work(work, concurrency=3, idle=0.2) == 21
+        assert sorted(done) == [n for n in range(20) if n != 13]
+        assert [one[:4] for one in letters(jobs)] == [(b"13", "ValueError", "unlucky", 2)]
+
+
+def test_work_is_shared_fairly_by_threads(broker):
+    who = []
+    with Queue(broker, "jobs") as jobs:
+        jobs.put_many([b"x"] * 40)
+
+        def work(delivery):
+            who.append(threading.get_ident())
+            time.sleep(0.005)
+
+        jobs.work(work, concurrency=4, idle=0.2)
+    counts = [who.count(one) for one in set(who)]
+    assert len(counts) == 4
+    assert min(counts) >= 5
+
+
+def test_async_handlers_run_side_by_side(broker):
+    inside, most = [0], [0]
+    with Queue(broker, "jobs") as jobs:
+        jobs.put_many([b"x"] * 20)
+
+        async def work(delivery):
+            inside[0] += 1
+            most[0] = max(most[0], inside[0])
+            await asyncio.sleep(0.01)
+            inside[0] -= 1
+
+        assert jobs.work(work, concurrency=5, idle=0.2) == 20
+    assert most[0] == 5
+
+
+def test_what_a_handler_that_nobody_awaits_was_given_is_not_acknowledged(broker):
+    async def later(delivery):
+        raise AssertionError("nobody runs this")
+
+    with Queue(broker, "jobs", max_deliveries=1) as jobs:
+        jobs.put(b"x")
+        jobs.work(lambda delivery: later(delivery), idle=0.1)
+        assert jobs.stats().done == 0
+        ((_, error, message, *_),) = letters(jobs)
+        assert (error, "async def" in message) == ("TypeError", True)
+
+
+def test_partials_and_objects_of_coroutine_functions_are_awaited(broker):
+    seen = []
+
+    async def take(where, delivery):
+        await asyncio.sleep(0)
+        where.append(delivery.value)
+
+    class Taker:
+        async def __call__(self, delivery):
+            await take(seen, delivery)
+
+    with Queue(broker, "jobs") as jobs:
+        for handler in (functools.partial(take, seen), Taker()):
+            jobs.put(b"x")
+            assert jobs.work(handler, idle=0.1) == 1
+    assert seen == [b"x", b"x"]
+
+
+def test_a_handler_that_fails_is_logged_and_loudly_where_it_is_over(broker, caplog):
+    def fail(delivery):
+        raise ValueError("no such address")
+
+    caplog.set_level(logging.INFO, "pylog.patterns")
+    with Queue(broker, "jobs", max_deliveries=2) as jobs:
+        jobs.put(b"x")
+        jobs.work(fail, idle=0.1)
+        asyncio.run(_work_async(broker, fail))
+    found = [(one.levelname, one.getMessage().split("; ")[1], one.exc_info[1].args)
+             for one in caplog.records if one.name == "pylog.patterns"]
+    once = [("INFO", "it comes again, unless the handler settled it", ("no such address",)),
+            ("WARNING", "it is a dead letter now", ("no such address",))]
+    assert found == once * 2
+
+
+async def _work_async(broker, handler):
+    async with AsyncQueue(broker, "letters", max_deliveries=2) as jobs:
+        await jobs.put(b"x")
+        await jobs.work(handler, idle=0.1)
+
+
+def test_a_handler_that_is_slower_than_its_lock_is_told(broker, caplog):
+    with Queue(broker, "jobs", lock=0.02) as jobs, Queue(broker, "jobs", lock=10) as other:
+        jobs.put(b"x")
+
+        def take_too_long(delivery):
+            with other.get(1):
+                pass
+
+        jobs.work(take_too_long, idle=0.05)
+    assert "took longer than its lock" in caplog.text
+
+
+def test_one_that_ends_its_work_leaves_others_at_work(broker):
+    with Queue(broker, "jobs") as jobs:
+        seen = []
+        other = threading.Thread(target=lambda: jobs.work(lambda one: seen.append(one.value), 2))
+        other.start()
+        jobs.work(lambda one: None, idle=0.05)
+        jobs.put_many([b"x"] * 5)
+        limit = time.monotonic() + PATIENCE
+        while len(seen) < 5:
+            assert time.monotonic() < limit
+            time.sleep(0.01)
+        jobs.stop()
+        other.join(PATIENCE)
+        assert not other.is_alive()
+
+
+def test_what_ends_one_thread_ends_work_and_is_raised(broker):
+    with Queue(broker, "jobs") as jobs:
+        jobs.put_many([b"x"] * 20)
+
+        def end(delivery):
+            if threading.current_thread() is not threading.main_thread():
+                raise SystemExit(3)
+            time.sleep(0.01)
+
+        with pytest.raises(SystemExit):
+            jobs.work(end, concurrency=3)
+        assert jobs.stats().in_flight == 0
+
+
+def test_stop_ends_work_after_the_message_in_hand(broker):
+    with Queue(broker, "jobs") as jobs:
+        jobs.put_many([b"x"] * 10)
+        assert jobs.work(lambda delivery: jobs.stop()) == 1
+        assert len(drained(jobs)) == 9
