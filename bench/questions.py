@@ -2,6 +2,7 @@
 
 from bench import (
     appending,
+    auditing,
     consuming,
     dispatching,
     durable,
@@ -23,6 +24,7 @@ QUESTIONS = (
     *consuming.QUESTIONS,
     *processes.QUESTIONS,
     *queueing.QUESTIONS,
+    *auditing.QUESTIONS,
     *durable.QUESTIONS,
 )
 PROBES = (

@@ -70,6 +70,7 @@ Tab completes commands, topics and groups after
 
 # Commands with a file of their own: imported when they are called, and not by `pylog append`.
 LAZY = {
+    "audit": "pylog.cli_audit:audit",
     "backup": "pylog.cli_topics:backup",
     "bench": "pylog.benchmark.command:bench",
     "bus": "pylog.cli_bus:bus",

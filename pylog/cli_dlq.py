@@ -5,7 +5,6 @@ import json
 import sys
 import time
 from collections.abc import Callable, Sequence
-from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,11 +20,10 @@ from pylog.cli_options import (
     data_dir,
     open_broker,
     printable,
-    to_place,
+    to_moment,
 )
 from pylog.dump import instant
 from pylog.envelope import text_field
-from pylog.log import Start
 from pylog.patterns.dead_letters import DISCARDED, REPLAYED, DeadLetters
 from pylog.patterns.letter import Letter, parse_id
 
@@ -57,15 +55,6 @@ def dlq() -> None:
 def complete_name(ctx: click.Context, param: click.Parameter, start: str) -> list[str]:
     """For the shell's Tab."""
     return [*complete_group(ctx, param, start), *complete_topic(ctx, param, start)]
-
-
-def to_moment(ctx: click.Context, param: click.Parameter, value: str | None) -> datetime | None:
-    """The callback of --since: of places, only those that are a time."""
-    found: Start | None = to_place(ctx, param, value)
-    if found is not None and not isinstance(found, datetime):
-        raise click.BadParameter(f"{value!r} is no time; use @-15m (s, m, h, d: that long ago) or "
-                                 "2026-11-23T10:00", ctx, param)
-    return found
 
 
 def choosing(command: Callable[..., None]) -> Callable[..., None]:

@@ -63,6 +63,15 @@ def to_place(ctx: click.Context, param: click.Parameter, value: str | None) -> S
             "@1700000000000 (ms)", ctx, param) from None
 
 
+def to_moment(ctx: click.Context, param: click.Parameter, value: str | None) -> datetime | None:
+    """The callback of --since: of places, only those that are a time."""
+    found: Start | None = to_place(ctx, param, value)
+    if found is not None and not isinstance(found, datetime):
+        raise click.BadParameter(f"{value!r} is no time; use @-15m (s, m, h, d: that long ago) or "
+                                 "2026-11-23T10:00", ctx, param)
+    return found
+
+
 def to_separator(ctx: click.Context, param: click.Parameter, value: str | None) -> bytes | None:
     """The two characters \\t are a tab."""
     if value is None:

@@ -50,7 +50,7 @@ FLOORS = {
     "patterns.events": 11, "patterns.routes": 12, "patterns.bus": 13.6,
     "patterns.standby": 10, "patterns.dbapi": 10, "patterns.relay": 11,
     "patterns.outbox": 12, "patterns.inflow": 14, "patterns.hub": 11, "patterns.push_asgi": 12,
-    "patterns.rooms": 15,
+    "patterns.rooms": 15, "patterns.chain": 11, "patterns.audit": 15, "patterns.audit_entry": 12,
     "patterns.racing": 9.5, "patterns.index_runs": 10,
     "patterns.event_codec": 12, "patterns.stream_index": 12.5, "patterns.snapshots": 12,
     "patterns.feed": 12,
@@ -90,7 +90,7 @@ FLOORS = {
     "cli_groups": 19, "cli_topics": 19, "observation": 10, "live": 19, "parquet": 12,
     "cli_export": 19, "cli_queue": 21, "cli_saga": 21, "cli_schema": 21, "cli_request": 21,
     "supervisor": 10, "cli_run": 21, "cli_task": 21,
-    "cli_stat": 19.5, "cli_dlq": 19, "cli_bus": 19.5, "cli_events": 21,
+    "cli_stat": 19.5, "cli_dlq": 19, "cli_bus": 19.5, "cli_events": 21, "cli_audit": 21,
     "cli": 20,
     "__main__": 21,
 }

@@ -11,6 +11,7 @@
     Idempotency            what is done under a key is done once                 idempotency.py
     Outbox                 what a transaction of yours has to say, sent once     outbox.py
     Saga, serve            steps done all or undone, whoever is killed           saga.py
+    Audit                  who did what, in a chain that shows tampering         audit.py
     Rooms                  messages pushed to WebSocket clients, with replay     rooms.py
     Schemas, schema_of     values of a type, checked; its versions, registered   registry.py
     EventStore, NewEvent   streams of events, and what they come to              event_store.py
@@ -23,7 +24,10 @@ to a Kafka cluster. What a subscription is, `subscription.py` has.
 from pylog.patterns.answering import Request, ServerStats
 from pylog.patterns.app import App
 from pylog.patterns.asker import RpcStats
+from pylog.patterns.audit import Audit
+from pylog.patterns.audit_entry import AuditEntry
 from pylog.patterns.bus import AsyncBus, Bus
+from pylog.patterns.chain import Break, Head
 from pylog.patterns.compatibility import Reason
 from pylog.patterns.dead_letters import DeadLetters
 from pylog.patterns.event_codec import NewEvent, StoredEvent
@@ -76,6 +80,9 @@ __all__ = [
     "AsyncServer",
     "AsyncSubscription",
     "AsyncTopic",
+    "Audit",
+    "AuditEntry",
+    "Break",
     "Bus",
     "Change",
     "Context",
@@ -84,6 +91,7 @@ __all__ = [
     "Event",
     "EventStore",
     "Folded",
+    "Head",
     "Idempotency",
     "Inflow",
     "KeyClaim",

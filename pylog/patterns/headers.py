@@ -45,6 +45,10 @@ CE_SUBJECT = "ce_subject"
 OUTBOX_ID = "outbox_id"
 FED_FROM = "fed_from"
 
+# Of an entry of an audit trail: the hash of the one before, and its own, in hexadecimal.
+CHAIN_PREVIOUS = "chain_previous"
+CHAIN_HASH = "chain_hash"
+
 # Of a message to a room: what kind it is.
 ROOM_EVENT = "event"
 
