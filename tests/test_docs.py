@@ -100,7 +100,8 @@ def test_example_runs(path, tmp_path):
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.name)
 def test_example_is_short(path):
-    assert len(path.read_text(encoding="utf-8").splitlines()) <= 40
+    most = 50 if path.parent.name == "tasks" else 40    # those are solutions of exercises
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= most
 
 
 @pytest.mark.parametrize("name", MODULES)

@@ -2,7 +2,7 @@
 
     python examples/patterns/tasks.py
 
-A real program has its workers apart from it: `pylog run videos:app --workers 4`.
+Here the worker is a thread; `pylog run videos:app --workers 4` makes it processes.
 """
 
 import tempfile
@@ -10,29 +10,28 @@ import time
 
 from pylog.patterns import App, Retry, current_task
 
-app = App(tempfile.mkdtemp())
+
+def main() -> None:
+    with tempfile.TemporaryDirectory(dir=".") as data, App(f"{data}/videos") as app:
+        @app.task(retry=Retry(attempts=3, backoff=0.1), timeout=3600)
+        def transcode(video, formats):
+            for number, name in enumerate(formats, 1):
+                time.sleep(0.05)    # hard work
+                current_task().progress(number / len(formats), f"{name} done")
+            return [f"{video}.{name}.mp4" for name in formats]
+
+        def upload(video):    # POST /api/videos
+            task = transcode.send(video, formats=["720p", "1080p", "4K"])
+            return {"videoId": video, "status": "processing", "task": task.id}
+
+        answer = upload("v1")
+        print(answer["videoId"], answer["status"])
+        app.start()
+        task = app.result(answer["task"])    # GET /api/videos/v1, in any process
+        for status in task.watch(timeout=30):
+            print(f"{status.state} {status.progress:.0%} {status.message}")
+        print(task.result())
 
 
-@app.task(retry=Retry(attempts=3, backoff=0.1), timeout=3600)
-def transcode(video, formats):
-    """What a worker does."""
-    for number, name in enumerate(formats, 1):
-        time.sleep(0.1)
-        current_task().progress(number / len(formats), f"{name} done")
-    return [f"{video}.{name}.mp4" for name in formats]
-
-
-def upload(video):
-    """What the API does: POST /api/videos."""
-    task = transcode.send(video, formats=["720p", "1080p", "4K"])
-    return {"videoId": video, "status": "processing", "task": task.id}
-
-
-with app:
-    answer = upload("v1")
-    print(answer["videoId"], answer["status"])
-    app.start()
-    task = app.result(answer["task"])    # by its id, in any process: GET /api/videos/v1
-    for status in task.watch(timeout=30):
-        print(f"{status.state} {status.progress:.0%} {status.message}")
-    print(task.result())
+if __name__ == "__main__":
+    main()

@@ -18,7 +18,6 @@
 import contextlib
 import logging
 import os
-import signal
 import threading
 import uuid
 from collections.abc import Callable, Iterator, Sequence
@@ -37,13 +36,13 @@ from pylog.patterns.task import Task, at_work
 from pylog.patterns.task_runner import TaskRunner
 from pylog.patterns.task_status import QUEUED, TaskResult, TaskStates, TaskStatus
 from pylog.patterns.values import codec_of
+from pylog.patterns.worker import Job, Worker
 
 logger = logging.getLogger("pylog.patterns")
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 DELIVERIES_MAX = 65_535    # a task's own limits come first
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class _Listener(NamedTuple):
@@ -53,14 +52,6 @@ class _Listener(NamedTuple):
     pattern: Any        # of a bus; None: of a topic
     function: Callable[[Any], Any]
     options: dict[str, Any]
-
-
-class _Job(NamedTuple):
-    """What goes on until it is told to stop; `run` raises what ends it otherwise."""
-
-    name: str
-    run: Callable[[], object]
-    stop: Callable[[], object]
 
 
 class App:
@@ -103,11 +94,7 @@ class App:
         self._listeners: list[_Listener] = []
         self._schedule: list[Every] = []
         self._mutex = threading.RLock()
-        self._ending = threading.Lock()
-        self._stopping = threading.Event()
-        self._error: BaseException | None = None
-        self._running: list[tuple[_Job, threading.Thread]] = []
-        self._runner: TaskRunner | None = None
+        self._worker = Worker()
 
     # ---- declaring
 
@@ -187,6 +174,9 @@ class App:
     @property
     def broker(self) -> Broker:
         """It, opened if need be."""
+        return self._open()
+
+    def _open(self) -> Broker:
         with self._mutex:
             if self._opened is None:
                 self._opened, self._is_owner = Broker.of(self._given)
@@ -195,7 +185,7 @@ class App:
             return self._opened
 
     def _queue(self, name: str) -> Queue:
-        broker = self.broker
+        broker = self._open()
         with self._mutex:
             if name not in self._queues:
                 self._queues[name] = Queue(
@@ -229,12 +219,12 @@ class App:
         """The TaskResult of a task that was sent earlier, or elsewhere."""
         if not isinstance(task_id, str):
             raise TypeError(f"the id of a task is a str, not {type(task_id).__name__}")
-        self.broker    # noqa: B018 - opens what it needs
+        self._open()
         return TaskResult(self._states, task_id)
 
     def statuses(self) -> list[TaskStatus]:
         """Of all tasks that are remembered, in the order of their last changes."""
-        self.broker    # noqa: B018
+        self._open()
         return self._states.all()
 
     # ---- working
@@ -254,100 +244,52 @@ class App:
         if not (known or self._listeners):
             raise ConfigurationError("the app has nothing to do: declare tasks, consumers or "
                                      "listeners before it starts, or import where they are")
-        with self._mutex:
-            if self._running:
-                raise IllegalStateError("the app has been started: stop it first")
-            self.broker    # noqa: B018
-            self._runner = runner = TaskRunner(self.name, self.tasks, self._states, self.lock)
-            work = [_Job(name, partial(self._queue(name).work, runner, concurrency),
-                         self._queue(name).stop)
-                    for name in sorted(known if queues is None else set(queues))]
-            for job in [*work, *self._listening()]:
-                thread = threading.Thread(target=self._do, args=(job,), daemon=True,
-                                          name=f"pylog-{job.name}")
-                self._running.append((job, thread))
-                thread.start()
+        self._open()
+        runner = TaskRunner(self.name, self.tasks, self._states, self.lock)
+        self._worker.start(
+            self._jobs(runner, concurrency, sorted(known if queues is None else set(queues))),
+            runner.close)
 
-    def _listening(self) -> Iterator[_Job]:
+    def _jobs(self, runner: TaskRunner, concurrency: int, queues: Sequence[str]) -> Iterator[Job]:
+        for name in queues:
+            queue = self._queue(name)
+            yield Job(name, partial(queue.work, runner, concurrency), queue.stop)
         buses: dict[str, Bus] = {}
         for source, pattern, function, options in self._listeners:
             if pattern is None:
                 more = dict(options)
                 topic = Topic(self.broker, source, value=more.pop("value"))
                 subscription = topic.subscribe(function, **more)
-                yield _Job(source, subscription.join, topic.close)
+                yield Job(source, subscription.join, topic.close)
             else:
                 if source not in buses:
                     buses[source] = Bus(self.broker, source)
                 buses[source].on(pattern, function, **options)
         for name, bus in buses.items():
-            yield _Job(name, bus.run, bus.close)
+            yield Job(name, bus.run, bus.close)
         if self._schedule:
-            yield _Job("schedule", partial(send_when_due, self._schedule, self._stopping), int)
-
-    def _do(self, job: _Job) -> None:
-        try:
-            job.run()
-        except BaseException as error:    # `run` raises it
-            self._error = error
-            self._stopping.set()
+            stopping = self._worker.stopping
+            yield Job("schedule", partial(send_when_due, self._schedule, stopping), stopping.set)
 
     def stop(self) -> None:
         """Ends what `start` began, after what is in work; idempotent. A task calls `quit`, and
         gets IllegalStateError here."""
         if at_work.get(None):
             raise IllegalStateError("a task cannot wait for its own end: call quit()")
-        with self._ending:
-            self._stopping.set()
-            for job, _ in self._running:
-                job.stop()
-            for _, thread in self._running:
-                thread.join()
-            self._running.clear()
-            if self._runner is not None:
-                self._runner.close()
-                self._runner = None
-            self._stopping.clear()
+        self._worker.stop()
 
     def run(self, concurrency: int = 1, queues: Sequence[str] | None = None) -> None:
         """`start`, and `stop` once another thread calls `quit`, or this process gets SIGTERM or
         SIGINT (Ctrl-C): what is in work is finished. A second signal ends it at once, and what was
         in work is another's. Raises what a consumer or a queue has failed with.
         """
-        with self._signals():
+        with self._worker.signals():
             self.start(concurrency, queues)
-            self._stopping.wait()
-            self.stop()
-        error, self._error = self._error, None
-        if error is not None:
-            raise error
+            self._worker.wait()
 
     def quit(self) -> None:
         """Lets `run` end; returns at once."""
-        self._stopping.set()
-
-    @contextlib.contextmanager
-    def _signals(self) -> Iterator[None]:
-        """The first signal asks; then they are what they were."""
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-        before = {number: signal.getsignal(number) for number in SIGNALS}
-
-        def restore() -> None:
-            for number, handler in before.items():
-                signal.signal(number, handler)
-
-        def ask(number: int, frame: object) -> None:
-            restore()
-            self.quit()
-
-        for number in SIGNALS:
-            signal.signal(number, ask)
-        try:
-            yield
-        finally:
-            restore()
+        self._worker.stopping.set()
 
     # ---- lifetime
 

@@ -115,13 +115,6 @@ def test_a_file_that_changes_is_run_anew_and_no_worker_outlives_its_supervisor(p
         until(lambda: not is_alive_group(second))
 
 
-@pytest.mark.slow
-def test_workers_that_cannot_begin_end_it_at_once(place):
-    with Run(place, "jobs:none", "-w", "2") as run:
-        assert run.process.wait(30) == Exit.USAGE
-        assert "jobs has no App 'none'; use jobs:app" in run.said()
-
-
 @pytest.mark.parametrize(("target", "words"), [
     ("nowhere:app", "'nowhere' cannot be imported: No module"), ("broken:app", "division by zero"),
     ("json:app", "json has no App 'app': app = "), ("json", "json has no App 'app'"),

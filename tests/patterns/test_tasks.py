@@ -420,6 +420,20 @@ def test_run_raises_what_a_consumer_has_failed_with(app):
         app.run()
 
 
+def test_a_start_that_fails_leaves_nothing_running_and_may_be_repeated(tmp_path):
+    with pylog.Broker(tmp_path / "data", auto_create_topics=False) as broker, App(broker) as app:
+        app.task(lambda: 1, name="one")
+        app.consumer("orders")(print)
+        for _ in range(2):
+            with pytest.raises(pylog.UnknownTopicOrPartitionError):
+                app.start()
+        names = {thread.name for thread in threading.enumerate()}
+        assert not names & {"pylog-default", "pylog-tasks-leases", "pylog-tasks-loop"}
+        broker.create_topic("orders", 1)
+        app.start()
+        assert app.tasks["one"].send().result(PATIENCE) == 1
+
+
 def test_a_task_that_waits_for_its_own_end_is_told(app, work):
     @app.task
     def end():

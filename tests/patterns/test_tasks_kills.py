@@ -11,7 +11,7 @@ from waiting import until
 
 import pylog
 from pylog.patterns import App, Retry, current_task
-from pylog.patterns.task_status import status_of
+from pylog.patterns.task_status import TaskStates, status_of
 
 ROUNDS = 20
 
@@ -109,6 +109,30 @@ def test_what_a_killed_worker_had_is_begun_again_within_200_ms(tmp_path):
         party.kill()
     print("begun again after", times)
     assert min(times) < 0.2
+
+
+def die_with_its_result(path, diary):
+    """Told, and not acknowledged."""
+    tell = TaskStates.tell
+
+    def tell_and_die(states, task_id, task, state, *more, **options):
+        tell(states, task_id, task, state, *more, **options)
+        if state == "done":
+            os.kill(os.getpid(), 9)
+
+    TaskStates.tell = tell_and_die
+    work_for_ever(path, diary)
+
+
+def test_what_has_a_result_is_not_begun_again(tmp_path):
+    path, diary = tmp_path / "broker", Diary(tmp_path / "done")
+    with app_of(path, diary) as app:
+        sent = app.tasks["double"].send(1, 0)
+        os.waitpid(Party(die_with_its_result, path, diary).pid, 0)
+        app.start()
+        until(lambda: app._queue("default").stats()[:4] == (0, 0, 0, 0))
+        assert (sent.result(0), sent.status().attempt) == (2, 1)
+    assert diary.lines() == ["1"]
 
 
 @pytest.mark.slow

@@ -1,0 +1,99 @@
+"""Worker: jobs in threads of this process, until they are told to stop or one of them fails."""
+
+import contextlib
+import signal
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from typing import NamedTuple
+
+from pylog import IllegalStateError
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class Job(NamedTuple):
+    """What goes on until it is told to stop; `run` raises what ends it otherwise."""
+
+    name: str
+    run: Callable[[], object]
+    stop: Callable[[], object]
+
+
+class Worker:
+    """Begins jobs and ends them, again and again. stopping: set while they are to end."""
+
+    def __init__(self) -> None:
+        self.stopping = threading.Event()
+        self._lock = threading.RLock()
+        self._running: list[tuple[Job, threading.Thread]] = []
+        self._close: Callable[[], object] | None = None
+        self._error: BaseException | None = None
+
+    def start(self, jobs: Iterable[Job], close: Callable[[], object]) -> None:
+        """A thread for each. close: called when all have ended. Raises IllegalStateError if there
+        are some already, and what making a job raises, with those before it stopped."""
+        with self._lock:
+            if self._close is not None:
+                raise IllegalStateError("the app has been started: stop it first")
+            self._close = close
+            try:
+                for job in jobs:
+                    thread = threading.Thread(target=self._do, args=(job,), daemon=True,
+                                              name=f"pylog-{job.name}")
+                    self._running.append((job, thread))
+                    thread.start()
+            except BaseException:
+                self.stop()
+                raise
+
+    def _do(self, job: Job) -> None:
+        try:
+            job.run()
+        except BaseException as error:    # `wait` raises it
+            self._error = error
+            self.stopping.set()
+
+    def wait(self) -> None:
+        """Until it is to stop, and has. Raises what a job has failed with."""
+        self.stopping.wait()
+        self.stop()
+        error, self._error = self._error, None
+        if error is not None:
+            raise error
+
+    def stop(self) -> None:
+        """Ends all, after what is in work; idempotent."""
+        with self._lock:
+            self.stopping.set()
+            for job, _ in self._running:
+                job.stop()
+            for _, thread in self._running:
+                thread.join()
+            self._running.clear()
+            if self._close is not None:
+                self._close()
+                self._close = None
+            self.stopping.clear()
+
+    @contextlib.contextmanager
+    def signals(self) -> Iterator[None]:
+        """The first SIGINT or SIGTERM asks for the end; then they mean what they did before."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before = {number: signal.getsignal(number) for number in SIGNALS}
+
+        def restore() -> None:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+        def ask(number: int, frame: object) -> None:
+            restore()
+            self.stopping.set()
+
+        for number in SIGNALS:
+            signal.signal(number, ask)
+        try:
+            yield
+        finally:
+            restore()

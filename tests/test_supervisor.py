@@ -1,0 +1,103 @@
+"""Supervisor: processes that are kept alive, replaced, and ended. Those here are lines of sh."""
+
+import os
+import signal
+import threading
+import time
+
+import pytest
+
+from pylog.exits import Exit
+from pylog.supervisor import Supervisor
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    """Where the lines run; signals are put back afterwards."""
+    monkeypatch.chdir(tmp_path)
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    yield tmp_path
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+def supervised(line, count=1, grace=10.0, asked_after=None, asks=(0.0,), **options):
+    """What `run` returns, what was said, and after how many seconds it ended. asked_after: a file;
+    once it is there a signal is sent, after each of `asks` seconds."""
+    said = []
+    supervisor = Supervisor(["sh", "-c", line], count, grace, said.append)
+
+    def ask():
+        while not os.path.exists(asked_after):
+            time.sleep(0.005)
+        for seconds in asks:
+            time.sleep(seconds)
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    if asked_after:
+        threading.Thread(target=ask, daemon=True).start()
+    began = time.monotonic()
+    outcome = supervisor.run(**options)
+    return outcome, said, time.monotonic() - began
+
+
+def test_workers_finish_what_they_are_at(place):
+    line = "trap 'echo whole >> done; exit 0' TERM; touch ready; while :; do sleep 0.01; done"
+    outcome, said, _ = supervised(line, count=2, asked_after="ready", asks=(0.1,))
+
+    assert (outcome, said) == (Exit.FINE, [])
+    assert (place / "done").read_text() == "whole\n" * 2
+
+
+def test_who_does_not_end_in_time_is_killed(place):
+    line = "trap '' TERM; touch ready; while :; do sleep 0.01; done"
+    outcome, said, seconds = supervised(line, grace=0.1, asked_after="ready")
+
+    assert outcome == Exit.FINE
+    assert said == ["killing workers that are still at work; others will do that again"]
+    assert seconds < 10
+
+
+def test_a_second_signal_kills_at_once_but_one_that_came_twice_does_not(place):
+    line = "trap '' TERM; touch ready; while :; do sleep 0.01; done"
+    _, said, seconds = supervised(line, grace=60, asked_after="ready", asks=(0, 0.05, 0.5))
+
+    assert len(said) == 1
+    assert 0.5 <= seconds < 30
+
+
+def test_who_dies_young_is_begun_anew_later_and_later(place):
+    line = "date +%s.%N >> begun; [ $(wc -l < begun) = 4 ] && touch ready; exit 7"
+    outcome, said, _ = supervised(line, asked_after="ready")
+
+    assert outcome == Exit.FINE
+    assert said[0] == "worker 1 ended with code 7; it is begun anew in 0.1 s"
+    times = list(map(float, (place / "begun").read_text().split()))
+    assert times[1] - times[0] < times[2] - times[1] < times[3] - times[2]
+
+
+def test_who_cannot_begin_ends_all(place):
+    line = "if mkdir first; then exit 2; else sleep 60; fi"
+    outcome, _, seconds = supervised(line, count=2)
+
+    assert outcome == Exit.USAGE
+    assert seconds < 30
+
+
+def test_a_change_mends_who_cannot_begin(place):
+    said = []
+    supervisor = Supervisor(["sh", "-c", "if mkdir first; then exit 2; else touch ready; sleep 60; "
+                                         "fi"], 1, 10, said.append)
+
+    def mend():
+        while not (place / "first").exists():
+            time.sleep(0.005)
+        time.sleep(0.15)
+        supervisor.reload()
+        while not (place / "ready").exists():
+            time.sleep(0.005)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    threading.Thread(target=mend, daemon=True).start()
+    assert supervisor.run(waits_for_changes=True) == Exit.FINE
+    assert said == ["reloading: files have changed"]
