@@ -72,7 +72,7 @@ class Audit:
     **Guarantee**: `verify` finds the first entry that was altered, removed, inserted or swapped,
     its CRC made right or not. Who rewrites all that follows, or cuts the end off, is found by
     whoever has noted a `head()` elsewhere, and by nobody else. The chain is unbroken whoever is
-    killed. Cost: 3.5 us an entry, 2.5 in lists; 2 more where msgspec is not installed.
+    killed. Cost: 3.5 us an entry, 3 in lists; 2 more where msgspec is not installed.
     """
 
     def __init__(self, broker: Broker | str | os.PathLike[str], name: str = "audit",

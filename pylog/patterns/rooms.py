@@ -7,8 +7,8 @@
     new WebSocket("wss://shop.example/live?room=order-123")                 in a browser
 
 A room is a key of one topic, and the log is what a message waits in: a client says the id that it
-had last, and is given what came since, whichever server it reaches, however long the last one is
-dead. (Socket.IO's rooms; the ids and the Last-Event-ID are those of server-sent events.)
+had last, and is given what came since, whichever server it reaches. (Socket.IO's rooms; ids and
+Last-Event-ID are those of server-sent events.)
 """
 
 import asyncio
