@@ -47,7 +47,7 @@ FLOORS = {
     "patterns.letter": 11, "patterns.handler": 11, "patterns.dead_letters": 12,
     "patterns.parking": 13.3, "patterns.reader": 13.4,
     "patterns.subscription": 13.5, "patterns.pubsub": 13.6, "patterns.wildcards": 10,
-    "patterns.events": 11, "patterns.routes": 12, "patterns.bus": 13.6,
+    "patterns.events": 11, "patterns.routes": 12, "patterns.listening": 13.55, "patterns.bus": 13.6,
     "patterns.standby": 10, "patterns.dbapi": 10, "patterns.relay": 11,
     "patterns.outbox": 12, "patterns.inflow": 14, "patterns.hub": 11, "patterns.push_asgi": 12,
     "patterns.rooms": 15, "patterns.chain": 11, "patterns.audit": 15, "patterns.audit_entry": 12,
