@@ -132,7 +132,7 @@ class TaskResult:
     `App.result(id)`, in any process.
 
     id: of the task. Cost: the first look of a process reads what all tasks of the app have told
-    within the ttl, 3 us each; later ones what is new. `await` gives the result, too.
+    within the ttl, 4 us each; later ones what is new. `await` gives the result, too.
     """
 
     def __init__(self, states: TaskStates, task_id: str) -> None:
