@@ -293,13 +293,13 @@ class Broker:
             return chosen
 
     def read(
-        self, topic: str, start: Start = "earliest", partition: int | None = None,
-        follow: bool = False,
+        self, topic: str, start: Start | Mapping[int, Start] = "earliest",
+        partition: int | None = None, follow: bool = False,
     ) -> Iterator[_native.Record]:
         """Records of one or all partitions, each partition's in order; no group, nothing committed.
 
         Ends at what was the end when it began, or with `follow` never. start: as `Log.read`'s, for
-        each partition.
+        each partition, or {partition: start}; one that is left out is read from its earliest.
         """
         reader = _Reading(self, topic, start, partition)
         return reader.follow() if follow else reader.to_the_end()
@@ -429,7 +429,8 @@ class _Partition(Log):
 class _Reading:
     """Cursors over the partitions of a topic, taken in turn."""
 
-    def __init__(self, broker: Broker, topic: str, start: Start, partition: int | None) -> None:
+    def __init__(self, broker: Broker, topic: str, start: Start | Mapping[int, Start],
+                 partition: int | None) -> None:
         self.broker = broker
         self.topic = topic
         self.only = partition
@@ -437,14 +438,15 @@ class _Reading:
         self.cursors: list[_native.Cursor] = []
         self.join_new(start)
 
-    def join_new(self, start: Start) -> None:
+    def join_new(self, start: Start | Mapping[int, Start]) -> None:
         """Takes in the partitions that it does not read yet."""
         count = self.broker.topic(self.topic).partitions
         wanted = range(count) if self.only is None else [self.only]
         for number in wanted[len(self.logs):]:
             log = self.broker.log(self.topic, number)
             self.logs.append(log)
-            self.cursors.append(log.cursor(start))
+            self.cursors.append(log.cursor(
+                start.get(number, "earliest") if isinstance(start, Mapping) else start))
 
     def to_the_end(self) -> Iterator[_native.Record]:
         """What was there at the beginning."""

@@ -171,6 +171,15 @@ def test_another_process_is_told_to_open_a_broker_of_its_own(broker):
     assert "the broker was opened before a fork" in str(error)
 
 
+def test_reading_begins_in_each_partition_where_it_is_told_to(broker):
+    broker.create_topic("orders", 3)
+    for number in range(6):
+        broker.append("orders", b"%d" % number, partition=number % 3)
+
+    assert sorted(values(broker, "orders", start={0: 1, 2: "latest"})) == [b"1", b"3", b"4"]
+    assert len(values(broker, "orders", start={})) == 6
+
+
 def test_reading_ends_where_the_end_was_when_it_began(broker):
     broker.append("orders", b"there")
     reading = broker.read("orders")

@@ -26,7 +26,7 @@ from pylog import (
     WrongExpectedVersionError,
 )
 from pylog.patterns.event_codec import EventCodec, Made, NewEvent, StoredEvent, Upcast
-from pylog.patterns.feed import for_ever, of_types, starts_behind, up_to_now
+from pylog.patterns.feed import of_types, starts_behind
 from pylog.patterns.headers import CE_ID, STREAM_VERSION
 from pylog.patterns.index_runs import IndexRuns
 from pylog.patterns.racing import until_first
@@ -36,7 +36,7 @@ from pylog.patterns.values import Codec, codec_of
 from pylog.patterns.wildcards import matcher
 
 Apply = Callable[[Any, StoredEvent], Any]
-_new_tuple = tuple.__new__
+_new_tuple = tuple.__new__    # makes a NamedTuple in half the time
 
 
 class StreamState(enum.Enum):
@@ -199,7 +199,7 @@ class EventStore:
         """The events of a stream as of now, oldest first; none where there is no stream.
 
         after: only those behind this version, in the order of reading. limit: so many at most.
-        Cost: 0.6 us an event that is returned, whatever else the store has. Raises
+        Cost: 0.9 us an event that is returned, whatever else the store has. Raises
         CorruptRecordError, and DeserializationError where `data` is looked at.
         """
         before, offsets = self._seen(stream)
@@ -226,8 +226,9 @@ class EventStore:
 
     def version(self, stream: str) -> int:
         """The version of its last event, as of now; 0 (NO_STREAM): it has none. Cost: 1 us."""
-        before, offsets = self._seen(stream)
-        return before + len(offsets)
+        with (index := self._index_of(stream)).lock:
+            index.read_on()
+            return (index.streams.get(stream) or Stream(key_of(stream))).version
 
     def streams(self, prefix: str = "") -> dict[str, int]:
         """The versions of all streams whose names begin so, by name. Cost: 0.2 us a stream that
@@ -256,7 +257,7 @@ class EventStore:
         the type of the state. fold_name: whose snapshots are used; the name of `apply` by default.
         fold_version: to be raised when `apply` changes, lest it go on with states of the old one.
 
-        Cost: 0.6 us an event and the call. Raises what apply raises, SerializationError for a state
+        Cost: 0.9 us an event and the call. Raises what apply raises, SerializationError for a state
         that no snapshot can be of, RecordNotFoundError where events were deleted.
         """
         if not isinstance(snapshot_every, int) or snapshot_every < 0:
@@ -328,9 +329,8 @@ class EventStore:
         when the broker is closed while it waits.
         """
         matchers = [matcher(one) for one in ([types] if isinstance(types, str) else types)]
-        logs = [index.log for index in self._indexes]
-        starts = starts_behind(after, logs)
-        records = for_ever(self._broker, self.name, starts) if follow else up_to_now(logs, starts)
+        starts = starts_behind(after, [index.log for index in self._indexes])
+        records = self._broker.read(self.name, starts, follow=follow)
         return (StoredEvent(one, self._codec.data_of) for one in of_types(records, matchers)
                 if one.header(STREAM_VERSION) is not None)
 

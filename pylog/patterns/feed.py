@@ -1,24 +1,24 @@
-"""What comes behind a position in a topic: all of it, or what is there now."""
+"""What comes behind a position in a topic, by partition and by type."""
 
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from pylog import Broker, ConfigurationError, Consumer, Log, Record, TopicPartition
+from pylog import ConfigurationError, Log, Record
 from pylog.patterns.events import Event
 from pylog.patterns.headers import CE_TYPE, text_of
 
 TYPES_MAX = 4096    # that are remembered: somebody may have made ids a part of them
 
 
-def starts_behind(position: Any, logs: list[Log]) -> list[int]:
-    """The offset to begin at, for each partition: see `EventStore.subscribe`.
+def starts_behind(position: Any, logs: list[Log]) -> dict[int, int]:
+    """The offset to begin at, by partition: see `EventStore.subscribe`.
 
     Raises ConfigurationError, TypeError.
     """
     if position is None:
-        return [log.start_offset for log in logs]
+        return {}
     if position == "latest":
-        return [log.end_offset for log in logs]
+        return {number: log.end_offset for number, log in enumerate(logs)}
     if isinstance(position, Event):
         position = position.record
     if hasattr(position, "partition") and hasattr(position, "offset"):
@@ -37,25 +37,7 @@ def starts_behind(position: Any, logs: list[Log]) -> list[int]:
             raise ConfigurationError(
                 f"after= has {partition!r}: {offset!r}, and that is no place; partitions are 0 to "
                 f"{len(logs) - 1}, offsets from 0 on", option="after", value=position)
-    return [position[number] + 1 if number in position else log.start_offset
-            for number, log in enumerate(logs)]
-
-
-def up_to_now(logs: list[Log], starts: list[int]) -> Iterator[Record]:
-    """The records of one partition after the other. Raises OffsetOutOfRangeError for a start that
-    was deleted or has not come."""
-    readings = [log.read(start) for log, start in zip(logs, starts, strict=True)]
-    return (record for reading in readings for record in reading)
-
-
-def for_ever(broker: Broker, topic: str, starts: list[int]) -> Iterator[Record]:
-    """What is there and what is to come, of the partitions in turn."""
-    with Consumer(broker) as consumer:
-        places = {TopicPartition(topic, number): start for number, start in enumerate(starts)}
-        consumer.assign(list(places))
-        for partition, start in places.items():
-            consumer.seek(partition, start)
-        yield from consumer
+    return {number: offset + 1 for number, offset in position.items()}
 
 
 def of_types(records: Iterator[Record], matchers: list[Callable[[str], bool]]) -> Iterator[Record]:

@@ -72,7 +72,6 @@ class StreamIndex:
         self.partition = partition
         self.lock = threading.Lock()
         self.streams: dict[str, Stream] = {}
-        self.skipped = 0
         self._runs = runs
         self._start = self.next = log.start_offset
         self._take_runs(noted)
@@ -107,8 +106,8 @@ class StreamIndex:
             [[*headers, (CE_ID, event_id), (STREAM_VERSION, b"%d" % version)]
              for version, (_, headers, event_id, _) in enumerate(made, known.version + 1)],
             if_end=self.next)
+        known.offsets.extend(range(first, first + len(made)))
         self.next = first + len(made)
-        known.offsets.extend(range(first, self.next))
         return self.next - 1
 
     def records(self, known: Stream, after: int, limit: int) -> list[Record]:
@@ -128,11 +127,14 @@ class StreamIndex:
 
     def _take_runs(self, noted: dict[bytes, Record]) -> None:
         """All runs that are full: as they were noted, or else from the events, to be noted."""
-        for start in range(self.next - self.next % RUN, self.log.end_offset - RUN + 1, RUN):
-            record = noted.get(run_key(self.partition, start))
+        end = self.log.end_offset
+        while (start := self.next - self.next % RUN) + RUN <= end:
+            is_whole = self.next <= max(start, self._start)    # not where a power cut left a gap
+            record = noted.get(run_key(self.partition, start)) if is_whole else None
             if record is None or not self._take_run(start, record):
                 self._fold(start + RUN)
-                self._note_run(start)
+                if is_whole:
+                    self._note_run(start)
 
     def _take_run(self, start: int, record: Record) -> bool:
         try:
@@ -158,8 +160,6 @@ class StreamIndex:
     def _check_run(self, start: int, found: dict[str, Stream]) -> None:
         """That it goes on where the index is, and that its last event is what it says: a power cut
         may have spared the run and taken events, the last ones first."""
-        if self.next > max(start, self._start):
-            raise ValueError("its beginning was read already")
         for stream, one in found.items():
             known = self.streams.get(stream)
             if one.before != known.version if known is not None else one.before and not self._start:
@@ -192,8 +192,8 @@ class StreamIndex:
     def _keys_of(self, start: int) -> set[bytes | None]:
         keys: set[bytes | None] = set()
         cursor = self.log.cursor(max(start, self._start))
-        while cursor.offset < start + RUN:
-            keys.update(cursor.fetch(start + RUN - cursor.offset).keys())
+        while (left := start + RUN - cursor.offset) > 0 and len(chunk := cursor.fetch(left)):
+            keys.update(chunk.keys())
         return keys
 
     # ---- folding
@@ -202,7 +202,7 @@ class StreamIndex:
         cursor = self.log.cursor(self.next)
         while self.next < end:
             chunk = cursor.fetch(end - self.next)
-            if not len(chunk) and not cursor.wait(PATIENCE_SECONDS):
+            if not len(chunk) and cursor.offset < end and not cursor.wait(PATIENCE_SECONDS):
                 raise PylogTimeoutError(
                     f"the events from offset {self.next} on have not come to disk for "
                     f"{PATIENCE_SECONDS:.0f} s; see to the disk, then try again",
@@ -226,7 +226,6 @@ class StreamIndex:
         elif record.offset <= known.offsets[-1]:
             return    # this process's own, and an interrupt was faster than the note of it
         if not stream or version < 1 or version != known.version + 1:
-            self.skipped += 1
             logger.warning("the record at offset %d of %s is no event of a stream: its version is "
                            "%r, after %d of %r", record.offset, record.topic, text, known.version,
                            stream)

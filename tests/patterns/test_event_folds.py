@@ -1,16 +1,29 @@
 """What is derived of an event store's events: folds and their snapshots, data of older versions,
 the index that is kept; and who subscribes to them."""
 
+import asyncio
 import json
+import shutil
 import threading
+from collections import defaultdict
 from dataclasses import dataclass
 
 import pytest
+from faults import reboot_image, snapshot
 from waiting import until
 
 import pylog
 from pylog import Broker
-from pylog.patterns import ANY, NO_STREAM, EventStore, Folded, NewEvent, event, index_runs
+from pylog.patterns import (
+    ANY,
+    NO_STREAM,
+    AsyncBus,
+    EventStore,
+    Folded,
+    NewEvent,
+    event,
+    index_runs,
+)
 from pylog.patterns import stream_index as stream_index_module
 
 
@@ -307,10 +320,42 @@ def test_runs_of_a_topic_that_was_deleted_count_for_nothing(broker, short_runs):
     filled(broker)
     broker.delete_topic("orders")
     store = EventStore(broker, "orders")
-    for number in range(12):
-        store.append("new", new(number), expected_version=number)
+    store.append("new", [new(number) for number in range(8)], expected_version=NO_STREAM)
+    store.append("o-4", [new(8), new(9)], expected_version=NO_STREAM)    # as it ended before
 
-    assert EventStore(broker, "orders").streams() == {"new": 12}
+    assert EventStore(broker, "orders").streams() == {"new": 8, "o-4": 2}
+
+
+@pytest.mark.slow
+def test_power_cut_takes_events_and_what_was_kept_of_them(tmp_path, short_runs, rng):
+    with Broker(tmp_path / "life") as broker:
+        store, log = EventStore(broker, "orders"), broker.log("orders")
+        log.flush()
+        lives = [snapshot(log)]
+        for number in range(64):
+            store.append(f"o-{number % 5}", new(number), expected_version=number // 5)
+            lives += [snapshot(log)] if number % 8 == 7 else []
+        EventStore(broker, "orders")    # notes the runs
+        for stream in store.streams():
+            store.fold(stream, 0, add, snapshot_every=1)
+
+    lost = 0
+    for image in range(8):
+        path = tmp_path / f"image{image}"
+        shutil.copytree(tmp_path / "life", path, ignore=shutil.ignore_patterns("orders-0"))
+        reboot_image(rng, path / "orders-0", lives)
+        with Broker(path) as broker:
+            store = EventStore(broker, "orders")
+            for _ in range(2):
+                raw = defaultdict(list)
+                for one in broker.read("orders"):
+                    raw[one.key.decode()].append(json.loads(one.value)["n"])
+                assert store.streams() == {name: len(raw[name]) for name in raw}
+                for name, numbers in raw.items():
+                    assert store.fold(name, 0, add, snapshot_every=1).state == sum(numbers)
+                lost += 64 - sum(map(len, raw.values()))
+                store.append("o-1", [new(1000), new(2000)], expected_version=ANY)
+    assert lost > 0
 
 
 @pytest.mark.parametrize("start", [5, 10, 15, 25, 31, 32])
@@ -388,6 +433,39 @@ def test_subscription_follows_in_all_partitions(broker):
     thread.join(20)
 
     assert sorted(seen) == [("o-1", 2), ("o-1", 3), ("o-2", 1), ("o-2", 2), ("o-3", 1)]
+
+
+def test_subscription_ends_when_the_broker_is_closed(broker, store):
+    numbers(store, 1)
+    seen, ended = [], []
+
+    def follow():
+        try:
+            seen.extend(store.subscribe())    # one by one
+        except pylog.ClosedError as error:
+            ended.append(error)
+
+    thread = threading.Thread(target=follow)
+    thread.start()
+    until(lambda: seen)
+    broker.close()
+    thread.join(20)
+
+    assert [one.version for one in seen] == [1]
+    assert ended
+
+
+def test_async_bus_handles_the_events_of_a_store(broker, store):
+    numbers(store, 3)
+
+    async def main():
+        async with AsyncBus(broker, "orders") as bus:
+            seen = asyncio.Queue()
+            bus.on("counted", seen.put, group="g")
+            bus.start()
+            return [(await seen.get()).data["n"] for _ in range(3)]
+
+    assert asyncio.run(main()) == [1, 2, 3]
 
 
 @pytest.mark.parametrize(("after", "partitions", "error"), [
