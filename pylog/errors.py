@@ -67,6 +67,7 @@ as usual. `retriable` marks what may go well when the same call is made again la
     │   ├── TaskTimeoutError + TimeoutError         -193
     │   └── WorkerLostError                         -194
     ├── WrongExpectedVersionError                   -180
+    ├── ProjectionError                             -200
     ├── WakeupError                                 -122
     └── PylogTimeoutError + TimeoutError               7  retriable
         └── RequestTimeoutError                     -161  retriable
@@ -90,7 +91,8 @@ __all__ = [
     "InvalidTimestampError", "InvalidTopicError", "KeyInProgressError", "LogError",
     "MessageSizeTooLargeError", "MetadataError", "NoOffsetForPartitionError",
     "NonEmptyGroupError", "NotSupportedError", "OffsetError", "OffsetMetadataTooLargeError",
-    "OffsetOutOfRangeError", "PylogError", "PylogTimeoutError", "ReadOnlyLogError",
+    "OffsetOutOfRangeError", "ProjectionError",
+    "PylogError", "PylogTimeoutError", "ReadOnlyLogError",
     "RecordNotFoundError", "RemoteError", "RequestTimeoutError", "ResourceLimitError",
     "SagaError", "SagaFailedError", "SchemaError", "SerdeError", "SerializationError", "TaskError",
     "TaskFailedError", "TaskTimeoutError", "TerminalError", "TopicAlreadyExistsError",
@@ -715,6 +717,19 @@ class WorkerLostError(TaskError):
     """A task was begun again and again, and each worker that had it died or was stuck."""
 
     code = -194
+
+
+class ProjectionError(PylogError):
+    """A projection has stopped at a record that it cannot put into its view. All before is there.
+
+    projection: its name. topic, partition, offset: of the record. The cause is what was raised.
+    """
+
+    code = -200
+    projection: str | None = None
+    topic: str | None = None
+    partition: int | None = None
+    offset: int | None = None
 
 
 class WakeupError(PylogError):

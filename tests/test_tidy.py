@@ -55,6 +55,8 @@ FLOORS = {
     "patterns.event_codec": 12, "patterns.stream_index": 12.5, "patterns.snapshots": 12,
     "patterns.feed": 12,
     "patterns.event_store": 13,
+    "patterns.views": 11, "patterns.projector": 14, "patterns.projection_run": 15,
+    "patterns.projection": 16,
     "patterns.delayed": 13, "patterns.queue_workers": 13, "patterns.queue": 13.2,
     "patterns.time_limit": 10, "patterns.task_status": 11, "patterns.task": 12,
     "patterns.task_runner": 15, "patterns.schedule": 15, "patterns.worker": 10,

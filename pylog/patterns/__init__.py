@@ -15,6 +15,7 @@
     Rooms                  messages pushed to WebSocket clients, with replay     rooms.py
     Schemas, schema_of     values of a type, checked; its versions, registered   registry.py
     EventStore, NewEvent   streams of events, and what they come to              event_store.py
+    Projection             a view in a database, folded from events              projection.py
     State                  a dict folded from a topic, and changed exactly       state.py
 
 All state is in topics, so it is seen by every process, survives the kill of any, and can be moved
@@ -48,6 +49,7 @@ from pylog.patterns.inflow import Inflow
 from pylog.patterns.key_claim import KeyClaim
 from pylog.patterns.letter import Letter
 from pylog.patterns.outbox import Outbox, Parked
+from pylog.patterns.projection import Projection, ProjectionStatus
 from pylog.patterns.pubsub import AsyncTopic, Topic
 from pylog.patterns.queue import AsyncQueue, Queue, QueueStats, RejectedError
 from pylog.patterns.registry import Schemas, SchemaVersion
@@ -102,6 +104,8 @@ __all__ = [
     "Outbox",
     "Parked",
     "PendingReply",
+    "Projection",
+    "ProjectionStatus",
     "Queue",
     "QueueStats",
     "Reason",

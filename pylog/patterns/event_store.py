@@ -21,6 +21,7 @@ from typing import Any, NamedTuple, Self
 from pylog import (
     Broker,
     ConfigurationError,
+    Record,
     RecordNotFoundError,
     WrongEndOffsetError,
     WrongExpectedVersionError,
@@ -333,6 +334,15 @@ class EventStore:
         records = self._broker.read(self.name, starts, follow=follow)
         return (StoredEvent(one, self._codec.data_of) for one in of_types(records, matchers)
                 if one.header(STREAM_VERSION) is not None)
+
+    def event(self, record: Record) -> StoredEvent:
+        """The event that a record of its topic is, however it was read."""
+        return StoredEvent(record, self._codec.data_of)
+
+    @property
+    def broker(self) -> Broker:
+        """The broker that it is a topic of."""
+        return self._broker
 
     # ---- lifetime
 

@@ -223,12 +223,14 @@ def declared(data_class: Any) -> Declared | None:
 
 def as_declared(data_class: type, one: Event) -> Event:
     """The event with an instance of the class as its data: see `instance_of`."""
-    return Event(one.record, lambda record: instance_of(data_class, one.data, record))
+    return type(one)(one.record, lambda record: instance_of(data_class, one.data, record))
 
 
 def instance_of(data_class: type, data: Any, record: Record) -> Any:
     """An instance made of the data of an event. Fields that the class does not have are left out,
     so that a publisher may add some. Raises DeserializationError."""
+    if isinstance(data, data_class):    # of an EventStore that knows the class
+        return data
     fields = {field.name for field in dataclasses.fields(data_class)}
     try:
         return data_class(**{name: value for name, value in data.items() if name in fields})

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-from pylog import AsyncProducer, Broker, ClosedError, Producer, RecordMetadata, TypedRecord
+from pylog import AsyncProducer, Broker, ClosedError, Producer, Record, RecordMetadata, TypedRecord
 from pylog.patterns.handler import Handler, check_handler, is_async, name_of
 from pylog.patterns.headers import to_key
 from pylog.patterns.letter import burier
@@ -97,6 +97,15 @@ class _Topic:
         listed, common = list(values), self._codec.headers
         return (listed, None if keys is None else [to_key(key) for key in keys],
                 [common] * len(listed) if common else None)
+
+    @property
+    def broker(self) -> Broker:
+        """The broker that it is a topic of."""
+        return self._broker
+
+    def typed(self, record: Record) -> Any:
+        """A record of the topic as handlers get it, however it was read."""
+        return self._codec.typed(record)
 
     def _typed(self, handler: Callable[[Any], Any]) -> Callable[[Any], Any]:
         deserialize = self._codec.deserialize

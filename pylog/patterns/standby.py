@@ -20,11 +20,13 @@ PAUSE_SECONDS = (0.05, 5.0)     # after a failure; twice as long after each
 class Standby:
     """A thread that works under a claim: `start`, `stop`, or `with`. What fails is tried again.
 
-    error: what the work has failed on last, and is about to be tried again; None: all is well.
+    claim: its name, where it is not that of the work. error: what the work has failed on last, and
+    is about to be tried again; None: all is well.
     """
 
-    def __init__(self, broker: Broker, name: str) -> None:
+    def __init__(self, broker: Broker, name: str, claim: str | None = None) -> None:
         self.name = name
+        self._claim_name = name if claim is None else claim
         self.error: BaseException | None = None
         self._broker = broker
         self._is_stopping = False
@@ -60,7 +62,7 @@ class Standby:
         return self
 
     def _run(self) -> None:
-        claim = self._broker.claim(self.name)
+        claim = self._broker.claim(self._claim_name)
         pause, longest = PAUSE_SECONDS
         while not self._is_stopping:
             try:
@@ -86,10 +88,11 @@ class Standby:
         """Finishes what is in hand, and ends; idempotent. Raises PylogTimeoutError."""
         self._is_stopping = True
         self.wake()
-        if self._thread is None or self._thread is threading.current_thread():
+        thread = self._thread    # which another that stops it may set to None meanwhile
+        if thread is None or thread is threading.current_thread():
             return
-        self._thread.join(timeout)
-        if self._thread.is_alive():
+        thread.join(timeout)
+        if thread.is_alive():
             raise PylogTimeoutError(f"{self.name} has been at work for {timeout} s since it was to "
                                     "stop; call stop() again",
                                     timeout_ms=int(1000 * (timeout or 0)))

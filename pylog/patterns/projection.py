@@ -1,0 +1,343 @@
+"""Projection: a view folded from events, in a database of its own, to be asked as reads want it.
+
+    orders = Projection(broker, "orders_by_user", source=store, view="views.db",
+                        schema="CREATE TABLE IF NOT EXISTS orders (id PRIMARY KEY, user, total)")
+
+    @orders.on("order.cancelled")
+    def cancelled(db, event):
+        db.execute("DELETE FROM orders WHERE id = ?", (event.data["id"],))
+
+    orders.start()                                    in one process of many, or in several
+    orders.wait(store.append(...))                    what was just written, can be read now
+
+Commands append events, queries read the view: CQRS. What the view has is what the events come to,
+so it may be thrown away and made anew, in another form, by `rebuild`.
+"""
+
+import contextlib
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple, Self, TypeVar
+
+from pylog import (
+    Broker,
+    ConfigurationError,
+    Consumer,
+    IllegalStateError,
+    ProjectionError,
+    PylogTimeoutError,
+    TopicPartition,
+    WakeupError,
+)
+from pylog.patterns.dbapi import Database
+from pylog.patterns.letter import burier
+from pylog.patterns.projection_run import Progress, ProjectionRun
+from pylog.patterns.projector import Projector, Source, Writer
+from pylog.patterns.retry import Retry, check_retry
+from pylog.patterns.standby import Standby
+from pylog.patterns.views import View, opener
+
+logger = logging.getLogger("pylog.patterns")
+
+GROUP_PREFIX = "projection."
+LOOK_SECONDS = 0.001    # between two looks at how far another process is
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+class ProjectionStatus(NamedTuple):
+    """How a projection stands. pid: of the process that runs it; None: nobody does. lag: how many
+    records are not in the view yet. next_offsets: by partition, all before it is in the view."""
+
+    name: str
+    topic: str
+    pid: int | None
+    lag: int
+    next_offsets: dict[int, int]
+
+
+class Projection(Standby):
+    """Functions that write into a view what records say. A context manager, which runs it. All but
+    `wait` and `status` are for one thread.
+
+    broker: a Broker, or the path of one, which is then closed with the projection. name: unlike any
+    other's; a table belongs to one projection. source: an EventStore, a Bus, a Topic, or the name
+    of a topic, whose records are bytes. view: the path of an SQLite database, or a function that
+    returns a new DB-API connection (PEP 249). schema: the statements that make its tables, with IF
+    NOT EXISTS; "": your migrations do.
+
+    retry: of a function that raises; one attempt by default. What it cannot mend stops the
+    projection, for a view with a hole would be wrong and not say so. dlq: True, or the name of a
+    topic: such a record is a dead letter and left out; see `Topic.subscribe`.
+
+        >>> import sqlite3
+        >>> from pylog.patterns import Bus
+        >>> broker = Broker("data")
+        >>> shop = Bus(broker, "shop")
+        >>> orders = Projection(broker, "orders", source=shop, view="views.db",
+        ...                     schema="CREATE TABLE IF NOT EXISTS orders (id, total)")
+        >>> @orders.rows("order.placed", "INSERT INTO orders VALUES (?, ?)")
+        ... def placed(event):
+        ...     return event.data["id"], event.data["total"]
+        >>> with orders:
+        ...     orders.wait(shop.emit("order.placed", {"id": 17, "total": 20}))
+        ...     sqlite3.connect("views.db").execute("SELECT * FROM orders").fetchall()
+        [(17, 20)]
+        >>> broker.close()
+
+    **Guarantee**: how far it is stands in the view, and changes in one transaction with the rows:
+    after any kill the view is what the records up to there come to, **exactly once each**. Others
+    read it meanwhile, and see whole transactions only. Of any number of processes that run it one
+    works, and another takes over at once when that dies. Functions must do nothing but write into
+    the view: what else they do may be done twice. Cost: what `executemany` of the same rows takes,
+    0.5 us a record more, and what the functions do; a transaction has what has come, 10,000 records
+    or 0.1 s at most.
+    """
+
+    def __init__(
+        self, broker: Broker | str | os.PathLike[str], name: str, *, source: Source,
+        view: Database, schema: str = "", retry: Retry | None = None, dlq: bool | str = False,
+    ) -> None:
+        if not isinstance(name, str):
+            raise TypeError(f"name must be a str, not {type(name).__name__}")
+        if not name:
+            raise ConfigurationError("name is empty; give the projection one", option="name",
+                                     value=name)
+        if not isinstance(schema, str):
+            raise TypeError(f"schema must be a str, not {type(schema).__name__}")
+        self._retry = check_retry(retry, GROUP_PREFIX + name)
+        if self._retry.mode == "park":
+            raise ConfigurationError("a view needs its records in order, which mode='park' gives "
+                                     "up; use 'inline'", option="retry", value=retry)
+        group = GROUP_PREFIX + name
+        self._projector = Projector(source, group)
+        self._connect = opener(view)
+        self._schema = schema
+        self._reset: Callable[[Any], object] | None = None
+        opened, self._is_owner = Broker.of(broker)
+        super().__init__(opened, name, group)
+        self._run_now: ProjectionRun | None = None
+        self._told = threading.Condition()
+        try:
+            self._check_source(source)
+            # A group's offsets tell all processes how far the view is; the view itself is right.
+            self._group = Consumer(opened, group_id=group, enable_auto_commit=False)
+            self._bury = burier(opened, dlq, group, self._projector.topic)
+        except BaseException:
+            self._close_broker()
+            raise
+
+    def _check_source(self, source: Source) -> None:
+        self._broker.topic(self._projector.topic)    # makes it, or says that it is missing
+        path = self._broker.path if isinstance(source, str) else source.broker.path
+        if not os.path.samefile(path, self._broker.path):
+            raise ConfigurationError(
+                f"the source is of the broker {str(path)!r}, and the projection of "
+                f"{str(self._broker.path)!r}: give both the same", option="source", value=path)
+
+    # ---- what is written
+
+    def on(self, pattern: Any = None, function: Callable[[Any, Any], object] | None = None) -> Any:
+        """Calls function(db, event) for each event whose type the pattern matches; without a
+        function, a decorator.
+
+        pattern: a type, with wildcards as `Bus.on` has them, or a class that `@event` declares;
+        None: every record. db: the view's connection, in a transaction that the projection commits.
+        event: what handlers of the source get: a StoredEvent, an Event, a TypedRecord or a Record.
+        Several functions that want the same are called in the order in which they were registered.
+        Raises TypeError for `async def`, ConfigurationError.
+        """
+        def register(function: Function) -> Function:
+            self._add(Writer(function, None, pattern))
+            return function
+        return register if function is None else register(function)
+
+    def rows(self, pattern: Any, statement: str) -> Callable[[Function], Function]:
+        """A decorator: function(event) returns the parameters of the statement, or None for none.
+
+        Those of events in a row go through one `executemany`, which is what it is quick by: for
+        tables that grow by one row an event. pattern: as `on`'s. statement: in the style of the
+        database's module. Raises as `on`.
+        """
+        if not isinstance(statement, str):
+            raise TypeError(f"statement must be a str, not {type(statement).__name__}")
+
+        def register(function: Function) -> Function:
+            self._add(Writer(function, statement, pattern))
+            return function
+        return register
+
+    def reset(self, function: Function) -> Function:
+        """A decorator: function(db) empties the tables, for `rebuild`; it must not commit. Without
+        one the tables of an SQLite `schema` are dropped and made anew."""
+        self._reset = function
+        return function
+
+    def _add(self, writer: Writer) -> None:
+        if self._run_now is not None or self.is_running:
+            raise IllegalStateError(f"the projection {self.name!r} runs, and a function that comes "
+                                    "now would miss events: stop it first, and then rebuild() it")
+        self._projector.add(writer)
+
+    def _check_functions(self) -> None:
+        if self._projector.is_empty:
+            raise IllegalStateError(f"the projection {self.name!r} has no function: register some "
+                                    "by on() or rows() first")
+
+    # ---- running
+
+    def start(self) -> Self:
+        """Begins in a thread, or stands by while another process is at it; returns itself. What
+        the database or the broker fail on is tried again, see `error`; a record that does not go in
+        ends it. Raises IllegalStateError where no function is registered."""
+        self._check_functions()
+        return super().start()
+
+    def run(self) -> None:
+        """Works until another thread stops it, or Ctrl-C. Raises ProjectionError."""
+        thread = self.start()._thread
+        try:
+            if thread is not None:
+                thread.join()
+        finally:
+            self.stop()
+        if isinstance(self.error, ProjectionError):
+            raise self.error
+
+    def run_once(self, timeout: float | None = None) -> int:
+        """Puts into the view what there is now; returns how many records were read. Waits while
+        another process runs it; raises PylogTimeoutError after `timeout` seconds, ProjectionError,
+        and what the database raises."""
+        with self._broker.claim(self._claim_name, timeout), self._running(time.sleep) as run:
+            total = 0
+            while count := run.step():
+                total += count
+                self._tell(run)
+            return total
+
+    def rebuild(self, progress: Progress | None = None) -> int:
+        """Empties the view and fills it from the first record on, in one transaction; returns how
+        many records were read.
+
+        Others read the old view until it is done, and a kill, or an exception of progress, leaves
+        the old one. Any process may call it, also while another runs the projection: that waits,
+        and goes on in the new view. progress(done, total) is called every 0.1 s or so. Cost: as
+        running does; the view is on disk twice meanwhile. Raises ConfigurationError where nobody
+        has said how tables are emptied; ProjectionError.
+        """
+        with self._running(time.sleep, begins=False) as run:
+            done = run.rebuild(progress)
+            self._tell(run)
+            return done
+
+    def _work(self) -> None:
+        try:
+            with self._running(self._pause) as self._run_now:
+                while not self._is_stopping:
+                    self._tell(self._run_now)
+                    self.error = None
+                    self._run_now.step(None)
+        except (_Stopped, WakeupError):
+            pass
+        except ProjectionError as error:
+            self.error = error
+            self._is_stopping = True
+            logger.error("%s", error, exc_info=error)
+        finally:
+            self._run_now = None
+
+    @contextlib.contextmanager
+    def _running(self, wait: Callable[[float], None], begins: bool = True,
+                 ) -> Iterator[ProjectionRun]:
+        self._check_functions()
+        view = View(self._connect, self._schema, self._reset)
+        with contextlib.closing(ProjectionRun(self._broker, self.name, self._projector, view,
+                                              self._retry, self._bury, wait)) as run:
+            if begins:
+                run.begin()
+            yield run
+
+    def _pause(self, seconds: float) -> None:
+        self._wait(seconds)
+        if self._is_stopping:
+            raise _Stopped
+
+    def wake(self) -> None:
+        super().wake()
+        if self._is_stopping and (run := self._run_now) is not None:
+            run.consumer.wakeup()
+
+    # ---- how far it is
+
+    def _tell(self, run: ProjectionRun) -> None:
+        """Everybody, how far the view is; after it was committed."""
+        with self._told:
+            self._group.commit({TopicPartition(self._projector.topic, part): place.next_offset
+                                for part, place in run.places.items()})
+            self._told.notify_all()
+
+    def wait(self, position: Any, timeout: float | None = 10.0) -> None:
+        """Until the view has a record: what was written, is read then, in any process.
+
+        position: what `append`, `emit`, `publish` have returned. Cost: 2 us if it is there. Raises
+        PylogTimeoutError, ProjectionError if it has stopped in this process.
+        """
+        try:
+            partition, offset = position.partition, position.offset
+        except AttributeError:
+            raise TypeError("position must be what append(), emit() or publish() returned, not "
+                            f"{type(position).__name__}") from None
+        place = TopicPartition(self._projector.topic, partition)
+        deadline = None if timeout is None else time.monotonic() + timeout
+        with self._told:
+            while (self._group.committed(place) or 0) <= offset:
+                if isinstance(self.error, ProjectionError):
+                    raise self.error
+                if deadline is not None and time.monotonic() >= deadline:
+                    raise PylogTimeoutError(self._why_late(partition, offset, timeout),
+                                            timeout_ms=int(1000 * (timeout or 0)))
+                self._told.wait(LOOK_SECONDS)
+
+    def _why_late(self, partition: int, offset: int, timeout: float | None) -> str:
+        status = self.status()
+        who = "nobody runs it: call start() or run() in some process" if status.pid is None \
+            else f"pid {status.pid} runs it, and is {status.lag:,} records behind"
+        return (f"offset {offset} of {status.topic}-{partition} is not in the view "
+                f"{self.name!r} after {timeout} s; {who}")
+
+    def status(self) -> ProjectionStatus:
+        """How it stands, whoever runs it."""
+        topic = self._projector.topic
+        with self._told:
+            next_offsets = {
+                number: self._group.committed(TopicPartition(topic, number))
+                or self._broker.log(topic, number).start_offset
+                for number in range(self._broker.topic(topic).partitions)}
+        lag = sum(self._broker.log(topic, number).readable_offset - offset
+                  for number, offset in next_offsets.items())
+        return ProjectionStatus(self.name, topic, self._broker.claim(self._claim_name).holder(),
+                                lag, next_offsets)
+
+    # ---- lifetime
+
+    def close(self) -> None:
+        """Stops it, and closes the broker if it was opened here; idempotent."""
+        self.stop()
+        self._close_broker()
+
+    def _close_broker(self) -> None:
+        if self._is_owner:
+            self._broker.close()
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+
+class _Stopped(Exception):
+    """Ends a run while a record waits for its next attempt."""

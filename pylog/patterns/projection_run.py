@@ -1,0 +1,182 @@
+"""A projection at work: records are read and written into its view by one thread."""
+
+import itertools
+import time
+from collections.abc import Callable
+from typing import Any
+
+from pylog import (
+    Broker,
+    Consumer,
+    OffsetOutOfRangeError,
+    ProjectionError,
+    Record,
+    TopicPartition,
+)
+from pylog.patterns.headers import CE_TYPE, text_of
+from pylog.patterns.projector import Projector
+from pylog.patterns.retry import Retry
+from pylog.patterns.views import Place, View
+
+BATCH_MAX = 10_000          # records a transaction, and
+TRANSACTION_SECONDS = 0.1   # about so long at most
+
+Progress = Callable[[int, int], object]
+
+
+class Moved(Exception):
+    """Another has rebuilt the view: it is elsewhere now."""
+
+
+class ProjectionRun:
+    """One who has a view open, and reads on from where that is. Raises ProjectionError where a
+    record does not go in.
+
+    bury: makes a dead letter of such a record, which is then left out; None: nothing is. wait:
+    sleeps between two attempts, or raises to end all this.
+    """
+
+    def __init__(self, broker: Broker, name: str, projector: Projector, view: View, retry: Retry,
+                 bury: Callable[..., object] | None, wait: Callable[[float], None]) -> None:
+        self.consumer = Consumer(broker, projector.topic, auto_offset_reset="none")
+        self.places: dict[int, Place] = {}
+        self._broker = broker
+        self._name = name
+        self._topic = projector.topic
+        self._topic_id = str(broker.topic(projector.topic).topic_id)
+        self._projector = projector
+        self._view = view
+        self._retry = retry
+        self._bury = bury
+        self._wait = wait
+        self._batch = 100
+
+    def close(self) -> None:
+        """The view, too."""
+        self.consumer.close()
+        self._view.close()
+
+    # ---- where it is
+
+    def begin(self) -> None:
+        """Goes on where the view is; makes it anew if that is of another topic."""
+        self._seek()
+        if any(place.topic_id != self._topic_id for place in self.places.values()):
+            self.rebuild()
+
+    def _seek(self) -> None:
+        with self._view.transaction():
+            self.places = self._view.places(self._name)
+        for one in self.consumer.assignment():
+            place = self.places.get(one.partition)
+            self.consumer.seek(one, self._broker.log(*one).start_offset if place is None
+                               else place.next_offset)
+
+    # ---- writing
+
+    def step(self, timeout_ms: float | None = 0) -> int:
+        """Writes what there is, in one transaction; waits for it if there is nothing. Returns how
+        many records were read."""
+        found = self._poll(timeout_ms)
+        records = list(itertools.chain.from_iterable(found.values()))
+        if not records:
+            return 0
+        start = time.monotonic()
+        try:
+            self._write(records)
+        except Moved:
+            self._seek()
+        took = time.monotonic() - start
+        self._batch = max(1, min(BATCH_MAX, int(len(records) * TRANSACTION_SECONDS / took)))
+        return len(records)
+
+    def _poll(self, timeout_ms: float | None) -> dict[TopicPartition, list[Record]]:
+        try:
+            return self.consumer.poll(timeout_ms, self._batch)
+        except OffsetOutOfRangeError as error:
+            raise ProjectionError(
+                f"the projection {self._name!r} is at an offset that the topic does not have any "
+                f"more, or not again: {error}. What is gone cannot be put into the view: "
+                "rebuild() makes it anew of what there is", projection=self._name,
+                topic=self._topic, offset=error.offset) from error
+
+    def _write(self, records: list[Record]) -> None:
+        """All; after a failure one by one, so that it is known which one it is."""
+        try:
+            self._transact(records, lambda db: self._projector.write(db, records))
+        except _NotWrittenError as failure:
+            if len(records) == 1:
+                self._write_again(records, failure.error)
+                return
+            for record in records:
+                self._write([record])
+
+    def _write_again(self, records: list[Record], error: Exception) -> None:
+        for attempt in itertools.count(1):
+            delay = self._retry.delay(attempt, error)
+            if delay is None:
+                self._give_up(records, error, attempt)
+                return
+            self._wait(delay)
+            try:
+                self._transact(records, lambda db: self._projector.write(db, records))
+                return
+            except _NotWrittenError as failure:
+                error = failure.error
+
+    def _transact(self, records: list[Record], write: Callable[[Any], object]) -> None:
+        """Raises _NotWrittenError for what `write` raises; Moved; what the database raises before
+        and after it, for which the records are not to blame."""
+        places = {record.partition or 0: Place(self._topic_id, record.offset + 1)
+                  for record in records}
+        with self._view.transaction() as connection:
+            if self._view.places(self._name) != self.places:
+                raise Moved
+            try:
+                write(connection)
+            except Exception as error:
+                raise _NotWrittenError(error) from error
+            if self._view.is_broken:
+                raise ProjectionError(
+                    f"a function of the projection {self._name!r} has committed or rolled back, so "
+                    "that its rows may be in the view without their place. Leave both to the "
+                    "projection, `with db:` too, and call rebuild()", projection=self._name,
+                    topic=self._topic)
+            self._view.move(self._name, places)
+        self.places |= places
+
+    def _give_up(self, records: list[Record], error: Exception, attempts: int) -> None:
+        record = records[0]
+        if self._bury is not None:
+            self._bury(record, error, attempts)    # before the place is moved: a kill repeats it
+            self._transact(records, lambda db: None)
+            return
+        kind = text_of(record.header(CE_TYPE))
+        raise ProjectionError(
+            f"the projection {self._name!r} has stopped at offset {record.offset} of "
+            f"{record.topic}-{record.partition}{kind and f' ({kind})'}: {type(error).__name__}: "
+            f"{error}; all before it is in the view, and nothing else. Mend the function, and "
+            "start it again", projection=self._name, topic=record.topic,
+            partition=record.partition, offset=record.offset) from error
+
+    # ---- the whole
+
+    def rebuild(self, progress: Progress | None = None) -> int:
+        """Empties the view and fills it, in one transaction; returns the number of records."""
+        with self._view.transaction():
+            self._view.places(self._name)    # where it is, it stays
+            self._view.empty(self._name)
+            self._seek()
+            logs = [self._broker.log(*one) for one in self.consumer.assignment()]
+            total = sum(log.readable_offset - log.start_offset for log in logs)
+            done = 0
+            while done < total and (count := self.step()):
+                done += count
+                if progress is not None:
+                    progress(done, max(done, total))
+        return done
+
+
+class _NotWrittenError(Exception):
+    def __init__(self, error: Exception) -> None:
+        self.error = error
