@@ -2,22 +2,26 @@
 
     python examples/shop/adds_up.py --data build/shop/data
 
-It runs no service's code, and asks no service, no database and no saga what it believes: it reads
-the file that the customers' orders come from, and the records that there are.
+It runs no service's code, and believes no service, no database and no saga: it reads the file that
+the customers' orders come from, and the records that there are. Then it asks the read model whether
+that says the same.
 """
 
 import argparse
 import json
+import sqlite3
 import sys
 from collections import Counter
+from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
 
-from domain import ACCOUNTS, COMPLETED, DEAD_ORDERS, DELIVERIES, EMAILS, ORDERS, SAGA
+from domain import ACCOUNTS, AUDIT, COMPLETED, DEAD_ORDERS, DELIVERIES, EMAILS, ORDERS, SAGA
 from purchases import purchases
 from rich.console import Console
 
 from pylog import Broker
+from pylog.patterns import Audit
 
 JOURNAL = "saga.checkout"
 ENDS = {b"completed", b"compensated", b"parked"}
@@ -37,9 +41,13 @@ class Counts(NamedTuple):
     delivered: Counter  # by product
     reserved: dict      # what the order took out of stock and did not give back: (product, count)s
     emails: Counter
+    audited: set        # orders that the audit trail has
+    broken: object      # the first entry of it whose hash is not what it should be; None: none
+    view: dict          # the status that the read model shows
 
 
-def count(broker):
+def count(broker, views):
+    """views: the read model, which is made of the events: asked whether it says the same."""
     orders, poison = {}, 0
     for record in broker.read(ORDERS):
         body = parsed(record)
@@ -70,7 +78,14 @@ def count(broker):
         orders, poison, sum(1 for record in broker.read(DEAD_ORDERS)), ends_of(broker),
         Counter(parsed(record)["orderId"] for record in broker.read(COMPLETED)), charges, refunds,
         paid, delivered, reserved,
-        Counter(parsed(record)["orderId"] for record in broker.read(EMAILS)))
+        Counter(parsed(record)["orderId"] for record in broker.read(EMAILS)),
+        {parsed(record)["target"] for record in broker.read(AUDIT)}, Audit(broker, AUDIT).verify(),
+        statuses_in(views))
+
+
+def statuses_in(views):
+    with closing(sqlite3.connect(f"file:{views}?mode=ro", uri=True)) as connection:
+        return dict(connection.execute("SELECT order_id, status FROM orders_by_user"))
 
 
 def parsed(record):
@@ -127,6 +142,11 @@ def questions(counts, given):
     yield ("who has an order completed has been told, and nobody else",
            counts.emails.keys() == done, f"{sum(counts.emails.values()):,} mails for "
            f"{len(counts.emails):,} orders")
+    yield ("every order is in the audit trail, whose chain of hashes is whole",
+           counts.audited == valid.keys() and counts.broken is None, f"{len(counts.audited):,}")
+    yield ("the read model shows of each order what became of it",
+           counts.view == dict.fromkeys(done, "completed") | dict.fromkeys(undone, "rejected"),
+           f"{len(counts.view):,}")
     yield ("what was no order is a dead letter", counts.poison == counts.dead,
            f"{counts.poison} of {counts.dead}")
 
@@ -139,7 +159,7 @@ def main():
     options = parser.parse_args()
     console = Console(width=80, highlight=False)
     with Broker(options.data) as broker:
-        counts = count(broker)
+        counts = count(broker, options.data / "views.db")
     is_good = True
     for should, is_so, figures in questions(counts, purchases(options.purchases)[:options.orders]):
         is_good &= is_so

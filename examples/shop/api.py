@@ -16,14 +16,14 @@ from datetime import date
 from pathlib import Path
 
 import uvicorn
-from domain import ORDERS, Order
+from domain import LIVE, ORDERS, Order
 from services import options
 from starlette.applications import Starlette
 from starlette.responses import FileResponse, JSONResponse
-from starlette.routing import Route
+from starlette.routing import Mount, Route
 
 from pylog import Broker, ValidationError
-from pylog.patterns import Schemas, Topic
+from pylog.patterns import Rooms, Schemas, Topic
 
 PAGE = Path(__file__).with_name("page.html")
 MAX_BODY_BYTES = 64 << 10
@@ -32,6 +32,8 @@ MAX_BODY_BYTES = 64 << 10
 def make_app(broker, views):
     """views: the path of the read model (history.py makes it)."""
     orders = Topic(broker, ORDERS, value=Schemas(broker).register(ORDERS, Order), num_partitions=8)
+
+    rooms = Rooms(broker, LIVE)
 
     async def place_order(request):
         body = await request.body()
@@ -43,8 +45,8 @@ def make_app(broker, views):
             orders.publish(order, key=order.get("userId"))    # a microsecond: nobody waits for it
         except ValidationError as error:
             return refusal(422, [f"{field}: {reason}" for field, reason in error.errors])
-        except (TypeError, ValueError) as error:    # no JSON, or a user that is no text
-            return refusal(400, [str(error)])
+        except (TypeError, ValueError) as error:
+            return refusal(400, [f"no order in JSON: {error}"])
         return JSONResponse({"orderId": order_id, "status": "processing"}, 202)
 
     def orders_of_user(request):
@@ -66,6 +68,7 @@ def make_app(broker, views):
         Route("/api/orders", place_order, methods=["POST"]),
         Route("/api/orders/{order}", one_order),
         Route("/api/users/{user}/orders", orders_of_user),
+        Mount("/live", rooms.asgi(authorize=None)),    # a real shop would ask who it is
     ])
 
 

@@ -27,13 +27,14 @@ from domain import DELIVERIES, ORDERS
 from purchases import demand, purchases
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-from services import HERE, Shop
+from services import HERE, Shop, end_on_sigterm
 
 from pylog import Admin, Broker, Producer
 
 STOCKED = 0.97            # of what is asked for: some orders come too late
 POISON = [b"", b"{", b"[1, 2]", b'{"orderId": "x"}', b'{"orderId": 7, "userId": null}', b"\xff\xfe"]
-FOLLOWERS = ["order-processors", "notifiers"]
+FOLLOWERS = ["order-processors", "notifiers", "statuses", "push", "audit",
+             "projection.orders_by_user"]
 SETTLE_SECONDS = 300
 
 console = Console(width=80, highlight=False)
@@ -41,6 +42,7 @@ console = Console(width=80, highlight=False)
 
 def main():
     given = parse_options()
+    end_on_sigterm()
     orders = purchases(given.purchases)[:given.orders]
     data = given.folder / "data"
     shutil.rmtree(given.folder, ignore_errors=True)

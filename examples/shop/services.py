@@ -14,7 +14,7 @@ from pathlib import Path
 HERE = Path(__file__).parent
 # How many processes of each. Any of them may be killed at any time.
 SERVICES = {"api": 1, "processor": 2, "checkout": 2, "inventory": 1, "payment": 2, "shipping": 2,
-            "notifier": 2}
+            "notifier": 2, "statuses": 1, "history": 1, "auditor": 1}
 LOOK_SECONDS = 0.05
 GRACE_SECONDS = 10.0
 
@@ -28,9 +28,14 @@ def options(**defaults):
     return parser.parse_args()
 
 
+def end_on_sigterm():
+    """As on Ctrl-C: with all that is to be done at the end."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+
+
 def until_told_to_end():
     """What the main thread of a service does: handlers are at work in others."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    end_on_sigterm()
     with contextlib.suppress(KeyboardInterrupt):
         signal.pause()
 
@@ -84,6 +89,7 @@ class Shop:
 
 def main():
     given = options(port=8000)
+    end_on_sigterm()
     with Shop(given.data, given.port) as shop:
         print(f"the shop is open: http://127.0.0.1:{given.port}/    Ctrl-C closes it")
         try:

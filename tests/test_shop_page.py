@@ -1,0 +1,181 @@
+"""The shop as its customers meet it: over HTTP, and on its page in a real browser."""
+
+import contextlib
+import json
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+from pylog import Broker
+
+SHOP = Path(__file__).parents[1] / "examples" / "shop"
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+CHROMEDRIVER = shutil.which("chromedriver")
+SECONDS = 60
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory):
+    """The URL of an open shop with ten of cd-07 and none of the rest."""
+    folder = tmp_path_factory.mktemp("shop")
+    with Broker(folder / "data") as broker:
+        broker.create_topic("deliveries")
+        broker.append("deliveries", b'{"productId": "cd-07", "quantity": 10}', b"cd-07")
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        port = one.getsockname()[1]
+    process = subprocess.Popen([sys.executable, str(SHOP / "services.py"), "--data",
+                                str(folder / "data"), "--port", str(port)])
+    url = f"http://127.0.0.1:{port}"
+    try:
+        wait_for(lambda: fetch(url)[0] == 200, "the shop does not open")
+        yield url
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+def fetch(url, body=None, headers=()):
+    """Status and text; 0: nobody answers."""
+    data = None if body is None else body if isinstance(body, bytes) else json.dumps(body).encode()
+    try:
+        with urllib.request.urlopen(
+                urllib.request.Request(url, data, dict(headers)), timeout=10) as answer:
+            return answer.status, answer.read().decode()
+    except urllib.error.HTTPError as error:
+        return error.code, error.read().decode()
+    except OSError:
+        return 0, ""
+
+
+def wait_for(is_so, otherwise):
+    deadline = time.monotonic() + SECONDS
+    while not (found := is_so()):
+        assert time.monotonic() < deadline, otherwise
+        time.sleep(0.05)
+    return found
+
+
+def order_of(user="7", product="cd-07", quantity=1, cents=1500, **others):
+    return {"userId": user, "totalCents": cents,
+            "items": [{"productId": product, "quantity": quantity}], **others}
+
+
+def place(shop, order):
+    status, text = fetch(f"{shop}/api/orders", order)
+    assert status == 202, text
+    return json.loads(text)["orderId"]
+
+
+def settled(shop, order_id):
+    """The order in the read model, once nothing more becomes of it."""
+    def found():
+        status, text = fetch(f"{shop}/api/orders/{order_id}")
+        order = json.loads(text) if status == 200 else {}
+        return order.get("status") in ("completed", "rejected") and order
+    return wait_for(found, f"{order_id} goes on for ever")
+
+
+def test_order_is_taken_at_once_and_completed(shop):
+    order = settled(shop, place(shop, order_of(user="ann", quantity=2)))
+
+    assert (order["status"], order["user_id"], order["item_count"], order["total_cents"]) == (
+        "completed", "ann", 2, 1500)
+    found = json.loads(fetch(f"{shop}/api/users/ann/orders")[1])["orders"]
+    assert [one["order_id"] for one in found] == [order["order_id"]]
+
+
+@pytest.mark.parametrize(("order", "reason"), [
+    (order_of(user="bob", product="cd-01"), "out of stock"),
+    (order_of(user="cy", cents=100_001), "card refused"),
+])
+def test_order_that_cannot_be_is_undone_with_its_reason(shop, order, reason):
+    found = settled(shop, place(shop, order))
+
+    assert found["status"] == "rejected"
+    assert reason in found["reason"]
+
+
+@pytest.mark.parametrize(("body", "status", "word"), [
+    (b"", 400, "JSON"), (b"{", 400, ""), (b"[1]", 400, "object"), (b"\xff", 400, ""),
+    (order_of(cents=0), 422, "totalCents"), (order_of(quantity=-1), 422, "quantity"),
+    (order_of(user=""), 422, "userId"), ({**order_of(), "userId": 7}, 422, "userId"),
+    ({**order_of(), "items": []}, 422, "items"), ({"items": "none"}, 422, "items"),
+    (b"[" * 70_000, 400, "64 KiB"),
+], ids=range(11))
+def test_what_is_no_order_is_refused_and_told_why(shop, body, status, word):
+    found, text = fetch(f"{shop}/api/orders", body)
+
+    assert found == status, text
+    assert word in json.dumps(json.loads(text)["errors"])
+
+
+def test_same_key_again_is_the_same_order(shop):
+    key = {"Idempotency-Key": "twice"}
+    first, second = (fetch(f"{shop}/api/orders", order_of(user="dee"), key) for _ in range(2))
+
+    assert first == second
+    settled(shop, "twice")
+    assert len(json.loads(fetch(f"{shop}/api/users/dee/orders")[1])["orders"]) == 1
+
+
+def test_unknown_order_is_not_found(shop):
+    assert fetch(f"{shop}/api/orders/nobody")[0] == 404
+
+
+@contextlib.contextmanager
+def browser(folder):
+    from selenium import webdriver
+
+    options = webdriver.ChromeOptions()
+    options.binary_location = CHROMIUM
+    for one in ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic",
+                "--no-first-run", "--disable-background-networking", "--disable-component-update",
+                "--disable-sync", f"--user-data-dir={folder}", "--window-size=1000,900"):
+        options.add_argument(one)
+    driver = webdriver.Chrome(options, webdriver.ChromeService(CHROMEDRIVER))
+    try:
+        yield driver
+    finally:
+        driver.quit()
+
+
+@pytest.mark.skipif(not (CHROMIUM and CHROMEDRIVER), reason="no Chromium with its driver here")
+def test_page_shows_an_order_live_until_it_is_completed(shop, tmp_path):
+    from selenium.webdriver.common.by import By
+
+    with browser(tmp_path / "profile") as page:
+        def text(selector):    # one step: what is there now may be replaced between two
+            return page.execute_script(
+                "return document.querySelector(arguments[0])?.innerText ?? ''", selector)
+
+        page.get(shop)
+        wait_for(lambda: text("#link") == "live", "no WebSocket")
+        for product in ("cd-07", "cd-02"):
+            field = page.find_element(By.NAME, "product")
+            field.clear()
+            field.send_keys(product)
+            page.find_element(By.TAG_NAME, "button").click()
+            wait_for(lambda product=product: text("#orders tr:first-child .status") ==
+                     ("completed" if product == "cd-07" else "rejected: out of stock"),
+                     "no status comes")
+        page.save_screenshot(str(tmp_path / "page.png"))
+
+        assert text("#orders tr:last-child .status") == "completed"
+        wait_for(lambda: int(text('[data-figure="completed"]')) >= 1, "no figures come")
+        total = page.find_element(By.NAME, "total")
+        total.clear()
+        total.send_keys("0")
+        page.find_element(By.TAG_NAME, "button").click()
+        wait_for(lambda: "totalCents" in text("#problem"), "nobody says what is wrong")
+        page.get(shop)    # and what it shows is kept
+        wait_for(lambda: len(page.find_elements(By.CSS_SELECTOR, "#orders tr")) == 2, "no orders")
