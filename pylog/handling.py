@@ -84,8 +84,11 @@ class Progress:
     def commit(self) -> None:
         """Commits that. No thread commits more meanwhile, which this would take back."""
         with self._lock:
-            if done := self.finished():
-                self._consumer._commit(done)
+            try:
+                if done := self.finished():
+                    self._consumer._commit(done)
+            finally:
+                self._lock.notify_all()
 
     def forget(self, partitions: list[TopicPartition]) -> None:
         """What was read of them is void: they are another's from now on, or were sought in."""
@@ -138,7 +141,9 @@ class Handling(Progress):
         try:
             self._read(most, idle_seconds)
         finally:
-            self._has_ended = True
+            with self._lock:
+                self._has_ended = True
+                self._lock.notify_all()
             for one in self._queues:
                 one.put(None)
             for thread in self._threads:
@@ -210,6 +215,7 @@ class Handling(Progress):
         Returns those that are in work all the same: none."""
         with self._lock:
             self._gone |= set(partitions)
+            self._lock.notify_all()
             self._lock.wait_for(lambda: not any(self._pending.get(one) for one in partitions))
         return set()
 
@@ -237,11 +243,21 @@ class Handling(Progress):
             if self._has_ended or self._failure is not None or partition in self._gone:
                 return
             self._handler(record)
-            reached = record.offset + 1
-            with self._lock:
-                self._reached[partition] = reached
-                # The reading thread would be late: a kill would repeat what it has not come to.
-                if self._every == 1 and self._consumer._commit_at_once(partition, reached):
-                    self._committed[partition] = reached
-                else:
-                    self._count += 1
+            self._finish(partition, record.offset + 1)
+
+    def _finish(self, partition: TopicPartition, reached: int) -> None:
+        """With each one committed, by this thread: the reading one would be late, and a kill would
+        repeat what it has not come to. Where there is a new generation, or the disk to wait for, it
+        has to; nothing more of the partition begins before."""
+        with self._lock:
+            self._reached[partition] = reached
+            if self._every == 1 and self._consumer._commit_at_once(partition, reached):
+                self._committed[partition] = reached
+                return
+            self._count += 1
+            if self._every == 1:
+                self._calls += 1
+                self._consumer.wakeup()
+                self._lock.wait_for(lambda: self._committed.get(partition) == reached
+                                    or partition in self._gone or self._has_ended
+                                    or self._failure is not None)

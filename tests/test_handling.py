@@ -195,6 +195,27 @@ def test_with_each_one_committed_none_begins_before_the_one_before_it_is(broker,
     assert committed(broker) == [200, 200, 200]
 
 
+@pytest.mark.parametrize("concurrency", [2, 8])
+def test_none_begins_before_the_one_before_it_is_committed_where_its_thread_cannot(
+        broker, monkeypatch, concurrency):
+    """As when a member was killed just now: the reading thread has to see the new generation."""
+    fill(broker, 50)
+    behind = []
+
+    def handle(record):
+        found = committed(broker)[record.partition] or 0
+        if found < record.offset:
+            behind.append((record.partition, record.offset, found))
+
+    monkeypatch.setattr(Consumer, "_commit_at_once", lambda self, partition, offset: False)
+    with Consumer(broker, "orders", group_id="g", enable_auto_commit=False,
+                  consumer_timeout_ms=0) as consumer:
+        consumer.run(handle, concurrency=concurrency, commit_every=1)
+
+    assert behind == []
+    assert committed(broker) == [50, 50, 50]
+
+
 def test_threads_commit_each_one_through_to_the_disk_too(tmp_path):
     with pylog.Broker(tmp_path / "data", durability="fsync") as broker:
         broker.create_topic("orders", 3, {"retention.ms": -1})
