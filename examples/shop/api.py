@@ -4,19 +4,20 @@
                                    Idempotency-Key: the same key again is the same order
     GET  /api/users/{user}/orders  the read model
     GET  /api/orders/{id}          one of them
+    GET  /api/figures              how many there are, completed and rejected
     WS   /live?room=order-{id}     each change of it; room=shop: the figures of the shop
     GET  /                         a page that uses all of these
 """
 
 import json
-import sqlite3
 import uuid
-from contextlib import asynccontextmanager, closing
+from contextlib import asynccontextmanager
 from datetime import date
 from pathlib import Path
 
 import uvicorn
 from domain import LIVE, ORDERS, Order
+from history import ask, figures
 from services import options
 from starlette.applications import Starlette
 from starlette.responses import FileResponse, JSONResponse
@@ -54,6 +55,9 @@ def make_app(broker, views):
                      request.path_params["user"])
         return JSONResponse({"orders": found})
 
+    def shop_figures(_):
+        return JSONResponse(ask(views, figures) or {})
+
     def one_order(request):
         found = rows(views, "order_id = ?", request.path_params["order"])
         return JSONResponse(found[0]) if found else refusal(404, ["no such order, or not yet"])
@@ -68,6 +72,7 @@ def make_app(broker, views):
         Route("/api/orders", place_order, methods=["POST"]),
         Route("/api/orders/{order}", one_order),
         Route("/api/users/{user}/orders", orders_of_user),
+        Route("/api/figures", shop_figures),
         Mount("/live", rooms.asgi(authorize=None)),    # a real shop would ask who it is
     ])
 
@@ -77,13 +82,9 @@ def refusal(status, errors):
 
 
 def rows(views, where, value):
-    """Of the read model: read here while another process writes it."""
-    if not Path(views).exists():
-        return []
-    with closing(sqlite3.connect(f"file:{views}?mode=ro", uri=True)) as connection:
-        connection.row_factory = sqlite3.Row
-        return [dict(row) for row in connection.execute(
-            f"SELECT * FROM orders_by_user WHERE {where}", [value])]
+    """Orders of the read model."""
+    return ask(views, lambda view: [dict(row) for row in view.execute(
+        f"SELECT * FROM orders_by_user WHERE {where}", [value])]) or []
 
 
 def main():

@@ -3,6 +3,7 @@ of the shop alone, so it can be thrown away and made again: `pylog projection re
 
 import sqlite3
 import threading
+from contextlib import closing
 
 from domain import LIVE, SHOP
 from services import options, until_told_to_end
@@ -43,18 +44,33 @@ def make_history(broker, path):
     return history
 
 
+def ask(path, question):
+    """What question(connection) finds in the read model, while another process writes it; None:
+    nothing was written yet."""
+    if not path.exists():
+        return None
+    with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as view:
+        view.row_factory = sqlite3.Row
+        if not view.execute("SELECT 1 FROM sqlite_master WHERE name = 'orders_by_user'").fetchone():
+            return None
+        return question(view)
+
+
+def figures(view):
+    """How many orders there are of each kind."""
+    counts = dict(view.execute(
+        "SELECT status, count(*) FROM orders_by_user GROUP BY status").fetchall())
+    return {"created": sum(counts.values()), "completed": counts.get("completed", 0),
+            "rejected": counts.get("rejected", 0)}
+
+
 def tell_figures(broker, path, is_closing):
-    """To the pages in the room `shop`: how many orders there are of each kind."""
+    """To the pages in the room `shop`, when they change."""
     rooms, told = Rooms(broker, LIVE), None
-    with sqlite3.connect(f"file:{path}?mode=ro", uri=True) as view:
-        while not is_closing.wait(FIGURES_SECONDS):
-            counts = dict(view.execute(
-                "SELECT status, count(*) FROM orders_by_user GROUP BY status"))
-            if counts != told:
-                told = counts
-                rooms.emit("shop", {"created": sum(counts.values()),
-                                    "completed": counts.get("completed", 0),
-                                    "rejected": counts.get("rejected", 0)})
+    while not is_closing.wait(FIGURES_SECONDS):
+        if (found := ask(path, figures)) != told:
+            told = found
+            rooms.emit("shop", told)
 
 
 def main():
