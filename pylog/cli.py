@@ -86,6 +86,7 @@ LAZY = {
     "group": "pylog.cli_groups:group",
     "import": "pylog.cli_export:import_",
     "produce": "pylog.cli_records:produce",
+    "projection": "pylog.cli_projection:projection",
     "queue": "pylog.cli_queue:queue",
     "request": "pylog.cli_request:request",
     "restore": "pylog.cli_topics:restore",

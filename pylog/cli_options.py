@@ -2,17 +2,20 @@
 them; what is shown of long work.
 """
 
+import importlib
+import inspect
 import os
 import re
 import shutil
 import sys
 import time
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import click
 
@@ -29,6 +32,7 @@ from pylog.topic import check_name, closest
 PROGRESS_AFTER_SECONDS = 1
 PROGRESS_EVERY_SECONDS = 0.1
 TEXT_WIDTH_MIN = 8
+Loaded = TypeVar("Loaded")
 UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
 
@@ -278,3 +282,29 @@ def fitted(text: str, width: int, is_right: bool) -> str:
     if len(text) > width:
         text = text[:width - 1] + "…"
     return text.rjust(width) if is_right else text.ljust(width)
+
+
+def load(target: str, kind: type[Loaded], example: str) -> Loaded:
+    """What MODULE:NAME names, in a module that is found from the current directory: an object of
+    this kind, or what a function without arguments makes. example: a line that would make one.
+    Raises BadParameter; what the module raises is printed."""
+    module_name, _, name = target.partition(":")
+    name = name or kind.__name__.lower()
+    hint = f"MODULE:{kind.__name__.upper()}"
+    sys.path.insert(0, os.getcwd())
+    try:
+        module = importlib.import_module(module_name)
+    except Exception as error:
+        if not (isinstance(error, ModuleNotFoundError) and error.name == module_name):
+            traceback.print_exc()
+        raise click.BadParameter(f"the module {module_name!r} cannot be imported: {error}",
+                                 param_hint=hint) from None
+    found = getattr(module, name, None)
+    if inspect.isfunction(found) and not inspect.signature(found).parameters:
+        found = found()
+    if not isinstance(found, kind):
+        known = [key for key, value in vars(module).items() if isinstance(value, kind)]
+        raise click.BadParameter(
+            f"{module_name} has no {kind.__name__} {name!r}"
+            + (f"; use {module_name}:{known[0]}" if known else f": {example}"), param_hint=hint)
+    return found

@@ -1,15 +1,14 @@
 """`pylog run`: worker processes for an app, kept alive."""
 
-import importlib
 import logging
 import os
 import signal
 import sys
 import threading
-import traceback
 
 import click
 
+from pylog.cli_options import load
 from pylog.patterns import App
 from pylog.supervisor import Supervisor
 
@@ -73,7 +72,7 @@ def watch(supervisor: Supervisor) -> None:
 
 def work(target: str, concurrency: int, queues: tuple[str, ...]) -> None:
     """In this process, until it is told to stop or has no supervisor any more."""
-    app = load(target)
+    app = load(target, App, "app = pylog.patterns.App('data')")
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)    # tasks have sockets of their own
     logging.basicConfig(format="%(asctime)s %(process)d %(levelname)s %(message)s")
     logging.getLogger("pylog").setLevel(logging.NOTSET)
@@ -85,24 +84,3 @@ def work(target: str, concurrency: int, queues: tuple[str, ...]) -> None:
     threading.Thread(target=watch_supervisor, daemon=True, name="pylog-supervisor").start()
     with app:
         app.run(concurrency, queues or None)
-
-
-def load(target: str) -> App:
-    """The app that MODULE:APP names. Raises BadParameter; what the module raises is printed."""
-    module_name, _, name = target.partition(":")
-    sys.path.insert(0, os.getcwd())
-    try:
-        module = importlib.import_module(module_name)
-    except Exception as error:
-        if not (isinstance(error, ModuleNotFoundError) and error.name == module_name):
-            traceback.print_exc()
-        raise click.BadParameter(f"the module {module_name!r} cannot be imported: {error}",
-                                 param_hint="MODULE:APP") from None
-    found = getattr(module, name or "app", None)
-    if not isinstance(found, App):
-        apps = [key for key, value in vars(module).items() if isinstance(value, App)]
-        raise click.BadParameter(
-            f"{module_name} has no App {name or 'app'!r}"
-            + (f"; use {module_name}:{apps[0]}" if apps else ": app = pylog.patterns.App('data')"),
-            param_hint="MODULE:APP")
-    return found
