@@ -48,7 +48,7 @@ name_argument = click.argument("name", metavar="TOPIC", shell_complete=complete_
 
 @click.group(epilog=EXAMPLES)
 def audit() -> None:
-    """Record who did what, look at it, and prove that nobody has changed it since."""
+    """Record who did what, and prove that nobody changed it since."""
 
 
 @contextmanager
@@ -137,7 +137,9 @@ def what(entry: AuditEntry) -> str | None:
               help="One that was noted earlier: finds what was cut off since, or made anew.")
 @as_json
 def verify(name: str, data_dir: Path, as_json: bool, **wanted: Any) -> None:
-    """Look for the first entry that was altered, removed, inserted or swapped.
+    """Look for the first entry that was tampered with.
+
+    Altered, removed, inserted or swapped: each shows.
 
     Ends with 0 where there is none, with 4 where there is. Without --head, an end that was cut off
     or a trail that was made anew is not found: see `pylog audit head`.
@@ -158,7 +160,10 @@ def verify(name: str, data_dir: Path, as_json: bool, **wanted: Any) -> None:
 @name_argument
 @data_dir
 def head(name: str, data_dir: Path) -> None:
-    """Write the last entry's offset and hash: noted elsewhere, it proves all that is before it."""
+    """Write the last entry's offset and hash, to be noted.
+
+    Elsewhere, for it proves all that is before it.
+    """
     with opened(data_dir, name) as trail:
         found = trail.head()
     if found is None:

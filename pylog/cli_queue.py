@@ -109,7 +109,7 @@ def put(name: str, values: tuple[str, ...], data_dir: Path, key: str | None,
 @as_json
 def get(name: str, data_dir: Path, group: str, count: int, wait: float, peek: bool,
         reject: str | None, as_json: bool) -> None:
-    """Take messages, print them, and acknowledge each once it was printed."""
+    """Take messages, print each, and then acknowledge it."""
     if peek and reject is not None:
         raise click.UsageError("--peek gives back, --reject does not: choose one")
     with open_broker(data_dir) as broker:

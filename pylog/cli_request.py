@@ -37,7 +37,7 @@ Examples:
 @as_json
 def request(topic: str, value: str, data_dir: Path, timeout: float, key: str | None,
             headers: Headers, as_json: bool) -> None:
-    """Send VALUE (or stdin, if it is -) to TOPIC and print the reply.
+    """Send VALUE (stdin, if it is -) to TOPIC, and print the reply.
 
     What the handler raised, or that none replied in time, is the error that it ends with (1).
     """

@@ -37,7 +37,7 @@ Examples:
 @click.option("--as-worker", is_flag=True, hidden=True)
 def run(target: str, workers: int, concurrency: int, queues: tuple[str, ...], reload: bool,
         grace: float, as_worker: bool) -> None:
-    """Run the tasks, consumers and listeners of an App, in processes of their own.
+    """Run the tasks and consumers of an App, in worker processes.
 
     MODULE is imported with the current directory in the path. A worker that dies is begun anew,
     and what it had is another's at once. The first Ctrl-C or SIGTERM lets the workers finish what

@@ -26,7 +26,7 @@ CHECK_EXAMPLE = "Example: pylog schema check orders next.json --compatibility FU
 
 @click.group(epilog=EXAMPLES)
 def schema() -> None:
-    """Look at registered schemas; see whether a next version would do.
+    """Look at schemas; see whether a next version would do.
 
     They are registered by programs: pylog.patterns.Schemas.
     """

@@ -33,7 +33,7 @@ id_argument = click.argument("task_id", metavar="ID")
 
 @click.group(epilog=EXAMPLES)
 def task() -> None:
-    """See how tasks stand that were sent to workers, and what they returned.
+    """See how tasks stand, and what they returned.
 
     A task that has failed for good is a dead letter: `pylog dlq replay` sends it again. How many
     wait is in `pylog queue stats`, the workers are started by `pylog run`.

@@ -309,7 +309,7 @@ def restore(source: Path, data_dir: Path) -> None:
               "from the logs. Says first what that will be, and asks.")
 @click.option("-y", "--yes", is_flag=True, help="Do not ask.")
 def doctor(data_dir: Path, rebuild: bool, yes: bool) -> None:
-    """Look for what is wrong, or slow, with a broker and where it lies.
+    """Look for what is wrong, or slow, with a broker.
 
     Proves all files, as `pylog check` does those of one log. Exits with 4 if some are damaged, with
     3 if there are files that it may not read.

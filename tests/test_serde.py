@@ -176,7 +176,8 @@ def test_typed_record_has_the_attributes_of_a_record():
     record = typed_record(raw, make_deserializer("str", "key_deserializer"),
                           make_deserializer("json", "value_deserializer"))
 
-    names = [name for name in dir(raw) if not name.startswith("_") and name != "value_view"]
+    of_bytes_alone = {"value_view", "replace"}
+    names = [name for name in dir(raw) if not name.startswith("_") and name not in of_bytes_alone]
     for name in set(names) - {"key", "value", "header"}:
         assert getattr(record, name) == getattr(raw, name), name
     assert (record.header("h"), record.header("i", 5)) == (b"x", 5)

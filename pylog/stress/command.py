@@ -112,7 +112,7 @@ def stress(
     lists: bool, seed: int | None, ways: tuple[str, ...], driver: Path | None,
     disk_mb: int | None, **wanted: Any,
 ) -> None:
-    """Stress a log with processes and faults, and check every record.
+    """Stress a log with processes and faults, and check all records.
 
     All happens in DIR, a new directory, which is left for you to look at; DIR/WORKLOAD/report.json
     is the whole report. Exit code 0: nothing wrong; 4: an anomaly; 3: it could not be told.
