@@ -11,6 +11,7 @@ from bench import (
     orchestrating,
     processes,
     producing,
+    projecting,
     queueing,
     requesting,
     sourcing,
@@ -24,6 +25,7 @@ QUESTIONS = (
     *consuming.QUESTIONS,
     *processes.QUESTIONS,
     *queueing.QUESTIONS,
+    *projecting.QUESTIONS,
     *auditing.QUESTIONS,
     *durable.QUESTIONS,
 )

@@ -50,6 +50,8 @@ PROMISED = [
     ("2 producers, 2 workers as processes, over mp.Queue", 2, 10),
     ("put to handler in another, idle, process", 2, 1.3),
     ("get, a million messages waiting", 1.1, 1),
+    ("projection of records over executemany", 0.7, 0.9),
+    ("projection of events in JSON over executemany", None, None),
     ("audit entries, record_many, over Log.append", 10, 4),
     ("audit entries, one by one, over Log.append", None, None),
     ("bus dispatch, 100 wildcard handlers", 3, 1),

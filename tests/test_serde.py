@@ -71,6 +71,12 @@ def test_tombstone_stays_one(given):
     assert make_deserializer(given, "value_deserializer")(record_of(None)) is None
 
 
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-32"])
+def test_json_may_be_in_another_encoding(encoding):
+    data = '{"fruit":"\u00e4pple"}'.encode(encoding)
+    assert make_deserializer("json", "value_deserializer")(record_of(data)) == {"fruit": "äpple"}
+
+
 def test_callable_gets_the_value_alone():
     assert make_serializer(str.encode, "key_serializer")("orders", None, "a") == b"a"
     assert make_deserializer(int, "key_deserializer")(record_of(None, b"12")) == 12

@@ -75,20 +75,19 @@ class ProjectionRun:
     # ---- writing
 
     def step(self, timeout_ms: float | None = 0) -> int:
-        """Writes what there is, in one transaction; waits for it if there is nothing. Returns how
-        many records were read."""
+        """Writes what there is, in a transaction a partition; waits for it if there is nothing.
+        Returns how many records were read."""
         found = self._poll(timeout_ms)
-        records = list(itertools.chain.from_iterable(found.values()))
-        if not records:
-            return 0
         start = time.monotonic()
         try:
-            self._write(records)
+            for records in found.values():
+                self._write(records)
         except Moved:
             self._seek()
-        took = time.monotonic() - start
-        self._batch = max(1, min(BATCH_MAX, int(len(records) * TRANSACTION_SECONDS / took)))
-        return len(records)
+        if count := sum(map(len, found.values())):
+            seconds = time.monotonic() - start
+            self._batch = max(1, min(BATCH_MAX, int(count * TRANSACTION_SECONDS / seconds)))
+        return count
 
     def _poll(self, timeout_ms: float | None) -> dict[TopicPartition, list[Record]]:
         try:
@@ -101,7 +100,7 @@ class ProjectionRun:
                 topic=self._topic, offset=error.offset) from error
 
     def _write(self, records: list[Record]) -> None:
-        """All; after a failure one by one, so that it is known which one it is."""
+        """All, of one partition; after a failure one by one, so that it is known which it is."""
         try:
             self._transact(records, lambda db: self._projector.write(db, records))
         except _NotWrittenError as failure:
@@ -127,8 +126,8 @@ class ProjectionRun:
     def _transact(self, records: list[Record], write: Callable[[Any], object]) -> None:
         """Raises _NotWrittenError for what `write` raises; Moved; what the database raises before
         and after it, for which the records are not to blame."""
-        places = {record.partition or 0: Place(self._topic_id, record.offset + 1)
-                  for record in records}
+        last = records[-1]
+        places = {last.partition or 0: Place(self._topic_id, last.offset + 1)}
         with self._view.transaction() as connection:
             if self._view.places(self._name) != self.places:
                 raise Moved
