@@ -14,6 +14,7 @@ from pylog import (
     Broker,
     ConfigurationError,
     Consumer,
+    MessageSizeTooLargeError,
     OffsetAndMetadata,
     Record,
     TopicPartition,
@@ -48,6 +49,12 @@ class Inflow(Standby):
                  make: Make, group: str, start: Any) -> None:
         self._source, self._event = _source(broker, bus)
         super().__init__(broker, f"feed:{target}:{group}"[:100])
+        self._what: tuple[str, str] = self._source, pattern
+        for one in list(broker.dependents):
+            if isinstance(one, Inflow) and one.name == self.name and one._what != self._what:
+                raise ConfigurationError(
+                    f"another feed of {target!r} has the group {group!r}, and one of a group "
+                    "works at a time: give each a group= of its own", option="group", value=group)
         self._target = broker.log(target)
         self._group = group
         self._wants = matcher(pattern)
@@ -77,7 +84,10 @@ class Inflow(Standby):
             self._bury(record, error, 1, self.name)
             return
         if append is not None:
-            append([(FED_FROM, mark)])
+            try:
+                append([(FED_FROM, mark)])
+            except MessageSizeTooLargeError as error:    # it would be again, and hold up the rest
+                self._bury(record, error, 1, self.name)
 
     def _is_meant(self, record: Record) -> bool:
         replay = record.header(REPLAY_GROUP)

@@ -275,8 +275,9 @@ class Projection(Standby):
     def _tell(self, run: ProjectionRun) -> None:
         """Everybody, how far the view is; after it was committed."""
         with self._told:
-            self._group.commit({TopicPartition(self._projector.topic, part): place.next_offset
-                                for part, place in run.places.items()})
+            self._group.commit({
+                one: run.places[one.partition].next_offset if one.partition in run.places
+                else self._broker.log(*one).start_offset for one in run.consumer.assignment()})
             self._told.notify_all()
 
     def wait(self, position: Any, timeout: float | None = 10.0) -> None:

@@ -32,6 +32,7 @@ from pylog.patterns.headers import (
     text_of,
     to_value,
 )
+from pylog.patterns.letter import message_of
 
 STATUSES = ("submitted", "running", "compensating", "completed", "compensated", "parked")
 ENDED = frozenset(STATUSES[3:])
@@ -47,7 +48,8 @@ def event_headers(event: str, step: str | None = None, error: BaseException | No
         found.append((SAGA_STEP, to_value(step)))
     found += [(name, to_value(value)) for name, value in (others or {}).items()]
     if error is not None:
-        found += [(ERROR_TYPE, to_value(type(error).__name__)), (ERROR_MESSAGE, to_value(error))]
+        found += [(ERROR_TYPE, to_value(type(error).__name__)),
+                  (ERROR_MESSAGE, to_value(message_of(error)))]
     if is_doubtful:
         found.append((SAGA_DOUBT, b"1"))
     return found

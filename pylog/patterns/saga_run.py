@@ -3,7 +3,13 @@ the journal before the next is begun. Called by one thread, its orchestrator's."
 
 from typing import Any
 
-from pylog import OffsetError, SerdeError, SerializationError, TerminalError
+from pylog import (
+    MessageSizeTooLargeError,
+    OffsetError,
+    SerdeError,
+    SerializationError,
+    TerminalError,
+)
 from pylog.patterns.headers import SAGA_ATTEMPT, SAGA_ENDS
 from pylog.patterns.saga_commands import Context
 from pylog.patterns.saga_entry import Entry, event_headers
@@ -125,10 +131,9 @@ class SagaRun:
         """Seconds until the next attempt, as `failed` has it; None: the step is over."""
         if self.status == "running":
             try:
-                data = to_json(result)
-            except SerializationError as error:
+                self._journal.append(self.key, step.completed, to_json(result))
+            except (SerializationError, MessageSizeTooLargeError) as error:
                 return self.failed(step, action, error, is_doubtful=True)
-            self._journal.append(self.key, step.completed, data)
             self.results[step.name] = result
             self._done.append(step.name)
         else:

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 from pylog import (
     Delivery,
     InvalidRecordStateError,
+    MessageSizeTooLargeError,
     PylogError,
     TaskTimeoutError,
     UnknownTaskError,
@@ -102,9 +103,12 @@ class TaskRunner:
             except BaseException as raised:    # SystemExit, too: the thread goes on
                 error, delay = raised, task.retry.delay(now.attempt, raised)
             else:
-                now.tell(DONE, result=result)
-                delivery.ack()
-                return
+                try:
+                    now.tell(DONE, result=result)
+                    delivery.ack()
+                    return
+                except MessageSizeTooLargeError as raised:    # and would be again: it is done once
+                    error = raised
         logger.warning("%s failed; it is %s", now, "a dead letter now" if delay is None else
                        f"tried again in {delay:.3g} s", exc_info=error)
         now.tell(FAILED if delay is None else RETRYING, error=error)

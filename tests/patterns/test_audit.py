@@ -496,3 +496,10 @@ def test_unknown_forms_and_filters_are_refused(trail):
         trail.export(io.StringIO(), who="ann")
     with pytest.raises(ValueError, match="neither a name nor a wildcard"):
         list(trail.query(action="a*"))
+
+
+def test_two_feeds_of_one_group_are_refused(broker, trail):
+    Bus(broker, "shop").close()
+
+    with trail.feed("shop", "user.*"), pytest.raises(pylog.ConfigurationError, match="group="):
+        trail.feed("shop", "order.*")

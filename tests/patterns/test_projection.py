@@ -413,3 +413,15 @@ def test_status_is_the_same_for_all_processes(broker, bus, path, orders):
             assert (status.lag, status.next_offsets) == (0, {0: 4})
             assert status.pid is not None
         assert pylog.Admin(elsewhere).list_group_offsets("projection.orders")
+
+
+def test_view_that_was_deleted_is_made_anew_and_waited_for(broker, bus, path, orders):
+    written = place(bus, 1)
+    orders.run_once()
+    path.unlink()
+    anew = placing(broker, bus, path)
+
+    with anew:
+        until(lambda: anew.status().pid)
+        anew.wait(written)
+        assert ask(path) == rows_of(1)
