@@ -60,8 +60,8 @@ class ProjectionStatus(NamedTuple):
 
 
 class Projection(Standby):
-    """Functions that write into a view what records say. A context manager, which runs it. All but
-    `wait` and `status` are for one thread.
+    """Functions that write into a view what records say. A context manager, which runs it. `wait`,
+    `status` and `stop` are for all threads, the rest for one.
 
     broker: a Broker, or the path of one, which is then closed with the projection. name: unlike any
     other's; a table belongs to one projection. source: an EventStore, a Bus, a Topic, or the name
@@ -69,9 +69,9 @@ class Projection(Standby):
     returns a new DB-API connection (PEP 249). schema: the statements that make its tables, with IF
     NOT EXISTS; "": your migrations do.
 
-    retry: of a function that raises; one attempt by default. What it cannot mend stops the
-    projection, for a view with a hole would be wrong and not say so. dlq: True, or the name of a
-    topic: such a record is a dead letter and left out; see `Topic.subscribe`.
+    retry: of a function that raises; one attempt by default, and no breaker. What it cannot mend
+    stops the projection, for a view with a hole would be wrong and not say so. dlq: True, or the
+    name of a topic: such a record is a dead letter and left out (of a rebuild: another letter).
 
         >>> import sqlite3
         >>> from pylog.patterns import Bus
@@ -212,6 +212,7 @@ class Projection(Standby):
         another process runs it; raises PylogTimeoutError after `timeout` seconds, ProjectionError,
         and what the database raises."""
         with self._broker.claim(self._claim_name, timeout), self._running(time.sleep) as run:
+            self._tell(run)    # what one who was killed had not told
             total = 0
             while count := run.step():
                 total += count
@@ -228,9 +229,12 @@ class Projection(Standby):
         running does; the view is on disk twice meanwhile. Raises ConfigurationError where nobody
         has said how tables are emptied; ProjectionError.
         """
-        with self._running(time.sleep, begins=False) as run:
+        with self._running(time.sleep, seeks=False) as run:
             done = run.rebuild(progress)
-            self._tell(run)
+            # Who runs it tells by itself, and an older place must not be told after his.
+            with contextlib.suppress(PylogTimeoutError), self._broker.claim(self._claim_name, 0):
+                run.seek()
+                self._tell(run)
             return done
 
     def _work(self) -> None:
@@ -250,14 +254,14 @@ class Projection(Standby):
             self._run_now = None
 
     @contextlib.contextmanager
-    def _running(self, wait: Callable[[float], None], begins: bool = True,
+    def _running(self, wait: Callable[[float], None], seeks: bool = True,
                  ) -> Iterator[ProjectionRun]:
         self._check_functions()
         view = View(self._connect, self._schema, self._reset)
         with contextlib.closing(ProjectionRun(self._broker, self.name, self._projector, view,
                                               self._retry, self._bury, wait)) as run:
-            if begins:
-                run.begin()
+            if seeks:
+                run.seek()
             yield run
 
     def _pause(self, seconds: float) -> None:

@@ -58,19 +58,19 @@ class ProjectionRun:
 
     # ---- where it is
 
-    def begin(self) -> None:
-        """Goes on where the view is; makes it anew if that is of another topic."""
-        self._seek()
-        if any(place.topic_id != self._topic_id for place in self.places.values()):
-            self.rebuild()
-
-    def _seek(self) -> None:
+    def seek(self) -> None:
+        """Goes where the view is; makes it anew if that is of another topic."""
         with self._view.transaction():
             self.places = self._view.places(self._name)
+        if any(place.topic_id != self._topic_id for place in self.places.values()):
+            self.rebuild()
+            return
         for one in self.consumer.assignment():
-            place = self.places.get(one.partition)
-            self.consumer.seek(one, self._broker.log(*one).start_offset if place is None
-                               else place.next_offset)
+            log, place = self._broker.log(*one), self.places.get(one.partition)
+            if place is not None and place.next_offset > log.end_offset:
+                raise self._lost(f"{one.topic}-{one.partition} ends at {log.end_offset}",
+                                 place.next_offset)
+            self.consumer.seek(one, log.start_offset if place is None else place.next_offset)
 
     # ---- writing
 
@@ -83,7 +83,7 @@ class ProjectionRun:
             for records in found.values():
                 self._write(records)
         except Moved:
-            self._seek()
+            self.seek()
         if count := sum(map(len, found.values())):
             seconds = time.monotonic() - start
             self._batch = max(1, min(BATCH_MAX, int(count * TRANSACTION_SECONDS / seconds)))
@@ -93,11 +93,13 @@ class ProjectionRun:
         try:
             return self.consumer.poll(timeout_ms, self._batch)
         except OffsetOutOfRangeError as error:
-            raise ProjectionError(
-                f"the projection {self._name!r} is at an offset that the topic does not have any "
-                f"more, or not again: {error}. What is gone cannot be put into the view: "
-                "rebuild() makes it anew of what there is", projection=self._name,
-                topic=self._topic, offset=error.offset) from error
+            raise self._lost(str(error), error.offset) from error
+
+    def _lost(self, what: str, offset: int | None) -> ProjectionError:
+        return ProjectionError(
+            f"the view of the projection {self._name!r} is at an offset {offset} that the topic "
+            f"does not have (any more): {what}; rebuild() makes it anew of what there is",
+            projection=self._name, topic=self._topic, offset=offset)
 
     def _write(self, records: list[Record]) -> None:
         """All, of one partition; after a failure one by one, so that it is known which it is."""
@@ -165,7 +167,7 @@ class ProjectionRun:
         with self._view.transaction():
             self._view.places(self._name)    # where it is, it stays
             self._view.empty(self._name)
-            self._seek()
+            self.seek()
             logs = [self._broker.log(*one) for one in self.consumer.assignment()]
             total = sum(log.readable_offset - log.start_offset for log in logs)
             done = 0

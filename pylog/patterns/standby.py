@@ -52,8 +52,9 @@ class Standby:
 
     def start(self) -> Self:
         """Begins, or stands by while another process is at it; returns itself. Idempotent."""
-        if self._thread is None:
+        if not self.is_running:
             self._is_stopping = False
+            self.error = None
             self._news.clear()
             self._broker.dependents.add(self)
             atexit.register(self.stop)    # before the logs are closed under it

@@ -151,12 +151,12 @@ class View:
         elif self._is_sqlite and self._schema:
             for kind, table in _made_by(self._schema):
                 self._connection.execute(f'DROP {kind} IF EXISTS "{table}"')
+            self._create(self._schema)
         else:
             raise ConfigurationError(
                 f"nobody has said how the tables of the projection {name!r} are emptied: give it "
                 "the schema of an SQLite view, or a function under @projection.reset",
                 option="schema", value=None)
-        self._create(self._schema)
         execute(self._connection, "DELETE FROM pylog_projections WHERE name = ?", (name,))
 
     def _create(self, schema: str) -> None:

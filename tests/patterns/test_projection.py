@@ -237,6 +237,31 @@ def test_one_works_and_the_others_stand_by(broker, bus, path, orders):
     assert ask(path) == rows_of(1, 2, 3)
 
 
+def test_what_a_killed_one_had_not_told_is_told_by_the_next(broker, bus, path, orders):
+    last = place(bus, 1, 2)
+    orders.run_once()
+    admin = pylog.Admin(broker)
+    for act in (orders.run_once, orders.rebuild):
+        admin.delete_group_offsets("projection.orders", [pylog.TopicPartition("shop", 0)])
+        assert orders.status().lag == 2
+        act()
+        orders.wait(last, 0)
+        assert orders.status().lag == 0
+
+
+def test_log_that_ends_before_the_view_stops_it(broker, bus, path, orders):
+    """A backup was restored, say."""
+    last = place(bus, 1)
+    orders.run_once()
+    with sqlite3.connect(path) as db:
+        db.execute("UPDATE pylog_projections SET next_offset = 17")
+
+    with pytest.raises(ProjectionError, match="rebuild"):
+        orders.run_once()
+    orders.rebuild()
+    orders.wait(last, 0)
+
+
 def test_run_works_until_it_is_stopped(bus, path, orders):
     thread = threading.Thread(target=orders.run)
     thread.start()
@@ -271,6 +296,24 @@ def test_record_that_does_not_go_in_stops_it_and_all_before_is_there(broker, bus
     mended = placing(broker, bus, path)
     assert mended.run_once() == 2
     assert ask(path) == rows_of(1, 2, 3, 4)
+
+
+def test_it_can_be_started_again_after_it_has_stopped(broker, bus, path):
+    last = place(bus, 1)
+    orders = Projection(broker, "orders", source=bus, view=path, schema=SCHEMA)
+    is_mended = threading.Event()
+
+    @orders.rows("order.placed", INSERT)
+    def placed(event):
+        return event.data["id"], event.data["total"] / is_mended.is_set()
+
+    with orders:
+        until(lambda: not orders.is_running)
+        is_mended.set()
+        orders.start()
+        orders.wait(last)
+
+    assert ask(path) == rows_of(1)
 
 
 def test_function_is_tried_again_as_its_retry_says(broker, bus, path):
