@@ -60,7 +60,7 @@ def counted():
         ends={"a": "completed", "b": "compensated"}, completed=Counter(["a"]),
         charges=Counter(["a", "b"]), refunds=Counter(["b"]), paid=Counter({"a": 100, "b": 0}),
         delivered=Counter({"cd-00": 5, "cd-01": 1}), reserved={"a": [("cd-00", 2)]},
-        emails=Counter(["a"]), audited={"a", "b"}, broken=None,
+        emails=Counter(["a"]), parcels={"a": {"t1"}}, audited={"a", "b"}, broken=None,
         view={"a": "completed", "b": "rejected"})
 
 
@@ -80,6 +80,7 @@ def test_what_adds_up_is_said_to():
     {"paid": Counter({"a": 99})}, {"reserved": {}},
     {"reserved": {"a": [("cd-00", 2)], "b": [("cd-01", 1)]}},
     {"delivered": Counter({"cd-00": 1, "cd-01": 1})}, {"emails": Counter()},
+    {"parcels": {}}, {"parcels": {"a": {"t1", "t2"}}},
     {"audited": {"a"}}, {"broken": 7}, {"view": {"a": "completed"}},
     {"view": {"a": "completed", "b": "completed"}},
 ], ids=lambda wrong: json.dumps(wrong, default=str)[:40])

@@ -16,7 +16,18 @@ from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
 
-from domain import ACCOUNTS, AUDIT, COMPLETED, DEAD_ORDERS, DELIVERIES, EMAILS, ORDERS, SAGA
+from domain import (
+    ACCOUNTS,
+    AUDIT,
+    COMPLETED,
+    DEAD_ORDERS,
+    DELIVERIES,
+    EMAILS,
+    ORDERS,
+    SAGA,
+    SHIPMENTS,
+    order_id_of,
+)
 from purchases import purchases
 from rich.console import Console
 
@@ -41,6 +52,7 @@ class Counts(NamedTuple):
     delivered: Counter  # by product
     reserved: dict      # what the order took out of stock and did not give back: (product, count)s
     emails: Counter
+    parcels: dict       # the tracking numbers that an order has
     audited: set        # orders that the audit trail has
     broken: object      # the first entry of it whose hash is not what it should be; None: none
     view: dict          # the status that the read model shows
@@ -74,11 +86,16 @@ def count(broker, views):
                                          for item in body["items"]]
         elif kind.startswith("saga.inventoryReleased."):
             reserved.pop(parsed(record)["orderId"], None)
+    parcels = {}
+    for record in broker.read(SHIPMENTS):
+        body = parsed(record)
+        parcels.setdefault(body["orderId"], set()).add(body["tracking"])
     return Counts(
         orders, poison, sum(1 for record in broker.read(DEAD_ORDERS)), ends_of(broker),
         Counter(parsed(record)["orderId"] for record in broker.read(COMPLETED)), charges, refunds,
         paid, delivered, reserved,
         Counter(parsed(record)["orderId"] for record in broker.read(EMAILS)),
+        parcels,
         {parsed(record)["target"] for record in broker.read(AUDIT)}, Audit(broker, AUDIT).verify(),
         statuses_in(views))
 
@@ -139,6 +156,9 @@ def questions(counts, given):
            all(left[product] == counts.delivered[product] - sold[product]
                for product in counts.delivered) and min(left.values()) >= 0,
            f"{sum(counts.delivered.values()):,} - {sum(sold.values()):,} = {sum(left.values()):,}")
+    yield ("each completed order has one tracking number, whoever was killed",
+           all(len(counts.parcels.get(key, ())) == 1 for key in done)
+           and max(map(len, counts.parcels.values()), default=0) <= 1, f"{len(counts.parcels):,}")
     yield ("who has an order completed has been told, and nobody else",
            counts.emails.keys() == done, f"{sum(counts.emails.values()):,} mails for "
            f"{len(counts.emails):,} orders")
@@ -160,8 +180,10 @@ def main():
     console = Console(width=80, highlight=False)
     with Broker(options.data) as broker:
         counts = count(broker, options.data / "views.db")
+    given = [(order_id_of(body["userId"], key), body)
+             for key, body in purchases(options.purchases)[:options.orders]]
     is_good = True
-    for should, is_so, figures in questions(counts, purchases(options.purchases)[:options.orders]):
+    for should, is_so, figures in questions(counts, given):
         is_good &= is_so
         console.print(f"   {'[green]yes[/]' if is_so else '[bold red]NO [/]'} {should}\n"
                       f"       [dim]{figures}[/]")

@@ -1,7 +1,7 @@
 """The shop's HTTP face: takes orders and answers at once, shows what became of them.
 
     POST /api/orders               {"userId", "items": [{"productId", "quantity"}], "totalCents"}
-                                   Idempotency-Key: the same key again is the same order
+                                   Idempotency-Key: the same key of a user is the same order
     GET  /api/users/{user}/orders  the read model
     GET  /api/orders/{id}          one of them
     GET  /api/figures              how many there are, completed and rejected
@@ -16,7 +16,7 @@ from datetime import date
 from pathlib import Path
 
 import uvicorn
-from domain import LIVE, ORDERS, Order
+from domain import LIVE, ORDERS, Order, order_id_of
 from history import ask, figures
 from services import options
 from starlette.applications import Starlette
@@ -41,7 +41,8 @@ def make_app(broker, views):
         try:
             if len(body) > MAX_BODY_BYTES or not isinstance(order := json.loads(body), dict):
                 raise ValueError("an order is a JSON object of at most 64 KiB")
-            order_id = request.headers.get("Idempotency-Key") or str(uuid.uuid4())
+            key = request.headers.get("Idempotency-Key") or uuid.uuid4()
+            order_id = order_id_of(order.get("userId"), key)
             order = {"placedAt": date.today().isoformat()} | order | {"orderId": order_id}
             orders.publish(order, key=order.get("userId"))    # a microsecond: nobody waits for it
         except ValidationError as error:

@@ -1,5 +1,6 @@
 """What the shop sells, what an order is, and the names by which its services meet."""
 
+import uuid
 import zlib
 from typing import Annotated
 
@@ -37,6 +38,11 @@ class Order(Struct, rename="camel"):
     items: Annotated[list[Item], Meta(min_length=1)]
     total_cents: Positive
     placed_at: Text    # as the customer's clock had it
+
+
+def order_id_of(user, key):
+    """Of the order that a user has sent under a key; others may have the same key."""
+    return str(uuid.uuid5(uuid.NAMESPACE_OID, f"{user}/{key}"))
 
 
 def is_unreachable(order_id: str) -> bool:

@@ -1,5 +1,5 @@
 """Notifiers, a group: who has ordered is told that it went through. A mail is a record in `emails`,
-written under the order's key, so that a killed notifier's order gets no second one recorded."""
+written under the order's key: there is a second only where one was killed before it was noted."""
 
 from domain import COMPLETED, EMAILS
 from services import options, until_told_to_end

@@ -215,7 +215,9 @@ class Audit:
         """The last entry and its hash, to be noted elsewhere: printed, mailed, in another's log.
         None: there is no entry."""
         last = self._last_before(self._log.end_offset)
-        return None if last is None else Head(last.offset, (hash_of(last) or b"").decode())
+        if last is None:
+            return None
+        return Head(last.offset, (hash_of(last) or b"").decode("ascii", "replace"))
 
     # ---- looking
 

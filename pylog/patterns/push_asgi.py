@@ -138,7 +138,7 @@ class PushApp:
         finally:
             for task in (writing, watching):
                 task.cancel()
-            await asyncio.gather(writing, watching, return_exceptions=True)
+            await asyncio.wait((writing, watching))    # gather would lose why we are cancelled
 
     async def _write(self, wish: tuple[list[str], str | None],
                      write: Callable[[Message], Awaitable[None]]) -> tuple[int, str]:

@@ -19,7 +19,8 @@ from pylog.patterns.standby import Standby
 
 BATCH = 500    # rows a transaction
 # What no further attempt can mend; anything else is tried again until it goes well.
-HOPELESS = (TopicError, MessageSizeTooLargeError, InvalidTimestampError, TypeError, ValueError)
+HOPELESS = (TopicError, MessageSizeTooLargeError, InvalidTimestampError, TypeError, ValueError,
+            AttributeError)    # headers that are no texts, in a row of plain SQL
 
 
 class Relay(Standby):

@@ -274,12 +274,15 @@ class Saga:
 
     def stop(self, timeout: float | None = None) -> None:
         """Ends what this object executes, after the functions that are being called; what it has
-        in hand is anybody's. Idempotent. Not to be called in a thread of `concurrency`.
+        in hand is anybody's. Idempotent. Called by a step it does not wait.
 
         Raises PylogTimeoutError after `timeout` seconds; they end as soon as the functions do.
         """
-        for one in list(self._orchestrators):
+        orchestrators = list(self._orchestrators)
+        for one in orchestrators:
             one.stop()
+        if any(one.is_this_thread for one in orchestrators):
+            return
         if self._thread is not None and self._thread is not threading.current_thread():
             self._thread.join(timeout)
             if self._thread.is_alive():

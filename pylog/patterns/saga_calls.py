@@ -33,6 +33,7 @@ class Calls:
         self._waiting: deque[Call] = deque()
         self._tasks: dict[bytes, Future[Any]] = {}    # by the key of the saga
         self._loop: _Loop | None = None
+        self._idents: set[int] = set()                # of the threads
 
     @property
     def is_busy(self) -> bool:
@@ -43,6 +44,12 @@ class Calls:
     def is_full(self) -> bool:
         """Whether the next would have to wait for its thread."""
         return self._busy >= self._most
+
+    @property
+    def is_this_thread(self) -> bool:
+        """Whether a function that is called here asks."""
+        ident = threading.get_ident()
+        return ident in self._idents or (self._loop is not None and ident == self._loop.ident)
 
     def begin(self, attempt: Attempt, arguments: tuple[Any, ...]) -> None:
         """Now, or when there is a thread for it."""
@@ -69,6 +76,7 @@ class Calls:
         self._given.put((attempt, arguments))
 
     def _run(self) -> None:
+        self._idents.add(threading.get_ident())
         while (call := self._given.get()) is not None:
             attempt, arguments = call
             done: Future[Any] = Future()
@@ -109,6 +117,7 @@ class _Loop:
                                         name="pylog-saga-loop")
         self._thread.start()
         self._has_begun.wait()
+        self.ident = self._thread.ident
 
     async def _run(self) -> None:
         self._loop = asyncio.get_running_loop()

@@ -80,6 +80,11 @@ class Orchestrator:
             if self._runs:
                 self._hear(0.0 if is_busy else self._pause(time.monotonic()))
 
+    @property
+    def is_this_thread(self) -> bool:
+        """Whether a function that it has called asks, from a thread that it gave it."""
+        return self._calls.is_this_thread
+
     def stop(self) -> None:
         """From any thread: ends `work` after the functions that are being called."""
         self._is_stopping = True

@@ -458,13 +458,15 @@ def test_status_is_the_same_for_all_processes(broker, bus, path, orders):
         assert pylog.Admin(elsewhere).list_group_offsets("projection.orders")
 
 
-def test_view_that_was_deleted_is_made_anew_and_waited_for(broker, bus, path, orders):
+def test_view_that_was_deleted_is_no_longer_said_to_be_far(broker, bus, path, orders):
     written = place(bus, 1)
     orders.run_once()
     path.unlink()
     anew = placing(broker, bus, path)
+    anew.on("order.placed", lambda db, one: 1 / 0)
 
     with anew:
-        until(lambda: anew.status().pid)
-        anew.wait(written)
-        assert ask(path) == rows_of(1)
+        until(lambda: anew.error)
+        assert anew.status().next_offsets == {0: 0}
+        with pytest.raises(ProjectionError):
+            anew.wait(written)

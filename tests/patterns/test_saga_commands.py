@@ -9,7 +9,7 @@ from waiting import until
 
 import pylog
 from pylog import Broker, SagaFailedError, TerminalError
-from pylog.patterns import Bus, Retry, serve
+from pylog.patterns import Bus, Retry, Saga, serve
 
 
 @pytest.fixture
@@ -164,3 +164,22 @@ def test_bus_that_is_closed_ends_the_work_and_fails_no_saga(broker):
         saga.resume()
 
     assert handle.status() == "running"
+
+
+@pytest.mark.parametrize("kind", ["thread", "coroutine", "with a timeout"])
+def test_step_may_stop_its_saga_wherever_it_is_called(broker, kind):
+    saga, asked = Saga(broker, "stopping"), threading.Event()
+
+    def stop(ctx, given):
+        saga.stop()
+        asked.set()
+
+    async def stop_in_loop(ctx, given):
+        stop(ctx, given)
+
+    saga.step(stop_in_loop if kind == "coroutine" else stop, name="stop",
+              timeout=10 if kind == "with a timeout" else None)
+    saga.start(concurrency=2 if kind == "thread" else 1)
+    saga.submit(1, id="s-1")
+    assert asked.wait(20)
+    until(lambda: not saga._thread.is_alive())
