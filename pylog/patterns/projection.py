@@ -38,7 +38,7 @@ from pylog.patterns.projection_run import Progress, ProjectionRun
 from pylog.patterns.projector import Projector, Source, Writer
 from pylog.patterns.retry import Retry, check_retry
 from pylog.patterns.standby import Standby
-from pylog.patterns.views import View, opener
+from pylog.patterns.views import Place, View, opener
 
 logger = logging.getLogger("pylog.patterns")
 
@@ -115,6 +115,7 @@ class Projection(Standby):
         group = GROUP_PREFIX + name
         self._projector = Projector(source, group)
         self._connect = opener(view)
+        self._file = None if callable(view) else view
         self._schema = schema
         self._reset: Callable[[Any], object] | None = None
         opened, self._is_owner = Broker.of(broker)
@@ -212,11 +213,11 @@ class Projection(Standby):
         another process runs it; raises PylogTimeoutError after `timeout` seconds, ProjectionError,
         and what the database raises."""
         with self._broker.claim(self._claim_name, timeout), self._running(time.sleep) as run:
-            self._tell(run)    # what one who was killed had not told
+            self._tell(run.places)    # what one who was killed had not told
             total = 0
             while count := run.step():
                 total += count
-                self._tell(run)
+                self._tell(run.places)
             return total
 
     def rebuild(self, progress: Progress | None = None) -> int:
@@ -234,14 +235,14 @@ class Projection(Standby):
             # Who runs it tells by itself, and an older place must not be told after his.
             with contextlib.suppress(PylogTimeoutError), self._broker.claim(self._claim_name, 0):
                 run.seek()
-                self._tell(run)
+                self._tell(run.places)
             return done
 
     def _work(self) -> None:
         try:
             with self._running(self._pause) as self._run_now:
                 while not self._is_stopping:
-                    self._tell(self._run_now)
+                    self._tell(self._run_now.places)
                     self.error = None
                     self._run_now.step(None)
         except (_Stopped, WakeupError):
@@ -257,6 +258,8 @@ class Projection(Standby):
     def _running(self, wait: Callable[[float], None], seeks: bool = True,
                  ) -> Iterator[ProjectionRun]:
         self._check_functions()
+        if self._is_missing:
+            self._tell({})    # before there is a view that somebody might believe
         view = View(self._connect, self._schema, self._reset)
         with contextlib.closing(ProjectionRun(self._broker, self.name, self._projector, view,
                                               self._retry, self._bury, wait)) as run:
@@ -276,18 +279,25 @@ class Projection(Standby):
 
     # ---- how far it is
 
-    def _tell(self, run: ProjectionRun) -> None:
+    @property
+    def _is_missing(self) -> bool:
+        """Whether the view was deleted, or never made, where that can be seen."""
+        return self._file is not None and not os.path.exists(self._file)
+
+    def _tell(self, places: dict[int, Place]) -> None:
         """Everybody, how far the view is; after it was committed."""
+        topic = self._projector.topic
         with self._told:
             self._group.commit({
-                one: run.places[one.partition].next_offset if one.partition in run.places
-                else self._broker.log(*one).start_offset for one in run.consumer.assignment()})
+                TopicPartition(topic, part): places[part].next_offset if part in places
+                else self._broker.log(topic, part).start_offset
+                for part in range(self._broker.topic(topic).partitions)})
             self._told.notify_all()
 
     def wait(self, position: Any, timeout: float | None = 10.0) -> None:
         """Until the view has a record: what was written, is read then, in any process.
 
-        position: what `append`, `emit`, `publish` have returned. Cost: 2 us if it is there. Raises
+        position: what `append`, `emit`, `publish` have returned. Cost: 20 us if it is there. Raises
         PylogTimeoutError, ProjectionError if it has stopped in this process.
         """
         try:
@@ -298,7 +308,7 @@ class Projection(Standby):
         place = TopicPartition(self._projector.topic, partition)
         deadline = None if timeout is None else time.monotonic() + timeout
         with self._told:
-            while (self._group.committed(place) or 0) <= offset:
+            while self._is_missing or (self._group.committed(place) or 0) <= offset:
                 if isinstance(self.error, ProjectionError):
                     raise self.error
                 if deadline is not None and time.monotonic() >= deadline:

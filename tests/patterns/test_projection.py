@@ -470,3 +470,16 @@ def test_view_that_was_deleted_is_no_longer_said_to_be_far(broker, bus, path, or
         assert anew.status().next_offsets == {0: 0}
         with pytest.raises(ProjectionError):
             anew.wait(written)
+
+
+def test_view_that_was_deleted_is_waited_for_before_and_while_it_is_made(broker, bus, path, orders):
+    written = place(bus, 1)
+    orders.run_once()
+    path.unlink()
+    anew = placing(broker, bus, path)
+    with pytest.raises(pylog.PylogTimeoutError):
+        anew.wait(written, 0.01)
+
+    with anew:
+        anew.wait(written)
+        assert ask(path) == rows_of(1)
