@@ -6,6 +6,7 @@ What Topic, Bus and the servers of Rpc run on. What is done with a record, `read
 import asyncio
 import atexit
 import logging
+import os
 import threading
 import time
 import weakref
@@ -39,6 +40,8 @@ class Subscription(Reader):
         broker.dependents.discard(self._consumer)    # closed by its thread
         broker.dependents.add(self)
         _running.add(self)
+        self._is_over = threading.Event()    # its thread has done all that it had to
+        self._process_id = os.getpid()
         self._thread = threading.Thread(target=self._run, daemon=True, name=f"pylog-{topic}")
         self._thread.start()
 
@@ -57,7 +60,13 @@ class Subscription(Reader):
             self._has_ended = True
             if not self._is_async:
                 self._consumer.close()
-        self._broker.dependents.discard(self)
+            self._broker.dependents.discard(self)
+            self._is_over.set()
+
+    def _has_come_to_its_end(self, timeout: float | None) -> bool:
+        """Waits for it; what Thread.join cannot do: in Python 3.12 and before, one that Ctrl-C
+        interrupts takes the thread for ended. A fork has no such thread."""
+        return self._process_id != os.getpid() or self._is_over.wait(timeout)
 
     def _run_with_parking(self) -> None:
         beside = threading.Thread(target=self._work_parked, daemon=True,
@@ -117,8 +126,7 @@ class Subscription(Reader):
         self._ask_to_stop()
         if threading.get_ident() in self._inside:
             return
-        self._thread.join(timeout)
-        if self._thread.is_alive():
+        if not self._has_come_to_its_end(timeout):
             raise PylogTimeoutError(
                 f"a handler of {self.topic!r} has been at work for {timeout} s since it was to "
                 "stop; call stop() again, or let the handler have a time-out",
@@ -126,10 +134,10 @@ class Subscription(Reader):
 
     def join(self, timeout: float | None = None) -> bool:
         """Waits until it has ended, and raises what ended it; False after `timeout` seconds."""
-        self._thread.join(timeout)
+        is_over = self._has_come_to_its_end(timeout)
         if self.error is not None:
             raise self.error
-        return not self._thread.is_alive()
+        return is_over
 
     _is_made_of_others = True    # the broker closes it before its consumer
 
@@ -149,12 +157,12 @@ _running: "weakref.WeakSet[Subscription]" = weakref.WeakSet()
 @atexit.register
 def _stop_all() -> None:
     """Before the logs are closed under them. In a fork they have no thread."""
-    running = [one for one in list(_running) if one._thread.is_alive()]
+    running = [one for one in list(_running) if not one._has_come_to_its_end(0)]
     for one in running:
         one._ask_to_stop()
     deadline = time.monotonic() + EXIT_SECONDS
     for one in running:
-        one._thread.join(max(0.0, deadline - time.monotonic()))
+        one._has_come_to_its_end(max(0.0, deadline - time.monotonic()))
 
 
 class AsyncSubscription(Reader):

@@ -3,6 +3,7 @@
 import asyncio
 import itertools
 import logging
+import signal
 import subprocess
 import sys
 import threading
@@ -473,6 +474,30 @@ def test_a_script_that_just_ends_waits_a_moment_for_what_is_in_work(
     assert (done.stdout, done.stderr) == (printed, "")
     with pylog.Broker(data_path) as broker:
         assert (committed(broker, "g") or 0) == len(printed[:1])
+
+
+JOINS = """
+import sys
+from pylog.patterns import Topic
+
+topic = Topic(sys.argv[1], "one")
+subscription = topic.subscribe(lambda record: print("handled", record.value, flush=True), group="g")
+topic.publish(b"a")
+subscription.join()
+"""
+
+
+@pytest.mark.slow
+def test_ctrl_c_while_somebody_joins_stops_it_and_is_no_failure(data_path):
+    with subprocess.Popen([sys.executable, "-c", JOINS, data_path], text=True,
+                          stdout=subprocess.PIPE, stderr=subprocess.PIPE) as script:
+        assert script.stdout.readline() == "handled b'a'\n"
+        time.sleep(0.1)    # it is in join by now
+        script.send_signal(signal.SIGINT)
+        _, told = script.communicate(timeout=20)
+
+    assert told.splitlines()[-1] == "KeyboardInterrupt"
+    assert "has ended" not in told
 
 
 def test_topic_that_is_deleted_ends_its_subscription_with_the_reason(broker):
