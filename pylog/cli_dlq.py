@@ -110,7 +110,7 @@ def ls(name: str | None, data_dir: Path, marked: bool, as_json: bool, **wanted: 
             (one.id, place_of(one), one.handler or None, one.attempts, age_of(one),
              *([one.mark] if marked else []),
              f"{one.error.rpartition('.')[2]}: {one.message}" if one.error else None)
-            for one in letters]))
+            for one in letters], whole="ID"))
     else:
         click.echo("no letter is pending", err=True)
 

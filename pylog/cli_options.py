@@ -152,14 +152,14 @@ def need_broker(data_dir: Path, make: bool = False) -> None:
             "-d or PYLOG_DATA names another")
 
 
-def need_topic(broker: Broker, name: str) -> TopicEntry:
+def need_topic(broker: Broker, name: str, maker: str = "`pylog produce {}`") -> TopicEntry:
     """A topic that there is. Raises ClickException with what to do, InvalidTopicError where there
-    can be none of this name."""
+    can be none of this name. maker: what would make it, {} for its name."""
     topics = broker.topics()
     if name not in topics:
         check_name(name)
         raise click.ClickException(
-            f"there is no topic {name!r}{closest(name, topics)}; `pylog produce {name}` makes it, "
+            f"there is no topic {name!r}{closest(name, topics)}; {maker.format(name)} makes it, "
             "`pylog topic ls` shows those that there are")
     return topics[name]
 
@@ -257,9 +257,9 @@ def printable(text: str) -> str:
     return "".join(one if one.isprintable() else repr(one)[1:-1] for one in text)
 
 
-def aligned(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+def aligned(head: Sequence[str], rows: Sequence[Sequence[object]], whole: str = "") -> str:
     """Lines of a table for people; columns of numbers stand to the right. On a terminal that is too
-    narrow the widest columns of text are cut."""
+    narrow the widest columns of text are cut, but not the one of the head `whole`."""
     texts = [head, *([f"{cell:,}" if isinstance(cell, int) else "-" if cell is None else
                       printable(str(cell)) for cell in row] for row in rows)]
     widths = [max(map(len, column)) for column in zip(*texts, strict=True)]
@@ -267,7 +267,8 @@ def aligned(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     if sys.stdout.isatty():
         room = shutil.get_terminal_size().columns - 2 * (len(widths) - 1)
         while sum(widths) > room:
-            long = [place for place, width in enumerate(widths) if not is_right[place]
+            long = [place for place, width in enumerate(widths)
+                    if not is_right[place] and head[place] != whole
                     and width > max(len(head[place]), TEXT_WIDTH_MIN)]
             if not long:
                 break

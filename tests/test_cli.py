@@ -468,6 +468,16 @@ def test_table_is_cut_to_the_terminal(monkeypatch, columns, widths):
     assert len(row) <= max(columns, 27)
 
 
+def test_what_has_to_be_copied_is_not_cut(monkeypatch):
+    monkeypatch.setattr(cli_options, "sys", SimpleNamespace(
+        stdout=SimpleNamespace(isatty=lambda: True)))
+    monkeypatch.setenv("COLUMNS", "50")
+
+    _, row = cli_options.aligned(("ID", "ERROR"), [("x" * 34, "y" * 34)], whole="ID").splitlines()
+
+    assert row.split() == ["x" * 34, "y" * 13 + "…"]
+
+
 def test_table_in_a_pipe_is_whole(monkeypatch):
     monkeypatch.setenv("COLUMNS", "10")
 

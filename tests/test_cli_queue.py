@@ -73,6 +73,11 @@ def test_stats_show_every_queue_and_group(emails):
     assert text[2].split()[:7] == ["emails", "queue", "1", "0", "0", "1", "1"]
 
 
+def test_an_age_that_there_is_not_is_a_dash(emails):
+    assert lines("queue", "get", "emails") == [b"three"]
+    assert done("queue", "stats").stdout.splitlines()[1].split()[-1] == "-"
+
+
 def test_stats_of_nothing_say_what_to_do(data_path):
     pylog.Broker(data_path).close()
     assert "pylog queue put" in done("queue", "stats").stderr
@@ -90,6 +95,7 @@ def test_purge_keeps_all_when_the_answer_is_no(emails):
 
 @pytest.mark.parametrize(("arguments", "words"), [
     (["get", "emals"], "emails"),
+    (["get", "emals"], "`pylog queue put emals` makes it"),
     (["stats", "emals"], "emails"),
     (["purge", "emals", "--yes"], "emails"),
 ])

@@ -77,21 +77,27 @@ class DeadLetters:
             return [self._topic]
         prefix = "dlq." if self._group is None else f"dlq.{self._group}."
         return sorted(name for name in known if name.startswith(prefix)
-                      or (self._group is None and name.endswith("-dlq")))
+                      or (self._group is None and _is_of_letters(name)))
 
     def list(
-        self, *, topic: str | None = None, error: str | None = None, handler: str | None = None,
-        since: datetime | int | None = None, limit: int | None = None, marked: bool = False,
+        self, *, topic: str | None = None, error: str | type | None = None,
+        handler: str | None = None, since: datetime | int | None = None, limit: int | None = None,
+        marked: bool = False,
     ) -> Letters:
         """The pending letters, oldest first in each topic.
 
-        topic: that they were in. error: the class of it, with or without its module. handler: that
-        failed. since: buried then or later, ms since the epoch or an aware datetime. limit: the
-        first so many. marked: also those that were replayed or discarded.
+        topic: that they were in. error: its class, or the name of that, with or without the module.
+        handler: that failed. since: buried then or later, ms since the epoch or an aware datetime.
+        limit: the first so many. marked: also those that were replayed or discarded.
         """
         if limit is not None and limit < 0:
             raise ConfigurationError(f"limit={limit} is negative; use 0 or more, or None",
                                      option="limit", value=limit)
+        if isinstance(error, type):
+            error = error.__name__
+        for option, text in (("topic", topic), ("error", error), ("handler", handler)):
+            if not isinstance(text, str | None):
+                raise TypeError(f"{option} must be a str, not {type(text).__name__}")
         since_ms = _as_ms(since)
         found: Letters = []
         for letter in self._letters():
@@ -111,8 +117,8 @@ class DeadLetters:
             pile = _Pile(self._broker, topic)
             if record := pile.records.get((place[0], place[1])):
                 return letter_of(record, pile.marks.get((place[0], place[1])))
-        raise RecordNotFoundError(f"there is no letter {letter_id!r} here; list() has those that "
-                                  "there are", offset=place[1])
+        raise RecordNotFoundError(f"there is no letter {letter_id!r} here; list(), or `pylog dlq "
+                                  "ls`, has those that there are", offset=place[1])
 
     def _letters(self) -> Iterator[Letter]:
         for topic in self.topics():
@@ -147,6 +153,9 @@ class DeadLetters:
             sent = letter if edit is None else edit(letter)
             if sent is None:
                 continue
+            if not isinstance(sent, Letter):
+                raise TypeError(f"edit returned {type(sent).__name__}, and must return a Letter, "
+                                "as dataclasses.replace(letter, value=...) does, or None")
             target, partition = self._target(sent, to)
             began = time.monotonic()
             if piles.settle(letter, REPLAYED, target, sent.value, sent.key,
@@ -162,6 +171,9 @@ class DeadLetters:
         return sum(piles.settle(letter, DISCARDED) for letter in self._chosen(letters))
 
     def _chosen(self, given: "Letter | str | Iterable[Letter | str]") -> Letters:
+        if not isinstance(given, Letter | str | Iterable):
+            raise TypeError("expected a Letter, its id, or several of them, not "
+                            f"{type(given).__name__}")
         items = [given] if isinstance(given, Letter | str) else list(given)
         return [one if isinstance(one, Letter) else self.show(one) for one in items]
 
@@ -219,6 +231,12 @@ class _Pile:
             place = number_of(where.encode()), number_of(offset.encode())
             self.marks.setdefault(place, text_of(record.header(names.DLQ_MARK)))
 
+    def has_letters(self, partition: int, offset: int) -> bool:
+        """Whether it is for letters, or this record says that it is one."""
+        record = self.records.get((partition, offset))
+        return _is_of_letters(self.topic) or (record is not None and any(
+            name.startswith(names.DLQ_PREFIX) for name, _ in record.headers))
+
     def letters(self) -> Iterator[Letter]:
         """All, in order."""
         return (letter_of(record, self.marks.get(place)) for place, record in self.records.items())
@@ -240,14 +258,24 @@ class _Piles:
                 self._piles[topic].read_on()
             else:
                 self._piles[topic] = _Pile(self._broker, topic)
-            if (partition, offset) in self._piles[topic].marks:
+            pile = self._piles[topic]
+            if (partition, offset) in pile.marks:
                 return False
+            if not pile.has_letters(partition, offset):
+                raise ConfigurationError(
+                    f"{letter.id} is no dead letter: it does not say where it comes from, and its "
+                    "topic is not called dlq.* or *-dlq; a mark there would be a record to whoever "
+                    f"reads {topic!r}", option="letters", value=letter.id)
             if record:
                 self._broker.append(*record)
             self._broker.append(
                 topic, None, letter.key, [(names.DLQ_MARK_OF, to_value(f"{partition}:{offset}")),
                                           (names.DLQ_MARK, to_value(mark))], partition)
         return True
+
+
+def _is_of_letters(topic: str) -> bool:
+    return topic.startswith("dlq.") or topic.endswith("-dlq")
 
 
 def _as_ms(since: datetime | int | None) -> float:

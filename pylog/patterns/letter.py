@@ -197,6 +197,6 @@ def parse_id(letter_id: str) -> tuple[str, int, int]:
     if not (topic and partition.isascii() and partition.isdecimal() and len(partition) < 10
             and offset.isascii() and offset.isdecimal() and len(offset) < 19):
         raise ConfigurationError(
-            f"{letter_id!r} is no id of a letter: those are TOPIC:PARTITION:OFFSET, as list() has "
-            "them", option="id", value=letter_id)
+            f"{letter_id!r} is no id of a letter: those are TOPIC:PARTITION:OFFSET, as "
+            "dlq.billing.orders:0:17", option="id", value=letter_id)
     return topic, int(partition), int(offset)

@@ -147,6 +147,9 @@ class Schemas:
 
     def by_id(self, number: int) -> SchemaVersion:
         """The version that the header schema_id of a record names. Raises UnknownSchemaError."""
+        if isinstance(number, bool) or not isinstance(number, int):
+            raise TypeError(f"an id must be an int, not {type(number).__name__}: "
+                            "int(record.header('schema_id'))")
         for versions in self._state.current().copy().values():
             for one in versions:
                 if one.id == number:

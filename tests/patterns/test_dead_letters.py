@@ -250,6 +250,49 @@ def test_rates_that_are_none(kept, rate):
     assert len(kept.list()) == 6
 
 
+@pytest.mark.parametrize("act", ["discard", "replay"])
+def test_records_of_an_ordinary_topic_get_no_marks(broker, act):
+    for value in (b"1", b"2"):
+        broker.append("orders", value)
+    broker.create_topic("elsewhere")
+    letters = DeadLetters(broker, topic="orders")
+    with pytest.raises(pylog.ConfigurationError, match=r"orders:\d:0 is no dead letter"):
+        letters.discard(letters.list()) if act == "discard" \
+            else letters.replay(letters.list(), to="elsewhere")
+
+    assert sorted(record.value for record in broker.read("orders")) == [b"1", b"2"]
+    assert list(broker.read("elsewhere")) == []
+
+
+def test_letters_that_others_wrote_are_letters_where_the_topic_says_so(broker):
+    broker.append("orders-dlq", b"1", headers=[("original-topic", b"orders")])
+    letters = DeadLetters(broker, topic="orders-dlq")
+
+    assert letters.discard(letters.list()) == 1
+    assert letters.list() == []
+
+
+def test_a_class_of_errors_may_be_asked_for(buried):
+    assert buried.list(error=ValueError) == buried.list(error="ValueError") != []
+    assert buried.list(error=OSError) == []
+
+
+@pytest.mark.parametrize(("call", "words"), [
+    (lambda letters: letters.list(error=5), "error must be a str, not int"),
+    (lambda letters: letters.list(topic=b"orders"), "topic must be a str, not bytes"),
+    (lambda letters: letters.replay(None), "expected a Letter, its id, or several"),
+    (lambda letters: letters.discard(5), "expected a Letter, its id, or several"),
+    (lambda letters: letters.replay(letters.list(), edit=lambda letter: {"total": 5}),
+     "edit returned dict, and must return a Letter"),
+])
+def test_calls_that_mean_nothing_are_told(buried, call, words):
+    before = buried.list()
+    with pytest.raises(TypeError, match=words):
+        call(buried)
+
+    assert buried.list() == before
+
+
 @pytest.mark.parametrize("letters", [5, [5], None, [None]])
 def test_what_is_no_letter_cannot_be_replayed(kept, letters):
     with pytest.raises(TypeError):
