@@ -1,9 +1,8 @@
 """The judge of queues: whatever can be wrong is planted in diaries, and found by its name."""
 
 import pytest
+from judging import altered, diaries_of, names
 
-from pylog.stress.diary import read_diaries
-from pylog.stress.forgery import Forgery, forge
 from pylog.stress.judgement import Outage
 from pylog.stress.queue_forgery import BACK, ENDS, FORGERIES, GOOD
 from pylog.stress.queue_judgement import LOCK_MS, QueueJudgement
@@ -13,16 +12,11 @@ LOCK = LOCK_MS * 1_000_000
 
 
 def judged(tmp_path, text, *outages, ends=ENDS):
-    forge(text, directory := tmp_path / str(len(list(tmp_path.iterdir()))))
-    return QueueJudgement(read_diaries(directory), ends, outages)
-
-
-def names(judgement):
-    return sorted({one.anomaly for one in judgement.findings()})
+    return QueueJudgement(diaries_of(text, tmp_path), ends, outages)
 
 
 def changed(*changes):
-    return Forgery("", "", 0, changes, good=GOOD).text
+    return altered(GOOD, *changes)
 
 
 def test_nothing_is_found_where_all_is_well(tmp_path):

@@ -1,9 +1,8 @@
 """The judge of request-reply: what can be wrong is planted in diaries, and found by its name."""
 
 import pytest
+from judging import altered, diaries_of, names
 
-from pylog.stress.diary import read_diaries
-from pylog.stress.forgery import Forgery, forge
 from pylog.stress.judgement import Outage
 from pylog.stress.request_forgery import (
     COUNT,
@@ -28,16 +27,11 @@ BILLION = 1_000_000_000
 
 
 def judged(tmp_path, text, *outages):
-    forge(text, directory := tmp_path / str(len(list(tmp_path.iterdir()))))
-    return RequestJudgement(read_diaries(directory), ENDS, outages)
-
-
-def names(judgement):
-    return sorted({one.anomaly for one in judgement.findings()})
+    return RequestJudgement(diaries_of(text, tmp_path), ENDS, outages)
 
 
 def changed(*changes):
-    return Forgery("", "", 0, changes, good=GOOD).text
+    return altered(GOOD, *changes)
 
 
 def test_nothing_is_found_where_all_is_well(tmp_path):

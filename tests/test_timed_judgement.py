@@ -1,9 +1,8 @@
 """The judge of delays, times to live and dedup keys: what is planted is found by its name."""
 
 import pytest
+from judging import altered, diaries_of, names
 
-from pylog.stress.diary import read_diaries
-from pylog.stress.forgery import Forgery, forge
 from pylog.stress.judgement import Outage
 from pylog.stress.timed_forgery import DELAYED, ENDS, FORGERIES, GOOD, KEYED, LIVING, REFUSED, P
 from pylog.stress.timed_judgement import TimedJudgement
@@ -12,16 +11,11 @@ PUTTER, WORKER = 500, 501
 
 
 def judged(tmp_path, text, *outages, ends=ENDS):
-    forge(text, directory := tmp_path / str(len(list(tmp_path.iterdir()))))
-    return TimedJudgement(read_diaries(directory), ends, outages)
-
-
-def names(judgement):
-    return sorted({one.anomaly for one in judgement.findings()})
+    return TimedJudgement(diaries_of(text, tmp_path), ends, outages)
 
 
 def changed(*changes):
-    return Forgery("", "", 0, changes, good=GOOD).text
+    return altered(GOOD, *changes)
 
 
 def test_nothing_is_found_where_all_is_well(tmp_path):

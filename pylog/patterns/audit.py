@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime
-from typing import Any, Self, TextIO
+from typing import Any, TextIO
 
 from pylog import (
     Broker,
@@ -45,6 +45,7 @@ from pylog.patterns.handler import check_handler
 from pylog.patterns.headers import CHAIN_HASH, CHAIN_PREVIOUS
 from pylog.patterns.inflow import Inflow
 from pylog.patterns.racing import until_first
+from pylog.patterns.tenant import Tenant
 from pylog.patterns.wildcards import matcher
 
 PATIENCE_SECONDS = 60.0     # for an entry of an "fsync" topic that is appended and not yet on disk
@@ -55,7 +56,7 @@ MANY = 1_000                # entries that are one batch
 _Made = tuple[int, bytes | None, bytes, Mapping[str, Any]]
 
 
-class Audit:
+class Audit(Tenant):
     """An audit trail. Safe for threads; any number of processes record at once.
 
     broker: a Broker, or the path of one, which is then closed with this. name: of the topic, which
@@ -77,7 +78,7 @@ class Audit:
 
     def __init__(self, broker: Broker | str | os.PathLike[str], name: str = "audit",
                  clock: Callable[[], float] = time.time) -> None:
-        self._broker, self._is_owner = Broker.of(broker)
+        super().__init__(broker)
         self.name = name
         self._clock = clock
         self._encode = make_encoder()
@@ -97,8 +98,7 @@ class Audit:
                 f"the topic {self.name!r} cannot be an audit trail: that has one partition, and "
                 "timestamps of who appends (CreateTime); name another", option="name",
                 value=self.name)
-        if entry.configs.get("retention.ms") != "-1":
-            self._broker.alter_configs(self.name, {"retention.ms": -1})
+        self._is_kept = entry.configs.get("retention.ms") == "-1"
         return self._broker.log(self.name)
 
     # ---- recording
@@ -197,6 +197,9 @@ class Audit:
     def _chain_end(self) -> tuple[int, bytes]:
         """Where the next entry goes, and the hash that it is chained to."""
         if self._end < 0:
+            if not self._is_kept:    # now that it is written to: to look at a topic changes nothing
+                self._broker.alter_configs(self.name, {"retention.ms": -1})
+                self._is_kept = True
             end = self._log.end_offset
             last = self._last_before(end)
             self._hash = FIRST if last is None else hash_of(last) or b""
@@ -292,19 +295,6 @@ class Audit:
             else:
                 file.write(f"{json_of(entry)}\n")
         return count
-
-    # ---- lifetime
-
-    def close(self) -> None:
-        """Closes the broker if it was opened here; idempotent."""
-        if self._is_owner:
-            self._broker.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self.close()
 
     def __repr__(self) -> str:
         return f"<Audit {self.name!r}>"

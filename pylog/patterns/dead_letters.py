@@ -21,6 +21,7 @@ from pylog import (
 from pylog.patterns import headers as names
 from pylog.patterns.headers import number_of, text_of, to_value
 from pylog.patterns.letter import Letter, letter_of, parse_id, replay_headers
+from pylog.patterns.tenant import Tenant
 
 CLAIM_SECONDS = 10.0      # for another process that replays or discards
 REPLAYED, DISCARDED = "replayed", "discarded"
@@ -28,7 +29,7 @@ REPLAYED, DISCARDED = "replayed", "discarded"
 Letters = list[Letter]    # DeadLetters.list hides the word
 
 
-class DeadLetters:
+class DeadLetters(Tenant):
     """The dead letters of a group, of one topic, or all that there are. Safe for threads.
 
     group: all its topics, `dlq.<group>.*`. topic: one topic of letters, whatever its name. Neither:
@@ -62,7 +63,7 @@ class DeadLetters:
                                      "have those of several groups", option="topic", value=topic)
         self._group = group
         self._topic = topic
-        self._broker, self._is_owner = Broker.of(broker)
+        super().__init__(broker)
 
     # ---- looking
 
@@ -187,19 +188,6 @@ class DeadLetters:
                 "it, or name another with to=", topic=name)
         is_home = to is None and 0 <= letter.partition < entry.partitions
         return name, letter.partition if is_home else None
-
-    # ---- lifetime
-
-    def close(self) -> None:
-        """Closes the broker, if it was opened here."""
-        if self._is_owner:
-            self._broker.close()
-
-    def __enter__(self) -> "DeadLetters":
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self.close()
 
 
 class _Pile:

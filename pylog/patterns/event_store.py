@@ -16,7 +16,7 @@ import os
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple
 
 from pylog import (
     Broker,
@@ -33,6 +33,7 @@ from pylog.patterns.index_runs import IndexRuns
 from pylog.patterns.racing import until_first
 from pylog.patterns.snapshots import Snapshot, Snapshots, name_of_fold
 from pylog.patterns.stream_index import Offsets, Stream, StreamIndex, key_of
+from pylog.patterns.tenant import Tenant
 from pylog.patterns.values import Codec, codec_of
 from pylog.patterns.wildcards import matcher
 
@@ -70,7 +71,7 @@ class Folded(NamedTuple):
     version: int
 
 
-class EventStore:
+class EventStore(Tenant):
     """A store of events, the same in all processes. Safe for threads; a context manager.
 
     broker: a Broker, or the path of one, which is then closed with the store. name: of the topic;
@@ -103,7 +104,7 @@ class EventStore:
         self._codec = EventCodec(name, value, events, source)
         self._lock = threading.Lock()
         self._snapshots: Snapshots | None = None    # from the first fold with some on
-        self._broker, self._is_owner = Broker.of(broker)
+        super().__init__(broker)
         try:
             forever = {"retention.ms": -1}
             entry = self._broker.create_topic(name, num_partitions, forever, exist_ok=True)
@@ -343,19 +344,6 @@ class EventStore:
     def broker(self) -> Broker:
         """The broker that it is a topic of."""
         return self._broker
-
-    # ---- lifetime
-
-    def close(self) -> None:
-        """Closes the broker if it was opened here; idempotent."""
-        if self._is_owner:
-            self._broker.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self.close()
 
     def __repr__(self) -> str:
         return f"<EventStore {self.name!r} of {str(self._broker.path)!r}>"

@@ -8,17 +8,18 @@ import functools
 import os
 import time
 from collections.abc import Callable
-from typing import Any, Self
+from typing import Any
 
 from pylog import Broker, ClosedError
 from pylog.patterns.handler import is_async, name_of
 from pylog.patterns.key_claim import KeyClaim, Store, as_key, digest, fold
 from pylog.patterns.retry import check_seconds
 from pylog.patterns.state import State
+from pylog.patterns.tenant import Tenant
 from pylog.patterns.values import codec_of
 
 
-class Idempotency:
+class Idempotency(Tenant):
     """Remembers what was done under which key, for all processes of a broker. Safe for threads.
 
     broker: a Broker, or the path of one, which is then closed with this. name: of what is done; it
@@ -52,7 +53,7 @@ class Idempotency:
             raise TypeError(f"name must be a str, not {type(name).__name__}")
         codec = codec_of(value)
         self._is_closed = False
-        self._broker, self._is_owner = Broker.of(broker)
+        super().__init__(broker)
         try:
             state = State(self._broker, f"idempotency.{name}", fold, ttl, clock)
             self._store = Store(state, self._broker.processes, codec)
@@ -141,14 +142,7 @@ class Idempotency:
     def close(self) -> None:
         """Closes the broker if it was opened here; idempotent. Keys in progress are not freed."""
         self._is_closed = True
-        if self._is_owner:
-            self._broker.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self.close()
+        super().close()
 
     def __repr__(self) -> str:
         return f"<Idempotency by {self._store.state.topic!r}>"

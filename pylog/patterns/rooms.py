@@ -16,7 +16,7 @@ import os
 import weakref
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
-from typing import Any, Self
+from typing import Any
 
 from pylog import Broker, ConfigurationError
 from pylog.patterns.bus import AsyncBus, Bus
@@ -26,13 +26,14 @@ from pylog.patterns.headers import ROOM_EVENT
 from pylog.patterns.hub import Hub, Message, tag_of
 from pylog.patterns.inflow import Headers, Inflow
 from pylog.patterns.push_asgi import Authorize, PushApp
+from pylog.patterns.tenant import Tenant
 from pylog.patterns.values import codec_of
 
 NAME_MAX = 255
 OURS = ("ready", "heartbeat", "open", "error")    # the last two are what an EventSource itself says
 
 
-class Rooms:
+class Rooms(Tenant):
     """Rooms of one topic. Safe for threads; what is pushed is pushed in event loops.
 
     broker: a Broker, or the path of one, which is then closed with this. name: of the topic, which
@@ -62,7 +63,7 @@ class Rooms:
         if isinstance(ttl, bool) or not isinstance(ttl, int | float) or not ttl > 0:
             raise ConfigurationError(f"ttl={ttl!r}: use seconds, more than 0", option="ttl",
                                      value=ttl)
-        self._broker, self._is_owner = Broker.of(broker)
+        super().__init__(broker)
         self.name = name
         try:
             kept = int(1000 * ttl)
@@ -151,19 +152,6 @@ class Rooms:
     def _listen(self, rooms: list[str], after: str | None, heartbeat: float,
                 ) -> AsyncGenerator[Message, None]:
         return self.messages(*rooms, after=after, heartbeat=heartbeat)
-
-    # ---- lifetime
-
-    def close(self) -> None:
-        """Closes the broker if it was opened here; idempotent. Clients are told to come back."""
-        if self._is_owner:
-            self._broker.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self.close()
 
     def __repr__(self) -> str:
         return f"<Rooms of {self.name!r}>"

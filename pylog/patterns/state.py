@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Callable
 from types import MappingProxyType
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple
 
 from pylog import (
     Broker,
@@ -27,6 +27,7 @@ from pylog import (
     WrongEndOffsetError,
 )
 from pylog.patterns.racing import until_first
+from pylog.patterns.tenant import Tenant
 
 logger = logging.getLogger("pylog.patterns")
 
@@ -50,7 +51,7 @@ Entries = MappingProxyType[bytes, Any]    # read-only
 Fold = Callable[[Any, Record], Any]
 
 
-class State:
+class State(Tenant):
     """A dict by key, folded from the records of a topic with one partition. Safe for threads.
 
     broker: a Broker, or the path of one, which is then closed with the state. topic: created if it
@@ -89,7 +90,7 @@ class State:
         if not callable(fold):
             raise TypeError(f"fold must be a function (entry, record), not {type(fold).__name__}")
         self._ttl_ms = None if ttl is None else _milliseconds(ttl)
-        self._broker, self._is_owner = Broker.of(broker)
+        super().__init__(broker)
         self.topic = topic
         self._fold = fold
         self._clock = clock
@@ -278,21 +279,8 @@ class State:
         self._last.clear()
         self._due.clear()
 
-    # ---- lifetime
-
-    def close(self) -> None:
-        """Closes the broker if it was opened here; idempotent."""
-        if self._is_owner:
-            self._broker.close()
-
     def __len__(self) -> int:
         return len(self.current())
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self.close()
 
     def __repr__(self) -> str:
         return f"<State of {self.topic!r}, {len(self._entries)} entries>"

@@ -88,12 +88,12 @@ def opened(plan: Plan, layout: Layout) -> Broker:
     return Broker(layout.log, durability=plan.options.durability)    # type: ignore[arg-type]
 
 
-def found(plan: Plan, layout: Layout) -> None:
+def found(plan: Plan, layout: Layout, partitions: int = PARTITIONS) -> None:
     """Makes the data directory, its topic and the group."""
     options = plan.options
     configs = {"compression.type": options.compression} if options.compression else {}
     with opened(plan, layout) as broker:
-        broker.create_topic(TOPIC, PARTITIONS, configs)
+        broker.create_topic(TOPIC, partitions, configs)
         broker.group(GROUP)
 
 

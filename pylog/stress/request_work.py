@@ -22,6 +22,7 @@ from typing import Any
 from pylog.broker import Broker
 from pylog.errors import RemoteError, RequestTimeoutError
 from pylog.patterns.rpc import AsyncRpc, Rpc
+from pylog.stress import grouping
 from pylog.stress.board import Board, Phase
 from pylog.stress.diary import Diary
 from pylog.stress.examination import Layout
@@ -159,11 +160,7 @@ class Answerer:
 
 def found(plan: Plan, layout: Layout) -> None:
     """Makes the data directory, the topic of requests and its group."""
-    options = plan.options
-    configs = {"compression.type": options.compression} if options.compression else {}
-    with opened(plan, layout) as broker:
-        broker.create_topic(TOPIC, PARTITIONS, configs)
-        broker.group(GROUP)
+    grouping.found(plan, layout, PARTITIONS)
 
 
 def take_part(plan: Plan, layout: Layout, board: Board, index: int) -> None:

@@ -484,8 +484,11 @@ def test_a_topic_that_cannot_be_a_trail_is_refused(broker, partitions, configs):
 
 def test_a_trail_keeps_all_also_in_a_topic_that_did_not(broker):
     broker.create_topic("short", 1, {"retention.ms": 1000})
-    Audit(broker, "short")
+    trail = Audit(broker, "short")
+    assert trail.verify() is None
+    assert broker.topic("short").configs["retention.ms"] == "1000"    # who looks changes nothing
 
+    trail.record(actor="ann", action="seen")
     assert broker.topic("short").configs["retention.ms"] == "-1"
 
 
