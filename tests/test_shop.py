@@ -1,6 +1,5 @@
 """The shop of examples/shop, end to end: its processes, orders, kills, and what adds up."""
 
-import json
 import random
 import subprocess
 import sys
@@ -83,7 +82,7 @@ def test_what_adds_up_is_said_to():
     {"parcels": {}}, {"parcels": {"a": {"t1", "t2"}}},
     {"audited": {"a"}}, {"broken": 7}, {"view": {"a": "completed"}},
     {"view": {"a": "completed", "b": "completed"}},
-], ids=lambda wrong: json.dumps(wrong, default=str)[:40])
+], ids=lambda wrong: next(iter(wrong)))
 def test_what_does_not_add_up_is_found(wrong):
     from adds_up import questions
 
