@@ -8,6 +8,7 @@ There is no server and nothing to start: who opens the directory is part of the 
 """
 
 import contextlib
+import functools
 import os
 import threading
 import time
@@ -269,9 +270,14 @@ class Broker:
         offset, timestamp = log._append_timed(value, key, headers, timestamp, if_end)
         return RecordMetadata(topic, partition, TopicPartition(topic, partition), offset, timestamp)
 
-    def partition_of(self, topic: str, key: Any) -> int:
-        """The partition that records with this key go to, as Kafka's clients would choose it."""
-        return self._partitioner(topic).partition(key)
+    def partition_of(self, topic: str, key: Any, partitions: int | None = None) -> int:
+        """The partition that records with this key go to, as Kafka's clients would choose it.
+
+        partitions: as it would be if the topic had so many; None: as many as it has.
+        """
+        if partitions is None:
+            return self._partitioner(topic).partition(key)
+        return _by_key(partitions).partition(key)
 
     def _check_single(self, topic: str) -> None:
         if (count := self.topic(topic).partitions) > 1:
@@ -414,6 +420,9 @@ class Broker:
 
     def __repr__(self) -> str:
         return f"<Broker {str(self.path)!r}{', closed' if self._is_closed else ''}>"
+
+
+_by_key = functools.cache(functools.partial(make_partitioner, None))    # a key's place has no state
 
 
 class _Partition(Log):

@@ -59,7 +59,7 @@ FLOORS = {
     "patterns.projection": 16,
     "patterns.delayed": 13, "patterns.queue_workers": 13, "patterns.queue": 13.2,
     "patterns.time_limit": 10, "patterns.task_status": 11, "patterns.task": 12,
-    "patterns.task_runner": 15, "patterns.schedule": 15, "patterns.worker": 10,
+    "patterns.task_runner": 15, "patterns.schedule": 15, "patterns.worker": 12,
     "patterns.app": 16,
     "envelope": 10, "hardware": 10,
     "patterns": 20, "patterns.tenant": 9.5, "patterns.state": 10, "patterns.schema": 9.5,

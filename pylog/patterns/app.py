@@ -36,7 +36,7 @@ from pylog.patterns.task import Task, at_work
 from pylog.patterns.task_runner import TaskRunner
 from pylog.patterns.task_status import QUEUED, TaskResult, TaskStates, TaskStatus
 from pylog.patterns.values import codec_of
-from pylog.patterns.worker import Job, Worker
+from pylog.patterns.worker import Job, Worker, is_listening, marked
 
 logger = logging.getLogger("pylog.patterns")
 
@@ -259,12 +259,12 @@ class App:
             if pattern is None:
                 more = dict(options)
                 topic = Topic(self.broker, source, value=more.pop("value"))
-                subscription = topic.subscribe(function, **more)
+                subscription = topic.subscribe(marked(function), **more)
                 yield Job(source, subscription.join, topic.close)
             else:
                 if source not in buses:
                     buses[source] = Bus(self.broker, source)
-                buses[source].on(pattern, function, **options)
+                buses[source].on(pattern, marked(function), **options)
         for name, bus in buses.items():
             yield Job(name, bus.run, bus.close)
         if self._schedule:
@@ -272,10 +272,10 @@ class App:
             yield Job("schedule", partial(send_when_due, self._schedule, stopping), stopping.set)
 
     def stop(self) -> None:
-        """Ends what `start` began, after what is in work; idempotent. A task calls `quit`, and
-        gets IllegalStateError here."""
-        if at_work.get(None):
-            raise IllegalStateError("a task cannot wait for its own end: call quit()")
+        """Ends what `start` began, after what is in work; idempotent. What runs in the worker
+        calls `quit`, and gets IllegalStateError here."""
+        if at_work.get(None) or is_listening.get():
+            raise IllegalStateError("what runs in the worker cannot wait for its end: call quit()")
         self._worker.stop()
 
     def run(self, concurrency: int = 1, queues: Sequence[str] | None = None) -> None:

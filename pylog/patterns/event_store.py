@@ -79,7 +79,8 @@ class EventStore(Tenant):
     Topic's. events: classes that `@event` declares; what is read of their types has them as data.
     source: who says so, in CloudEvents' words; the name by default. num_partitions: of a topic that
     is made here. A stream is in one, which murmur2 of its name chooses, and events are in order
-    within it: with one partition, all of the store.
+    within it: with one partition, all of the store. None can be added later: a topic that has got
+    some is refused, for its streams would be looked for where they are not.
 
         >>> from pylog import Broker
         >>> from pylog.patterns import NewEvent
@@ -115,6 +116,8 @@ class EventStore(Tenant):
             self._indexes = [StreamIndex(self._broker.log(name, number), number, runs, noted)
                              for number in range(entry.partitions)]
             self._only = self._indexes[0] if entry.partitions == 1 else None
+            if self._only is None:
+                self._check_places()
         except BaseException:
             self.close()
             raise
@@ -224,7 +227,23 @@ class EventStore(Tenant):
         return (StoredEvent(get(one), data_of) for one in offsets)
 
     def _index_of(self, stream: str) -> StreamIndex:
-        return self._only or self._indexes[self._broker.partition_of(self.name, key_of(stream))]
+        return self._only or self._indexes[
+            self._broker.partition_of(self.name, key_of(stream), len(self._indexes))]
+
+    def _check_places(self) -> None:
+        """Where partitions were added, a stream may be looked for where it is not, and its versions
+        would begin anew."""
+        for index in self._indexes:
+            with index.lock:
+                index.read_on()
+                for name in index.streams:
+                    if self._index_of(name) is not index:
+                        raise ConfigurationError(
+                            f"the event store {self.name!r} was made with other partitions than "
+                            f"the {len(self._indexes)} that its topic has now: the stream {name!r} "
+                            f"is in {index.partition}. Partitions cannot be added to a store; copy "
+                            "its events into another", option="num_partitions",
+                            value=len(self._indexes))
 
     def version(self, stream: str) -> int:
         """The version of its last event, as of now; 0 (NO_STREAM): it has none. Cost: 1 us."""

@@ -1,6 +1,7 @@
 """One saga at work in this process: forward step by step, or backward undo by undo, each noted in
 the journal before the next is begun. Called by one thread, its orchestrator's."""
 
+import json
 from typing import Any
 
 from pylog import (
@@ -131,10 +132,13 @@ class SagaRun:
         """Seconds until the next attempt, as `failed` has it; None: the step is over."""
         if self.status == "running":
             try:
-                self._journal.append(self.key, step.completed, to_json(result))
+                data = to_json(result)
+                self._journal.append(self.key, step.completed, data)
             except (SerializationError, MessageSizeTooLargeError) as error:
                 return self.failed(step, action, error, is_doubtful=True)
-            self.results[step.name] = result
+            # As who takes it over has it: no tuples, and keys are texts.
+            self.results[step.name] = json.loads(data) if data is not None \
+                and isinstance(result, dict | list | tuple) else result
             self._done.append(step.name)
         else:
             self._journal.append(self.key, step.compensated)

@@ -1,14 +1,22 @@
 """Worker: jobs in threads of this process, until they are told to stop or one of them fails."""
 
 import contextlib
+import contextvars
+import functools
 import signal
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from pylog import IllegalStateError
+from pylog.patterns.handler import is_async
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+# Whether a consumer or a listener of a worker is what runs.
+is_listening: contextvars.ContextVar[bool] = contextvars.ContextVar("pylog_listening",
+                                                                    default=False)
 
 
 class Job(NamedTuple):
@@ -97,3 +105,22 @@ class Worker:
             yield
         finally:
             restore()
+
+
+def marked(function: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """A consumer or a listener that `stop` knows: it would wait for itself."""
+    if is_async(function):
+        @functools.wraps(function)
+        async def call_async(item: Any) -> Any:
+            is_listening.set(True)    # in a context of its own
+            return await function(item)
+        return call_async
+
+    @functools.wraps(function)
+    def call(item: Any) -> Any:
+        token = is_listening.set(True)
+        try:
+            return function(item)
+        finally:
+            is_listening.reset(token)
+    return call

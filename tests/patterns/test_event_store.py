@@ -313,3 +313,17 @@ def test_what_makes_no_store_is_refused(broker, options, error):
 
     with pytest.raises(error):
         EventStore(arguments.pop("broker"), arguments.pop("name"), **arguments)
+
+
+@pytest.mark.parametrize("before", [1, 3])
+def test_partitions_that_were_added_make_no_stream_begin_anew(broker, before):
+    store = EventStore(broker, "orders", num_partitions=before)
+    names = [f"o-{number}" for number in range(8)]
+    for name in names:
+        store.append(name, PLACED, expected_version=NO_STREAM)
+    with pylog.Admin(broker) as admin:
+        admin.create_partitions({"orders": 5})
+
+    with pytest.raises(pylog.ConfigurationError, match="cannot be added"):
+        EventStore(broker, "orders")
+    assert [store.append(name, PLACED, expected_version=1).version for name in names] == [2] * 8

@@ -183,3 +183,12 @@ def test_step_may_stop_its_saga_wherever_it_is_called(broker, kind):
     saga.submit(1, id="s-1")
     assert asked.wait(20)
     until(lambda: not saga._thread.is_alive())
+
+
+def test_results_are_the_same_before_and_after_a_crash(broker):
+    saga = Saga(broker, "pure")
+    saga.step(lambda ctx, given: {1: ("a",)}, name="make")
+    saga.step(lambda ctx, given: ctx.results["make"]["1"], name="use")
+
+    assert saga.run(1, id="p-1") == {"make": {"1": ["a"]}, "use": ["a"]}
+    assert saga.handle("p-1").result() == saga.run(1, id="p-1")

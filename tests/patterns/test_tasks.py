@@ -519,3 +519,22 @@ def test_an_app_is_started_once(app, work):
     work()
     with pytest.raises(pylog.IllegalStateError, match="stop it first"):
         work()
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+def test_a_consumer_may_not_wait_for_the_end_of_its_worker(app, work, is_async):
+    told = []
+
+    def stop(record):
+        with pytest.raises(pylog.IllegalStateError, match="quit"):
+            app.stop()
+        told.append(record.offset)
+
+    async def stop_in_loop(record):
+        stop(record)
+
+    app.consumer("ends", group="g")(stop_in_loop if is_async else stop)
+    work()
+    app.broker.append("ends", b"now")
+    until(lambda: told)
+    app.stop()
