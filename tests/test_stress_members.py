@@ -224,6 +224,7 @@ request_work.serve = serve_alone
 if {slow}:
     answering.Answering._append = append_slowly
 request_work.SHORT, request_work.BURST, request_work.REST_SECONDS = {short}, {burst}, {rest}
+request_work.BRIEF, request_work.AGAIN = {brief}, {again}
 {place} = {what}
 commands()
 """
@@ -238,14 +239,14 @@ KILLS = {"nemesis": "kill", "seconds": 4}
     ("lost-reply", "answering.Answering._append", "drop_a_reply", {}),
     ("miscounted-reply", "answering.Answering._append", "reply_twice", {}),
     ("late-reply", "replies.PendingReply.result", "give_late_replies",
-     {"burst": 1, "short": 0.005, "slow": 0.006, "rest": 0.01}),
+     {"burst": 1, "short": 0.005, "slow": 0.006, "rest": 0.01, "brief": 0.5, "again": 1}),
     ("early-time-out", "replies.Inbox.expect", "give_up_at_half_time", {"slow": 0.015}),
     ("lost-request", "server.Server._process_and_commit", "commit_before", KILLS),
     ("served-again", "server.Server._process_and_commit", "commit_never", KILLS),
 ], ids=lambda one: one if isinstance(one, str) and "." not in one else "")
 def test_fault_of_request_reply_is_found_and_named(log_path, anomaly, place, what, more):
-    settings = {"burst": 8, "short": 0.02, "slow": 0, "rest": 0.06, "nemesis": "",
-                "seconds": 1.5} | more
+    settings = {"burst": 8, "short": 0.02, "slow": 0, "rest": 0.06, "brief": 0.1,
+                "again": 0.2, "nemesis": "", "seconds": 1.5} | more
     done = stress(log_path, "--json", "--workload", "request", "--seconds", settings["seconds"],
                   "--nemesis", settings["nemesis"], "--quiet-seconds", 2,
                   script=FAULTY.format(place=place, what=what, **settings))

@@ -32,7 +32,9 @@ from pylog.topic import TopicPartition
 
 TOPIC, GROUP, PARTITIONS = "stress", "stress", 8
 TIMEOUT = 3.0
-SHORT = 0.02           # seconds at most, of every tenth one: some time out
+SHORT = 0.02           # seconds at most, of so many: some time out
+BRIEF = 0.1            # the share of these
+AGAIN = 0.2            # the share of bursts after which one is asked for again
 BURST = 8              # requests that a thread has on their way
 REST_SECONDS = 0.06    # between two bursts, at most
 HEARD = 50             # of which some are asked for again
@@ -54,7 +56,7 @@ class Asker:
         """The next request: its number, its time-out, its value."""
         number = self.diary.process << 24 | next(self.numbers)
         payload = self.rng.randbytes(self.rng.randrange(PAYLOAD))
-        timeout = self.rng.uniform(0, SHORT) if self.rng.random() < 0.1 else TIMEOUT
+        timeout = self.rng.uniform(0, SHORT) if self.rng.random() < BRIEF else TIMEOUT
         self.payloads[number] = payload
         self.diary.note("send", number, int(timeout * 1e6), 0)
         return number, timeout, b"%d %b" % (number, payload)
@@ -73,7 +75,7 @@ class Asker:
             for number, pending in sent:
                 self.hear(number, pending.result)
             heard.extend(sent)
-            if self.rng.random() < 0.2:    # who asks again is to hear the same
+            if self.rng.random() < AGAIN:    # who asks again is to hear the same
                 number, pending = self.rng.choice(heard)
                 self.hear(number, pending.result)
             yield len(sent)
