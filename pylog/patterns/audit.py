@@ -19,6 +19,7 @@ from typing import Any, TextIO
 from pylog import (
     Broker,
     ConfigurationError,
+    CorruptRecordError,
     Log,
     PylogTimeoutError,
     Record,
@@ -39,7 +40,7 @@ from pylog.patterns.audit_entry import (
     to_text,
 )
 from pylog.patterns.bus import AsyncBus, Bus
-from pylog.patterns.chain import FIRST, Break, Head, Headers, hash_of, link, walk
+from pylog.patterns.chain import FIRST, Break, Head, Headers, hash_of, link, misfit, walk
 from pylog.patterns.events import Event
 from pylog.patterns.handler import check_handler
 from pylog.patterns.headers import CHAIN_HASH, CHAIN_PREVIOUS
@@ -248,33 +249,53 @@ class Audit(Tenant):
         """The first entry that was tampered with; None: there is none.
 
         start, stop: offsets; the entry before start is trusted. head: one that was noted, of an
-        entry before stop, so that an end that was cut off, or a chain that was made anew, is found.
-        progress: called with how many entries were looked at, and how many there are. Cost: 2 us
-        an entry. Raises DeserializationError for what is no head.
+        entry before stop, so that an end that was cut off, or a chain that was made anew, is found;
+        of one before start that entry alone is looked at. progress: called with how many entries
+        were looked at, and how many there are. Cost: 2 us an entry. Raises DeserializationError for
+        what is no head, ConfigurationError for one that is not before stop.
         """
         known = None if head is None else Head.of(head)
+        if known is not None and stop is not None and known.offset >= stop:
+            raise ConfigurationError(
+                f"the head is of entry {known.offset}, and stop={stop} ends before it: leave stop "
+                f"out, or say {known.offset + 1} or more", option="head", value=str(known))
         end = self._log.readable_offset if stop is None else stop
         first, count, offset = 0 if start is None else start, 0, -1
-        previous = FIRST
-        if start:
-            before = next(iter(self._log.read(start - 1)), None)
-            previous = FIRST if before is None else hash_of(before) or b""
-            first = start
+        if known is not None and known.offset < first \
+                and (broken := self._break_at(known)) is not None:
+            return broken
+        before = self._entry_at(first - 1)
+        previous = FIRST if before is None else hash_of(before) or b""
         for found in walk(self._log.read(max(first, self._log.start_offset), end), previous):
             if isinstance(found, Break):
                 return found
             offset, count = found.offset, count + 1
             if known is not None and known.offset == offset \
-                    and known.hash.encode() != hash_of(found):
-                return Break(offset, "rewritten", "the chain holds, and its hash is not the one "
-                             "that was noted: it and all behind it, or before it, was made anew")
+                    and (broken := _rewritten(found, known)) is not None:
+                return broken
             if progress is not None and count % PROGRESS_RECORDS == 0:
                 progress(count, end - first)
         if known is not None and known.offset > offset and known.offset >= first:
-            return Break(known.offset, "cut", f"it is not there any more; the trail ends at {end}")
+            return self._break_at(known)
         if progress is not None:
             progress(count, count)
         return None
+
+    def _entry_at(self, offset: int) -> Record | None:
+        if not self._log.start_offset <= offset < self._log.readable_offset:
+            return None
+        return next(iter(self._log.read(offset, offset + 1)), None)
+
+    def _break_at(self, head: Head) -> Break | None:
+        """What is wrong with the entry of a head, looked at alone."""
+        try:
+            entry = self._entry_at(head.offset)
+        except CorruptRecordError as error:
+            return Break(head.offset, "unreadable", str(error))
+        if entry is None:
+            return Break(head.offset, "cut", "it is not there any more; the trail has entries "
+                         f"{self._log.start_offset} to {self._log.readable_offset - 1}")
+        return misfit(entry, entry.header(CHAIN_PREVIOUS) or b"") or _rewritten(entry, head)
 
     def export(self, file: TextIO, form: str = "jsonl", **wanted: Any) -> int:
         """Writes entries to a text file, as JSON lines or "csv", before and after in JSON; returns
@@ -298,3 +319,11 @@ class Audit(Tenant):
 
     def __repr__(self) -> str:
         return f"<Audit {self.name!r}>"
+
+
+def _rewritten(entry: Record, head: Head) -> Break | None:
+    """None: the entry has the hash of the head."""
+    if head.hash.encode() == hash_of(entry):
+        return None
+    return Break(head.offset, "rewritten", "the chain holds, and its hash is not the one that was "
+                 "noted: it and all behind it, or before it, was made anew")

@@ -375,7 +375,33 @@ def test_a_part_can_be_verified_and_progress_is_told(broker, trail, monkeypatch)
     assert other.verify(start=8) is None
     assert other.verify(start=6)[:2] == other.verify(5, 8)[:2] == (6, "altered")
     assert other.verify(start=7) is None    # what is before is trusted
-    assert trail.verify(start=3, head=Head(2, "0" * 64)) is None    # before what is looked at
+
+
+def test_a_head_before_the_part_that_is_verified_is_looked_at_by_itself(broker, trail):
+    fill(trail)
+    heads = [Head(one.offset, one.hash) for one in trail.query()]
+    entries = contents(broker)
+    alter_value(entries, 3)
+    other = forged(broker, entries)
+
+    assert trail.verify(start=7, head=heads[3]) is None
+    assert trail.verify(start=7, head=Head(3, "0" * 64))[:2] == (3, "rewritten")
+    assert other.verify(start=7, head=heads[2]) is None
+    assert other.verify(start=7, head=heads[3])[:2] == (3, "altered")
+    broker.append("forged", b"bare")
+    assert other.verify(start=11, head=f"10:{'0' * 64}")[:2] == (10, "foreign")
+    broker.log("audit").delete_before(5)
+    assert trail.verify(start=7, head=heads[3])[:2] == (3, "cut")
+    assert trail.verify(start=7, head=heads[5]) is None
+
+
+def test_a_head_that_is_not_before_stop_is_refused(trail):
+    fill(trail)
+
+    assert trail.verify(stop=10, head=trail.head()) is None
+    for stop in (9, 5, 0):
+        with pytest.raises(pylog.ConfigurationError, match="leave stop out, or say 10"):
+            trail.verify(stop=stop, head=trail.head())
 
 
 def test_an_empty_trail_has_no_head_and_is_whole(trail):
