@@ -6,7 +6,8 @@ or is a callable that takes the value, or an object with a method as kafka-pytho
     serialize(topic, headers, value)      deserialize(topic, headers, data)      kafka-python 3
     serialize(topic, value)               deserialize(topic, data)               kafka-python 2
 
-None is never passed to one: a record without a key has none, and a tombstone stays one.
+None is passed to none but an object with `takes_none = True`, as schemas are: a record without a
+key has none, and a tombstone stays one.
 """
 
 import inspect
@@ -77,9 +78,10 @@ def make_serializer(given: Any, option: str) -> Serialize | None:
     if function is None:
         return None
     what = option.partition("_")[0]
+    takes_none = getattr(given, "takes_none", False) is True
 
     def serialize(topic: str, headers: Any, value: Any) -> Any:
-        if value is None:
+        if value is None and not takes_none:
             return None
         try:
             data = _made(function(topic, headers, value))
@@ -119,10 +121,11 @@ def make_deserializer(given: Any, option: str) -> Deserialize | None:
         return None
     what = option.partition("_")[0]
     by_name = _DESERIALIZERS.get(given) if isinstance(given, str) else None
+    takes_none = getattr(given, "takes_none", False) is True
 
     def deserialize(record: Record) -> Any:
-        data = record.key if what == "key" else record.value
-        if data is None:
+        data: Any = record.key if what == "key" else record.value
+        if data is None and not takes_none:
             return None
         try:
             if by_name is not None:    # which spares it the headers, 1 us

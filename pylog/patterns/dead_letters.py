@@ -20,7 +20,7 @@ from pylog import (
 )
 from pylog.patterns import headers as names
 from pylog.patterns.headers import number_of, text_of, to_value
-from pylog.patterns.letter import Letter, letter_of, parse_id, replay_headers
+from pylog.patterns.letter import Letter, is_mark, letter_of, parse_id, replay_headers
 from pylog.patterns.tenant import Tenant
 
 CLAIM_SECONDS = 10.0      # for another process that replays or discards
@@ -211,13 +211,12 @@ class _Pile:
                 self._take(partition, record)
 
     def _take(self, partition: int, record: Record) -> None:
-        of = record.header(names.DLQ_MARK_OF)
-        if of is None:
+        if not is_mark(record):
             self.records[partition, record.offset] = record
-        elif record.value is None:
-            where, _, offset = text_of(of).partition(":")
-            place = number_of(where.encode()), number_of(offset.encode())
-            self.marks.setdefault(place, text_of(record.header(names.DLQ_MARK)))
+            return
+        where, _, offset = text_of(record.header(names.DLQ_MARK_OF)).partition(":")
+        place = number_of(where.encode()), number_of(offset.encode())
+        self.marks.setdefault(place, text_of(record.header(names.DLQ_MARK)))
 
     def has_letters(self, partition: int, offset: int) -> bool:
         """Whether it is for letters, or this record says that it is one."""

@@ -79,6 +79,11 @@ def letter_of(record: Record, mark: str | None = None) -> Letter:
         headers=_without(record.headers, names.DLQ_PREFIX))
 
 
+def is_mark(record: Record) -> bool:
+    """Whether it is no letter, but says what became of one (see `dead_letters.py`)."""
+    return record.header(names.DLQ_MARK_OF) is not None and record.value is None
+
+
 def dlq_name(given: bool | str | None, group: str | None, topic: str) -> str | None:
     """The topic that `dlq=` of a subscription means; None: there is none.
 

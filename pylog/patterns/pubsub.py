@@ -14,7 +14,7 @@ from typing import Any, Self, TypeVar
 from pylog import AsyncProducer, Broker, ClosedError, Producer, Record, RecordMetadata, TypedRecord
 from pylog.patterns.handler import Handler, check_handler, is_async, name_of
 from pylog.patterns.headers import to_key
-from pylog.patterns.letter import burier
+from pylog.patterns.letter import burier, is_mark
 from pylog.patterns.reader import Start
 from pylog.patterns.retry import Retry, check_retry
 from pylog.patterns.subscription import AsyncSubscription, Subscription
@@ -50,7 +50,7 @@ class _Topic:
         decorator that leaves the function as it is.
 
         handler: a function or a coroutine function. It gets a Record, or a TypedRecord where the
-        topic has `value=`.
+        topic has `value=`. Of a topic of dead letters it gets the letters, and no marks.
 
         group: None is everything that is published from now on, the position fixed before this
         returns; each such subscriber has a copy, and nothing is kept of where it was. With a name
@@ -83,8 +83,10 @@ class _Topic:
                        burier(self._broker, dlq, group, self.name), group is not None,
                        is_async(handler))
         handlers = (made,)
-        subscription = self._kind(self._broker, self.name, lambda record: (record, handlers),
-                                  handlers, group=group, start=start, concurrency=concurrency)
+        subscription = self._kind(
+            self._broker, self.name,
+            lambda record: (record, () if is_mark(record) else handlers),
+            handlers, group=group, start=start, concurrency=concurrency)
         self._subscriptions.append(subscription)
         return subscription
 
@@ -118,8 +120,9 @@ class _Topic:
         `subscribe`'s. Raises DeserializationError where the iteration comes to such a record."""
         deserialize = self._codec.deserialize
         for record in self._broker.read(self.name, "latest" if start == "now" else start):
-            yield record if deserialize is None else \
-                TypedRecord(record, record.key, deserialize(record))
+            if not is_mark(record):
+                yield record if deserialize is None else \
+                    TypedRecord(record, record.key, deserialize(record))
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name!r} of {str(self._broker.path)!r}>"
@@ -130,8 +133,11 @@ class Topic(_Topic):
     manager, which stops the subscriptions that were made by it. Safe for threads.
 
     value: what values are: None or "bytes", "str", "json", a type (see `schema.py`), or an object
-    with serialize and deserialize. num_partitions: of a topic that is made here; records with the
-    same key stay in order, and a durable group has no more members at work than partitions.
+    with serialize and deserialize. A value of None is a record without a value, Kafka's tombstone;
+    of a type it has to fit as any other, which `Order | None` says.
+
+    num_partitions: of a topic that is made here; records with the same key stay in order, and a
+    durable group has no more members at work than partitions.
 
         >>> import threading
         >>> seen, both = [], threading.Barrier(3)

@@ -35,7 +35,7 @@ from pylog.patterns.delayed import DELAYED, Delayed
 from pylog.patterns.handler import is_async
 from pylog.patterns.headers import number_of, to_key, to_value
 from pylog.patterns.idempotency import Idempotency
-from pylog.patterns.letter import EXPIRED, GIVEN_UP, REJECTED, burier, dlq_name
+from pylog.patterns.letter import EXPIRED, GIVEN_UP, REJECTED, burier, dlq_name, is_mark
 from pylog.patterns.queue_workers import Work, WorkHandler
 from pylog.patterns.retry import check_count, check_seconds
 from pylog.patterns.values import advised, codec_of, serde_of
@@ -154,7 +154,8 @@ class _Queue:
     def _accepts(self, delivery: Delivery) -> bool:
         """Of those that have headers: is it for us, and in time?"""
         replayed_for = delivery.header(names.REPLAY_GROUP)
-        if replayed_for is not None and replayed_for != self.group.encode():
+        if (replayed_for is not None and replayed_for != self.group.encode()) \
+                or is_mark(delivery.record):
             delivery.ack()
             return False
         expires_ms = delivery.header(names.EXPIRES_AT)

@@ -18,6 +18,7 @@ from pylog import ConfigurationError, NotSupportedError, ValidationError
 
 Errors = list[tuple[str, str]]
 
+NULL = b"null"
 MESSAGE_ERRORS_MAX = 5    # of how many a message tells; `errors` has all
 _MSGSPEC_PLACE = re.compile(r"^(.*) - at `\$\.?(.*)`$", re.DOTALL)
 
@@ -41,9 +42,14 @@ class Schema:
         Traceback (most recent call last):
         pylog.errors.ValidationError: does not fit Order: total: Expected `float`, got `str`
 
-    Sending checks too: the bytes are read back before they go. Cost: with msgspec 1 us each way
-    for a small struct, with pydantic 2 to 3, with JSON Schema 40.
+    Sending checks too: the bytes are read back before they go. None is a value as any other: it is
+    refused, and a record without a value does not fit, unless the type takes None. To delete by key
+    use such a type, `Order | None`: its None is sent as a record without a value, which is Kafka's
+    tombstone, and read as None. Cost: with msgspec 1 us each way for a small struct, with pydantic
+    2 to 3, with JSON Schema 40.
     """
+
+    takes_none = True    # see pylog/serde.py
 
     def __init__(self, name: str, encode: Callable[[Any], bytes], decode: Callable[[bytes], Any],
                  describe: Callable[[], dict[str, Any]] | None) -> None:
@@ -54,18 +60,21 @@ class Schema:
         self._decode = decode
         self._describe = describe
 
-    def serialize(self, topic: str, headers: Any, value: Any) -> bytes:
+    def serialize(self, topic: str, headers: Any, value: Any) -> bytes | None:
         """Raises ValidationError, TypeError for what is no JSON."""
+        if value is None:
+            self._decode(NULL)
+            return None
         data = self._encode(value)
         self._decode(data)
         return data
 
-    def deserialize(self, topic: str, headers: Any, data: bytes) -> Any:
+    def deserialize(self, topic: str, headers: Any, data: bytes | None) -> Any:
         """Raises ValidationError; ValueError for what is no JSON at all; UnknownSchemaError where
         the headers name a schema that the registry has not."""
         if self._check_headers is not None and headers:
             self._check_headers(headers)
-        return self._decode(data)
+        return self._decode(NULL if data is None else data)
 
     def json_schema(self) -> dict[str, Any]:
         """The type as a JSON Schema. Raises NotSupportedError for a function, which has none."""
@@ -125,14 +134,20 @@ def invalid(name: str, errors: Errors, cause: Exception | None = None) -> Valida
 
 def _of_type(kind: Any) -> Schema:
     name = getattr(kind, "__qualname__", None) or str(kind)
-    if (pydantic := sys.modules.get("pydantic")) and isinstance(kind, type) \
-            and issubclass(kind, pydantic.BaseModel):
+    if (pydantic := sys.modules.get("pydantic")) and _names(kind, pydantic.BaseModel):
         return _by_pydantic(kind, name)
     if msgspec := _library("msgspec"):
         return _by_msgspec(kind, name, msgspec)
     if _library("pydantic"):
         return _by_pydantic(kind, name)
     raise _missing(f"the type {name}", "msgspec (or pydantic)")
+
+
+def _names(kind: Any, base: type) -> bool:
+    """Whether it is such a class, or has one in it, as `list[Model]` and `Model | None` do."""
+    if isinstance(kind, type):
+        return issubclass(kind, base)
+    return any(_names(one, base) for one in typing.get_args(kind))
 
 
 def _by_msgspec(kind: Any, name: str, msgspec: Any) -> Schema:

@@ -14,7 +14,7 @@ from parties import Diary, Party
 from waiting import until
 
 import pylog
-from pylog.patterns import DeadLetters, Retry, Topic
+from pylog.patterns import DeadLetters, Queue, Retry, Topic
 from pylog.patterns.letter import bury, parse_id
 
 DLQ = "dlq.billing.orders"
@@ -164,7 +164,7 @@ def test_what_others_wrote_into_a_topic_of_letters_is_shown_as_far_as_it_says(br
     assert (plain.value, plain.topic, plain.partition, plain.error) == (b"plain", "", -1, "")
     assert plain.headers == (("h", b"v"),)
     assert (odd.topic, odd.partition, odd.offset) == ("\ufffd", -1, -1)
-    assert [one.value for one in rest] == [None]
+    assert [one.value for one in rest] == [None, b"a value"]
 
 
 # ---- doing
@@ -416,3 +416,26 @@ def test_letters_are_as_the_model_says(tmp_path_factory, steps):
         assert [one.message for one in letters.list()] == [
             str(number) for number, mark in enumerate(marks) if mark is None]
         assert broker.log("orders").end_offset == 1 + marks.count("replayed")
+
+
+@pytest.mark.parametrize("value", [None, "json", dict], ids=str)
+def test_who_reads_letters_gets_no_marks(broker, value):
+    broker.create_topic("failed")
+    broker.append("orders", b"{}")
+    [record] = broker.read("orders")
+    for _ in range(2):
+        bury(broker, "failed", record, ValueError("bad"))
+    letters = DeadLetters(broker, topic="failed")
+    letters.discard(letters.list(limit=1))
+    seen, taken = [], []
+
+    with Topic(broker, "failed", value=value) as failed:
+        with failed.subscribe(seen.append, group="looks") as looks:
+            bury(broker, "failed", record, ValueError("bad"))
+            until(lambda: len(seen) == 3)
+        assert [one.offset for one in failed.read()] == [0, 1, 3]
+    with Queue(broker, "failed", value=value) as queue:
+        queue.work(lambda delivery: taken.append(delivery.offset), idle=0.05)
+
+    assert [one.offset for one in seen] == taken == [0, 1, 3]
+    assert looks.stats().buried == 0

@@ -8,9 +8,11 @@ from dataclasses import dataclass, field
 import msgspec
 import pydantic
 import pytest
+from waiting import until
 
 import pylog
 from pylog import Broker, Consumer, Producer
+from pylog.patterns import DeadLetters
 from pylog.patterns import schema as schema_module
 from pylog.patterns.pubsub import Topic
 from pylog.patterns.rpc import Rpc
@@ -100,11 +102,10 @@ def test_value_that_fits_goes_and_comes_back(broker, kind):
 
     with Producer(broker, value_serializer=orders) as producer:
         producer.send("orders", value)
-        producer.send("orders", None)
     with Consumer(broker, "orders", value_deserializer=orders, consumer_timeout_ms=0) as consumer:
         found = [record.value for record in consumer]
 
-    assert found == [value, None]
+    assert found == [value]
     assert plain(found[0]) == GOOD
     if isinstance(kind, type) and kind is not Typed:
         assert isinstance(found[0], kind)
@@ -256,6 +257,60 @@ def test_dataclasses_do_with_pydantic_alone(without):
         orders.deserialize("t", None, b'{"user": "ann", "total": "x"}')
 
 
+# ---- None
+
+
+@each_kind
+def test_none_is_a_value_that_does_not_fit(broker, kind):
+    orders = schema_of(kind)
+    broker.append("orders", None, b"order-17")
+
+    with Producer(broker, value_serializer=orders) as producer:
+        with pytest.raises(pylog.ValidationError, match="nothing was appended"):
+            producer.send("orders", None, b"order-17")
+    with Consumer(broker, "orders", value_deserializer=orders, consumer_timeout_ms=0) as consumer:
+        with pytest.raises(pylog.ValidationError, match="at offset 0 of orders-0"):
+            next(consumer)
+
+    assert broker.log("orders").end_offset == 1
+
+
+@pytest.mark.parametrize("kind", [
+    Order | None, Model | None, Data | None, DESCRIBED | {"type": ["object", "null"]},
+    lambda value: value is None or checked(value)],
+    ids=["msgspec", "pydantic", "dataclass", "JSON Schema", "function"])
+def test_a_type_that_takes_none_publishes_tombstones(broker, kind):
+    with Topic(broker, "orders", value=kind) as orders:
+        orders.publish(GOOD, key="order-17")
+        orders.publish(None, key="order-17")
+        broker.append("orders", b"null")    # as others may write it
+        with pytest.raises(pylog.ValidationError):
+            orders.publish({"user": 7})
+
+        first, *rest = [record.value for record in orders.read()]
+
+    assert plain(first) == GOOD
+    assert rest == [None, None]
+    assert [record.value for record in broker.read("orders", start=1)] == [None, b"null"]
+
+
+def test_records_without_a_value_are_dead_letters_of_a_type(broker):
+    with Topic(broker, "orders", value=Order) as orders:
+        seen = []
+        with orders.subscribe(seen.append, group="billing"):
+            broker.append("orders", None, b"order-17")
+            orders.publish(Order("ann", 1.0))
+            until(lambda: seen)
+
+    with DeadLetters(broker, "billing") as letters:
+        letter, = letters.list()
+        assert (letter.key, letter.value, letter.disposition) \
+            == (b"order-17", None, "DESERIALIZATION_FAILED")
+        assert "Order" in letter.message
+        assert letters.discard(letter) == 1    # no mark is taken for a letter, nor the reverse
+        assert [one.mark for one in letters.list(marked=True)] == ["discarded"]
+
+
 # ---- in patterns
 
 
@@ -275,7 +330,6 @@ def test_record_that_does_not_fit_goes_to_the_dead_letters_at_once(broker):
         seen = []
         with orders.subscribe(seen.append, group="billing") as billing:
             orders.publish(Order("ann", 1.0))
-            from waiting import until
             until(lambda: seen)
 
     letter, = broker.read("dlq.billing.orders")
