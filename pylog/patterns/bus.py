@@ -15,14 +15,21 @@ A bus is one topic, and the type is in a header.
 """
 
 import asyncio
-import dataclasses
 import os
 from datetime import datetime
 from types import TracebackType
 from typing import Any, Self
 
 from pylog import AsyncProducer, Broker, Producer, Record, RecordMetadata
-from pylog.patterns.events import CONTENT_TYPES, Event, Ids, attributes, declared, version_header
+from pylog.patterns.events import (
+    CONTENT_TYPES,
+    Event,
+    Ids,
+    attributes,
+    declared,
+    plain_of,
+    version_header,
+)
 from pylog.patterns.headers import to_key
 from pylog.patterns.listening import Line, Listening
 from pylog.patterns.subscription import AsyncSubscription, Subscription
@@ -70,7 +77,7 @@ class _Bus(Listening):
             if key is None and said.key is not None:
                 key = getattr(kind, said.key)
                 key = key if isinstance(key, str | bytes) else str(key)
-            kind, data = said.type, dataclasses.asdict(kind)
+            kind, data = said.type, plain_of(kind, self.name)
             more = version_header(said.version)
         found = attributes(kind, self.source if source is None else source,
                            self._ids.next() if event_id is None else event_id, time, subject,
@@ -116,7 +123,7 @@ class Bus(_Bus):
         kind: its type, or an instance of a class that `@event` declares, which is the data too.
         key: bytes or str. subject, source, event_id, time: CloudEvents' attributes; an id that
         nobody else has, and now. headers: others. Cost: 10 us. Raises SerializationError,
-        ConfigurationError, TypeError, MessageSizeTooLargeError, DiskFullError.
+        ValidationError, ConfigurationError, TypeError, MessageSizeTooLargeError, DiskFullError.
         """
         topic, value, key, found = self._made(kind, data, key, subject, source, event_id, time,
                                               headers)

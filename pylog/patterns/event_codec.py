@@ -1,6 +1,5 @@
 """How the events of a store become records, and records events: types, ids, versions, upcasting."""
 
-import dataclasses
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
@@ -14,6 +13,7 @@ from pylog.patterns.events import (
     declared,
     instance_of,
     no_event,
+    plain_of,
     version_header,
 )
 from pylog.patterns.headers import (
@@ -27,6 +27,7 @@ from pylog.patterns.headers import (
     number_of,
     text_of,
 )
+from pylog.patterns.schema import shape_of
 from pylog.patterns.values import codec_of
 from pylog.patterns.wildcards import check_type
 
@@ -85,6 +86,7 @@ class EventCodec:
         for one in classes:
             if (said := declared(one)) is None:
                 raise TypeError(f"events= has {one!r}, which is no class that @event declares")
+            shape_of(one)    # says now what it cannot read
             self._classes[said.type] = one
         self._upcasts: dict[tuple[str, int], Upcast] = {}
         self._prefixes: dict[str | type, Headers] = {}
@@ -127,7 +129,7 @@ class EventCodec:
         if declared(type(instance)) is None:
             raise TypeError("an event must be a NewEvent, of a type that is a str, or an instance "
                             f"of a class that @event declares, not {type(instance).__name__}")
-        return type(instance), dataclasses.asdict(instance), given, more
+        return type(instance), plain_of(instance, self._name), given, more
 
     def _prefix(self, kind: str | type) -> Headers:
         """The headers that all events of a type have. kind: it, or a class that declares it."""

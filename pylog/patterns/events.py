@@ -21,9 +21,16 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any, NamedTuple, TypeVar
 
-from pylog import ConfigurationError, DeserializationError, Record
+from pylog import (
+    ConfigurationError,
+    DeserializationError,
+    Record,
+    SerializationError,
+    ValidationError,
+)
 from pylog.patterns import headers as names
 from pylog.patterns.headers import as_headers, text_of
+from pylog.patterns.schema import shape_of
 from pylog.patterns.wildcards import check_type
 
 SPECVERSION = b"1.0"
@@ -85,8 +92,9 @@ class Event:
 
     @property
     def data(self) -> Any:
-        """What there is to say. Deserialized once, at the first look. Raises DeserializationError,
-        which a handler had best not catch: the event goes to the dead letters at once."""
+        """What there is to say. Deserialized once, at the first look. Raises DeserializationError
+        and ValidationError, which a handler had best not catch: the event goes to the dead letters
+        at once."""
         try:
             return self._data
         except AttributeError:
@@ -175,6 +183,11 @@ def event(kind: str, key: str | None = None, version: int = 1) -> Callable[[Clas
     is in the header event_version (see `EventStore.upcast`). Raises ConfigurationError for a field
     that there is not and a version below 1, TypeError for what is no dataclass.
 
+    The class is the schema of its events, nested dataclasses too (`shape_of`, with msgspec or
+    pydantic): one whose fields are not of their types is not appended, and one that is read and
+    does not fit is a ValidationError, which makes it a dead letter at once. Who listens by the name
+    of the type gets what was sent.
+
         >>> @event("order.created", key="order_id")
         ... @dataclasses.dataclass
         ... class OrderCreated:
@@ -226,16 +239,36 @@ def as_declared(data_class: type, one: Event) -> Event:
     return type(one)(one.record, lambda record: instance_of(data_class, one.data, record))
 
 
+def plain_of(instance: Any, topic: str) -> Any:
+    """The data of an event that is to be appended to the topic: the fields of an instance of a
+    declared class, if each is of its type. Raises ValidationError, SerializationError, TypeError.
+    """
+    kind: Any = type(instance)
+    shape, what = shape_of(kind), f"the event {kind.__event__.type!r} for {topic!r}"
+    try:
+        return shape.to_plain(instance)
+    except ValidationError as error:
+        raise ValidationError(f"{what} {error}; nothing was appended; pass what fits", topic=topic,
+                              field="value", errors=error.errors) from error.__cause__
+    except (TypeError, ValueError) as error:
+        raise SerializationError(
+            f"{what} has fields that are no plain values: {error}; nothing was appended",
+            topic=topic, field="value") from error
+
+
 def instance_of(data_class: type, data: Any, record: Record) -> Any:
     """An instance made of the data of an event. Fields that the class does not have are left out,
-    so that a publisher may add some. Raises DeserializationError."""
+    so that a publisher may add some. Raises ValidationError."""
     if isinstance(data, data_class):    # of an EventStore that knows the class
         return data
-    fields = {field.name for field in dataclasses.fields(data_class)}
     try:
-        return data_class(**{name: value for name, value in data.items() if name in fields})
-    except (TypeError, AttributeError, ValueError) as error:
-        raise no_event(record, f"is no {data_class.__name__}", error) from error
+        return shape_of(data_class).to_instance(data)
+    except ValidationError as error:
+        raise ValidationError(
+            f"the event {text_of(record.header(names.CE_TYPE))!r} at offset {record.offset} of "
+            f"{record.topic}-{record.partition} {error}", topic=record.topic,
+            partition=record.partition, offset=record.offset, field="value", record=record,
+            errors=error.errors) from error.__cause__
 
 
 def no_event(record: Record, fault: str, error: Exception) -> DeserializationError:

@@ -16,6 +16,7 @@ from pylog.patterns.letter import burier
 from pylog.patterns.reader import Start
 from pylog.patterns.retry import Retry, check_retry
 from pylog.patterns.routes import Entry, Routes
+from pylog.patterns.schema import shape_of
 from pylog.patterns.wildcards import matcher
 
 logger = logging.getLogger("pylog.patterns")
@@ -95,6 +96,7 @@ class Listening:
         check_handler(handler)
         function: Callable[[Any], Any] = handler
         if said is not None:
+            shape_of(pattern)    # says now what it cannot read
             def function(event: Event) -> Any:
                 return handler(as_declared(pattern, event))
         made = Handler(function, name_of(handler) if name is None else name,

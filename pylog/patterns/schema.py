@@ -5,6 +5,7 @@ or pydantic knows (`list[Order]`), a JSON Schema as a dict, or a function that r
 does not take. Values travel as JSON, so that whoever has another of these can read them.
 """
 
+import dataclasses
 import functools
 import importlib
 import json
@@ -12,7 +13,7 @@ import re
 import sys
 import typing
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 from pylog import ConfigurationError, NotSupportedError, ValidationError
 
@@ -151,32 +152,53 @@ def _names(kind: Any, base: type) -> bool:
 
 
 def _by_msgspec(kind: Any, name: str, msgspec: Any) -> Schema:
+    decode = _told_by_msgspec(name, msgspec, _msgspec_decoder(kind, name, msgspec).decode)
+    return Schema(name, msgspec.json.encode, decode, lambda: msgspec.json.schema(kind))
+
+
+def _msgspec_decoder(kind: Any, name: str, msgspec: Any) -> Any:
     try:
-        decoder = msgspec.json.Decoder(kind)
-    except TypeError as error:
+        return msgspec.json.Decoder(kind)
+    except (TypeError, NameError) as error:
         raise TypeError(f"{name} is no type that values can be of: {error}") from None
 
-    def decode(data: bytes) -> Any:
+
+def _told_by_msgspec(name: str, msgspec: Any, function: Callable[[Any], Any]
+                     ) -> Callable[[Any], Any]:
+    def check(data: Any) -> Any:
         try:
-            return decoder.decode(data)
+            return function(data)
         except msgspec.ValidationError as error:
             found = _MSGSPEC_PLACE.match(str(error))
             path, message = (found[2], found[1]) if found else ("", str(error))
             raise invalid(name, [(path, message)], error) from error
 
-    return Schema(name, msgspec.json.encode, decode, lambda: msgspec.json.schema(kind))
+    return check
 
 
 def _by_pydantic(kind: Any, name: str) -> Schema:
     pydantic = _library("pydantic")
+    adapter = _pydantic_adapter(kind, name, pydantic)
+
+    def encode(value: Any) -> bytes:
+        return bytes(adapter.dump_json(value, warnings=False))
+
+    return Schema(name, encode, _told_by_pydantic(name, pydantic, adapter.validate_json),
+                  adapter.json_schema)
+
+
+def _pydantic_adapter(kind: Any, name: str, pydantic: Any) -> Any:
     try:
-        adapter = pydantic.TypeAdapter(kind)
+        return pydantic.TypeAdapter(kind)
     except pydantic.errors.PydanticSchemaGenerationError as error:
         raise TypeError(f"{name} is no type that values can be of: {error}") from None
 
-    def decode(data: bytes) -> Any:
+
+def _told_by_pydantic(name: str, pydantic: Any, function: Callable[[Any], Any]
+                      ) -> Callable[[Any], Any]:
+    def check(data: Any) -> Any:
         try:
-            return adapter.validate_json(data)
+            return function(data)
         except pydantic.ValidationError as error:
             found = error.errors(include_url=False, include_input=False)
             if found[0]["type"] == "json_invalid":
@@ -184,10 +206,56 @@ def _by_pydantic(kind: Any, name: str) -> Schema:
             raise invalid(name, [(path_of(one["loc"]), one["msg"]) for one in found],
                           error) from error
 
-    def encode(value: Any) -> bytes:
-        return bytes(adapter.dump_json(value, warnings=False))
+    return check
 
-    return Schema(name, encode, decode, adapter.json_schema)
+
+# ---- dataclasses, in plain values ----------------------------------------------------------------
+
+
+class Shape(NamedTuple):
+    """What an instance of a dataclass is in the values that JSON has: `to_plain`, and back:
+    `to_instance`, of nested ones too. Both raise ValidationError."""
+
+    to_plain: Callable[[Any], Any]
+    to_instance: Callable[[Any], Any]
+
+
+@functools.cache
+def shape_of(data_class: type) -> Shape:
+    """Of a dataclass. What comes is of the types of its fields; fields that it does not have are
+    left out.
+
+    By msgspec (1 us to plain values, 1.5 back for a small one), or by pydantic. Where neither is
+    installed nothing but the names of the fields is looked at, and nested dataclasses stay dicts.
+    Raises TypeError for a field of a type that the library does not know.
+    """
+    name = data_class.__qualname__
+    if msgspec := _library("msgspec"):
+        _msgspec_decoder(data_class, name, msgspec)    # says now what it cannot read
+        plain = functools.partial(msgspec.to_builtins, str_keys=True)
+        back = _told_by_msgspec(name, msgspec, functools.partial(
+            msgspec.convert, type=data_class, str_keys=True))
+    elif pydantic := _library("pydantic"):
+        adapter = _pydantic_adapter(data_class, name, pydantic)
+        plain = functools.partial(adapter.dump_python, mode="json", warnings=False)
+        back = _told_by_pydantic(name, pydantic, adapter.validate_python)
+    else:
+        return Shape(dataclasses.asdict, functools.partial(_of_fields, data_class))
+
+    def to_plain(instance: Any) -> Any:
+        data = plain(instance)
+        back(data)
+        return data
+
+    return Shape(to_plain, back)
+
+
+def _of_fields(data_class: type, data: Any) -> Any:
+    fields = {field.name for field in dataclasses.fields(data_class) if field.init}
+    try:
+        return data_class(**{name: value for name, value in data.items() if name in fields})
+    except (TypeError, AttributeError, ValueError) as error:
+        raise invalid(data_class.__qualname__, [("", str(error))], error) from error
 
 
 # ---- JSON Schema, functions ----------------------------------------------------------------------

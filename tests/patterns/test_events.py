@@ -2,6 +2,8 @@
 
 import dataclasses
 import re
+import sys
+import typing
 from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
@@ -10,7 +12,17 @@ from hypothesis import strategies as st
 from waiting import until
 
 import pylog
-from pylog.patterns import Bus, DeadLetters, Event, event
+from pylog.patterns import (
+    ANY,
+    Bus,
+    DeadLetters,
+    Event,
+    EventStore,
+    NewEvent,
+    Retry,
+    event,
+    schema,
+)
 from pylog.patterns.events import Ids, attributes, declared
 from pylog.patterns.wildcards import check_type, matcher
 
@@ -204,7 +216,139 @@ def test_declared_events_bear_with_more_fields_and_not_with_fewer(broker):
 
     assert seen == [OrderState("1", [])]
     assert {letter.disposition for letter in letters.list()} == {"DESERIALIZATION_FAILED"}
-    assert "is no OrderState" in letters.list()[0].message
+    assert "does not fit OrderState: " in letters.list()[0].message
+
+
+@dataclasses.dataclass
+class Line:
+    product: str
+    count: int
+
+
+@event("basket", key="user")
+@dataclasses.dataclass(frozen=True)
+class Basket:
+    user: str
+    lines: list[Line]
+    at: datetime | None = None
+
+
+@pytest.fixture(params=["msgspec", "pydantic"])
+def library(request, monkeypatch):
+    """Which of the two is installed."""
+    other = {"msgspec": "pydantic", "pydantic": "msgspec"}[request.param]
+    yield from hiding(monkeypatch, other)
+
+
+@pytest.fixture
+def no_library(monkeypatch):
+    yield from hiding(monkeypatch, "msgspec", "pydantic")
+
+
+def hiding(monkeypatch, *libraries):
+    for one in libraries:
+        monkeypatch.setitem(sys.modules, one, None)
+    schema._library.cache_clear()
+    schema.shape_of.cache_clear()
+    yield
+    schema._library.cache_clear()
+    schema.shape_of.cache_clear()
+
+
+def test_a_declared_event_comes_as_it_was_with_all_that_is_in_it(broker, library):
+    sent = Basket("ann", [Line("pears", 2)], datetime(2026, 1, 2, tzinfo=UTC))
+    seen = []
+    with Bus(broker, "one") as bus:
+        bus.on(Basket, lambda event: seen.append(event.data))
+        bus.on("basket", lambda event: seen.append(event.data))
+        bus.emit(sent)
+        until(lambda: len(seen) == 2)
+
+    assert seen == [sent, {"user": "ann", "lines": [{"product": "pears", "count": 2}],
+                           "at": "2026-01-02T00:00:00Z"}]
+
+
+@pytest.mark.parametrize(("wrong", "path"), [
+    (Basket(7, []), "user"), (Basket("ann", [Line("pears", "many")]), "lines[0].count"),
+    (Basket("ann", None), "lines"), (Basket("ann", [None]), "lines[0]"),
+    (Basket("ann", [], "soon"), "at")], ids=str)
+def test_a_declared_event_that_does_not_fit_is_not_emitted(broker, library, wrong, path):
+    store = EventStore(broker, "store", events=[Basket])
+    with Bus(broker, "one") as bus:
+        for append in (bus.emit, lambda one: store.append("s", one, expected_version=ANY)):
+            with pytest.raises(pylog.ValidationError, match="nothing was appended") as caught:
+                append(wrong)
+            assert "'basket'" in str(caught.value)
+            assert [name for name, _ in caught.value.errors] == [path]
+
+    assert list(broker.read("one")) == []
+    assert list(broker.read("store")) == []
+
+
+@pytest.mark.parametrize(("data", "path"), [
+    ({"user": 7, "lines": []}, "user"), ({"user": "ann"}, ""),
+    ({"user": "ann", "lines": [{"product": "pears", "count": []}]}, "lines[0].count")], ids=str)
+def test_what_is_no_declared_event_is_a_dead_letter_at_once(broker, data, path):
+    plain = []
+    with Bus(broker, "one") as bus:
+        bus.on(Basket, lambda event: event.data, group="g", name="typed",
+               retry=Retry(attempts=5, backoff=10))
+        bus.on("basket", lambda event: plain.append(event.data), group="g", name="plain")
+        bus.start()
+        bus.emit("basket", data)
+        until(lambda: plain)
+
+    letter, = DeadLetters(broker, "g").list()
+    assert plain == [data]
+    assert (letter.handler, letter.attempts, letter.disposition) \
+        == ("typed", 1, "DESERIALIZATION_FAILED")
+    assert f"does not fit Basket: {path}" in letter.message
+
+
+def test_the_events_of_a_store_are_checked_where_they_are_looked_at(broker):
+    store = EventStore(broker, "store", events=[Basket])
+    store.append("s", NewEvent("basket", {"user": "ann", "lines": [{"product": "pears"}]}),
+                 expected_version=ANY)
+
+    with pytest.raises(pylog.ValidationError, match=r"lines\[0\]") as caught:
+        [one.data for one in store.read("s")]
+    assert caught.value.offset == 0
+
+
+def test_without_a_library_fields_are_not_looked_at(broker, no_library):
+    seen = []
+    with Bus(broker, "one") as bus:
+        bus.on(Basket, lambda event: seen.append(event.data), group="g")
+        bus.emit(Basket(7, [Line("pears", 2)]))
+        bus.emit("basket", {"user": "ann"})
+        bus.start()
+        until(lambda: DeadLetters(broker, "g").list())
+
+    assert seen == [Basket(7, [{"product": "pears", "count": 2}])]
+
+
+def test_a_class_whose_fields_cannot_be_read_is_told_at_once(broker):
+    @event("odd")
+    @dataclasses.dataclass
+    class Odd:
+        which: Line | Basket
+
+    with Bus(broker, "one") as bus:
+        for act in (lambda: bus.on(Odd, print), lambda: bus.emit(Odd(Line("a", 1))),
+                    lambda: EventStore(broker, "store", events=[Odd])):
+            with pytest.raises(TypeError, match="is no type that values can be of"):
+                act()
+
+
+def test_a_field_that_is_no_plain_value_is_told(broker):
+    @event("any")
+    @dataclasses.dataclass
+    class Any:
+        thing: typing.Any
+
+    with Bus(broker, "one") as bus, \
+            pytest.raises(pylog.SerializationError, match="are no plain values"):
+        bus.emit(Any(object()))
 
 
 def test_numbers_may_be_keys(broker):
