@@ -83,6 +83,11 @@ class Delayed:
         return self._producer.send(
             self.topic, value, key, [*headers, (names.DELIVER_AT, to_value(due_ms))])
 
+    @property
+    def end_offset(self) -> int:
+        """Changes with each message that comes here or is moved."""
+        return self._broker.log(self.topic).end_offset
+
     def count(self) -> int:
         """How many wait. Cost: what was appended since the last call is read."""
         with self._lock:

@@ -40,6 +40,8 @@ from pylog.patterns.queue_workers import Work, WorkHandler
 from pylog.patterns.retry import check_count, check_seconds
 from pylog.patterns.values import advised, codec_of, serde_of
 
+LOOKS = 100    # at both topics of a queue, until none has changed in between
+
 
 class RejectedError(PylogError):
     """Why a message is a dead letter, where a text was given and no exception."""
@@ -197,9 +199,15 @@ class _Queue:
             self._consumer.wakeup()
 
     def stats(self) -> QueueStats:
-        """How it stands now. Cost: some 100 us, and each dead letter is read."""
+        """How it stands now. A message that is moved meanwhile, when it is due or comes again with
+        a delay, may be counted in both places, and is in one at least. Cost: some 100 us, and each
+        dead letter is read."""
         self._check_open()
-        found = self._consumer.stats()
+        for _ in range(LOOKS):
+            end = self._delayed.end_offset
+            found, delayed = self._consumer.stats(), self._delayed.count()
+            if self._delayed.end_offset == end:
+                break    # none went from one to the other behind our back
         sums = {name: sum(counts[name] for counts in found.values())
                 for name in ("lag", "held", "delayed", "done", "rejected", "given_back", "expired",
                              "orphaned")}
@@ -208,7 +216,7 @@ class _Queue:
             dead = len(DeadLetters(self._broker, topic=self.dlq).list())
         return QueueStats(
             ready=sums["lag"] - sums["held"] - sums["delayed"],
-            delayed=sums["delayed"] + self._delayed.count(),
+            delayed=sums["delayed"] + delayed,
             in_flight=sums["held"], dead=dead, oldest_age=self._oldest_age(found),
             done=sums["done"] - sums["rejected"],
             redelivered=sums["given_back"] + sums["expired"] + sums["orphaned"])

@@ -10,6 +10,7 @@ import time
 import pytest
 from children import in_child
 from queues import PATIENCE, drained, letters
+from waiting import until
 
 import pylog
 from pylog.patterns import AsyncQueue, DeadLetters, Queue, RejectedError, Rpc, Topic, expo
@@ -357,6 +358,19 @@ def test_many_threads_keep_the_order_of_each_key(broker):
 
 
 # ---- numbers -------------------------------------------------------------------------------------
+
+def test_stats_miss_no_message_that_is_moved_while_they_are_taken(emails):
+    emails.put(b"a", delay=0.05)
+    take = emails._consumer.stats
+
+    def take_and_be_overtaken():
+        found = take()
+        until(lambda: emails._delayed.count() == 0)
+        return found
+
+    emails._consumer.stats = take_and_be_overtaken
+    assert emails.stats()[:3] == (1, 0, 0)
+
 
 def test_stats_tell_how_it_stands(emails):
     assert emails.stats() == (0, 0, 0, 0, 0.0, 0, 0)
