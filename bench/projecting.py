@@ -16,7 +16,7 @@ from bench.workspace import Workspace
 from pylog.broker import Broker
 from pylog.patterns import Bus, Projection, Topic
 from pylog.patterns.projection_run import BATCH_MAX
-from pylog.patterns.views import opener
+from pylog.patterns.view_file import ViewFile
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS orders (id INTEGER PRIMARY KEY, user, data);
@@ -61,7 +61,7 @@ def executed(workspace: Workspace, rows: list[tuple]) -> Case:
     views = Views(workspace, rows)
 
     def run() -> None:
-        with closing(opener(views.path)()) as db:
+        with closing(ViewFile(views.path).connect()) as db:
             db.executescript(SCHEMA)
             for at in range(0, len(rows), BATCH_MAX):
                 with db:

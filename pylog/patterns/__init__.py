@@ -49,7 +49,8 @@ from pylog.patterns.inflow import Inflow
 from pylog.patterns.key_claim import KeyClaim
 from pylog.patterns.letter import Letter
 from pylog.patterns.outbox import Outbox, Parked
-from pylog.patterns.projection import Projection, ProjectionStatus
+from pylog.patterns.projection import Projection
+from pylog.patterns.projection_status import ProjectionStatus
 from pylog.patterns.pubsub import AsyncTopic, Topic
 from pylog.patterns.queue import AsyncQueue, Queue, QueueStats, RejectedError
 from pylog.patterns.registry import Schemas, SchemaVersion

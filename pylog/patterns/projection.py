@@ -17,46 +17,34 @@ so it may be thrown away and made anew, in another form, by `rebuild`.
 import contextlib
 import logging
 import os
-import threading
 import time
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple, Self, TypeVar
+from typing import Any, Self, TypeVar
 
 from pylog import (
     Broker,
     ConfigurationError,
-    Consumer,
     IllegalStateError,
     ProjectionError,
     PylogTimeoutError,
-    TopicPartition,
     WakeupError,
 )
 from pylog.patterns.dbapi import Database
 from pylog.patterns.letter import burier
 from pylog.patterns.projection_run import Progress, ProjectionRun
+from pylog.patterns.projection_status import ProjectionStatus, Told
 from pylog.patterns.projector import Projector, Source, Writer
 from pylog.patterns.retry import Retry, check_retry
 from pylog.patterns.standby import Standby
-from pylog.patterns.views import Place, View, opener
+from pylog.patterns.view_file import ViewFile
+from pylog.patterns.views import View
 
 logger = logging.getLogger("pylog.patterns")
 
 GROUP_PREFIX = "projection."
-LOOK_SECONDS = 0.001    # between two looks at how far another process is
+LOOK_MS = 200    # between looks whether the view is still the same file, and is to be told
 
 Function = TypeVar("Function", bound=Callable[..., Any])
-
-
-class ProjectionStatus(NamedTuple):
-    """How a projection stands. pid: of the process that runs it; None: nobody does. lag: how many
-    records are not in the view yet. next_offsets: by partition, all before it is in the view."""
-
-    name: str
-    topic: str
-    pid: int | None
-    lag: int
-    next_offsets: dict[int, int]
 
 
 class Projection(Standby):
@@ -114,18 +102,15 @@ class Projection(Standby):
                                      "up; use 'inline'", option="retry", value=retry)
         group = GROUP_PREFIX + name
         self._projector = Projector(source, group)
-        self._connect = opener(view)
-        self._file = None if callable(view) else view
+        self._file = ViewFile(view)
         self._schema = schema
         self._reset: Callable[[Any], object] | None = None
         opened, self._is_owner = Broker.of(broker)
         super().__init__(opened, name, group)
         self._run_now: ProjectionRun | None = None
-        self._told = threading.Condition()
         try:
             self._check_source(source)
-            # A group's offsets tell all processes how far the view is; the view itself is right.
-            self._group = Consumer(opened, group_id=group, enable_auto_commit=False)
+            self._told = Told(opened, name, group, self._projector.topic, self._file)
             self._bury = burier(opened, dlq, group, self._projector.topic)
         except BaseException:
             self._close_broker()
@@ -205,19 +190,18 @@ class Projection(Standby):
                 thread.join()
         finally:
             self.stop()
-        if isinstance(self.error, ProjectionError):
-            raise self.error
+        self._check_error()
 
     def run_once(self, timeout: float | None = None) -> int:
         """Puts into the view what there is now; returns how many records were read. Waits while
         another process runs it; raises PylogTimeoutError after `timeout` seconds, ProjectionError,
         and what the database raises."""
         with self._broker.claim(self._claim_name, timeout), self._running(time.sleep) as run:
-            self._tell(run.places)    # what one who was killed had not told
+            self._told.tell(run.places, run.identity)    # what one who was killed had not told
             total = 0
             while count := run.step():
                 total += count
-                self._tell(run.places)
+                self._told.tell(run.places, run.identity)
             return total
 
     def rebuild(self, progress: Progress | None = None) -> int:
@@ -235,16 +219,14 @@ class Projection(Standby):
             # Who runs it tells by itself, and an older place must not be told after his.
             with contextlib.suppress(PylogTimeoutError), self._broker.claim(self._claim_name, 0):
                 run.seek()
-                self._tell(run.places)
+                self._told.tell(run.places, run.identity)
             return done
 
     def _work(self) -> None:
         try:
-            with self._running(self._pause) as self._run_now:
-                while not self._is_stopping:
-                    self._tell(self._run_now.places)
-                    self.error = None
-                    self._run_now.step(None)
+            while not self._is_stopping:
+                with self._running(self._pause) as self._run_now:
+                    self._work_in(self._run_now)
         except (_Stopped, WakeupError):
             pass
         except ProjectionError as error:
@@ -254,13 +236,25 @@ class Projection(Standby):
         finally:
             self._run_now = None
 
+    def _work_in(self, run: ProjectionRun) -> None:
+        """Until it is to stop, or the view is not there any more, or another one is."""
+        is_news = 1    # what one who was killed had not told
+        while not self._is_stopping and run.identity == self._file.identity:
+            if is_news:
+                self._told.tell(run.places, run.identity)
+            self.error = None
+            is_news = run.step(LOOK_MS)
+
     @contextlib.contextmanager
     def _running(self, wait: Callable[[float], None], seeks: bool = True,
                  ) -> Iterator[ProjectionRun]:
         self._check_functions()
-        if self._is_missing:
-            self._tell({})    # before there is a view that somebody might believe
-        view = View(self._connect, self._schema, self._reset)
+        if self._file.identity is None:
+            with self._broker.claim(f"{self._claim_name}.file"):
+                if self._file.identity is None:    # not made by a rebuild meanwhile
+                    self._told.tell({}, None)      # before there is one that somebody might believe
+                    self._file.make()
+        view = View(self._file, self._schema, self._reset)
         with contextlib.closing(ProjectionRun(self._broker, self.name, self._projector, view,
                                               self._retry, self._bury, wait)) as run:
             if seeks:
@@ -279,21 +273,6 @@ class Projection(Standby):
 
     # ---- how far it is
 
-    @property
-    def _is_missing(self) -> bool:
-        """Whether the view was deleted, or never made, where that can be seen."""
-        return self._file is not None and not os.path.exists(self._file)
-
-    def _tell(self, places: dict[int, Place]) -> None:
-        """Everybody, how far the view is; after it was committed."""
-        topic = self._projector.topic
-        with self._told:
-            self._group.commit({
-                TopicPartition(topic, part): places[part].next_offset if part in places
-                else self._broker.log(topic, part).start_offset
-                for part in range(self._broker.topic(topic).partitions)})
-            self._told.notify_all()
-
     def wait(self, position: Any, timeout: float | None = 10.0) -> None:
         """Until the view has a record: what was written, is read then, in any process.
 
@@ -305,36 +284,15 @@ class Projection(Standby):
         except AttributeError:
             raise TypeError("position must be what append(), emit() or publish() returned, not "
                             f"{type(position).__name__}") from None
-        place = TopicPartition(self._projector.topic, partition)
-        deadline = None if timeout is None else time.monotonic() + timeout
-        with self._told:
-            while self._is_missing or (self._group.committed(place) or 0) <= offset:
-                if isinstance(self.error, ProjectionError):
-                    raise self.error
-                if deadline is not None and time.monotonic() >= deadline:
-                    raise PylogTimeoutError(self._why_late(partition, offset, timeout),
-                                            timeout_ms=int(1000 * (timeout or 0)))
-                self._told.wait(LOOK_SECONDS)
+        self._told.wait(partition, offset, timeout, self._check_error)
 
-    def _why_late(self, partition: int, offset: int, timeout: float | None) -> str:
-        status = self.status()
-        who = "nobody runs it: call start() or run() in some process" if status.pid is None \
-            else f"pid {status.pid} runs it, and is {status.lag:,} records behind"
-        return (f"offset {offset} of {status.topic}-{partition} is not in the view "
-                f"{self.name!r} after {timeout} s; {who}")
+    def _check_error(self) -> None:
+        if isinstance(self.error, ProjectionError):
+            raise self.error
 
     def status(self) -> ProjectionStatus:
         """How it stands, whoever runs it."""
-        topic = self._projector.topic
-        with self._told:
-            next_offsets = {
-                number: self._group.committed(TopicPartition(topic, number))
-                or self._broker.log(topic, number).start_offset
-                for number in range(self._broker.topic(topic).partitions)}
-        lag = sum(self._broker.log(topic, number).readable_offset - offset
-                  for number, offset in next_offsets.items())
-        return ProjectionStatus(self.name, topic, self._broker.claim(self._claim_name).holder(),
-                                lag, next_offsets)
+        return self._told.status()
 
     # ---- lifetime
 

@@ -46,6 +46,7 @@ class ProjectionRun:
         self._topic_id = str(broker.topic(projector.topic).topic_id)
         self._projector = projector
         self._view = view
+        self.identity = view.identity
         self._retry = retry
         self._bury = bury
         self._wait = wait

@@ -5,14 +5,14 @@ in the transaction of the rows that it is about. So after any kill the two agree
 that is kept elsewhere could promise.
 """
 
-import os
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from typing import Any, NamedTuple
 
 from pylog import ConfigurationError
-from pylog.patterns.dbapi import BUSY_SECONDS, Database, connector, execute, in_style_of
+from pylog.patterns.dbapi import execute, in_style_of
+from pylog.patterns.view_file import ViewFile
 
 PLACES = """
 CREATE TABLE IF NOT EXISTS pylog_projections (
@@ -32,36 +32,17 @@ class Place(NamedTuple):
     next_offset: int
 
 
-def opener(database: Database) -> Callable[[], Any]:
-    """A function that opens the view. An SQLite file is in WAL mode, so that others read it while
-    it is written. Raises ConfigurationError, TypeError."""
-    if callable(database):
-        return database
-    connector(database)    # raises for what is no path
-    if os.fspath(database) == ":memory:":
-        raise ConfigurationError("nobody could read a view in :memory:, which belongs to one "
-                                 "connection; name a file", option="view", value=database)
-
-    def connect() -> sqlite3.Connection:
-        connection = sqlite3.connect(database, timeout=BUSY_SECONDS)
-        connection.execute("PRAGMA journal_mode = WAL")
-        # A power cut may take the last transactions, places and all: they are done again.
-        connection.execute("PRAGMA synchronous = NORMAL")
-        return connection
-
-    return connect
-
-
 class View:
     """A connection to the view, for one thread; it makes what is not there.
 
-    schema: the statements that make the user's tables. reset: what empties them, as
-    `Projection.reset` has it; None: tables of an SQLite schema are dropped.
+    identity: of its file. schema: the statements that make the user's tables. reset: what empties
+    them, as `Projection.reset` has it; None: tables of an SQLite schema are dropped.
     """
 
-    def __init__(self, connect: Callable[[], Any], schema: str,
+    def __init__(self, file: ViewFile, schema: str,
                  reset: Callable[[Any], object] | None) -> None:
-        self._connection = connect()
+        self.identity = file.identity    # before it is opened: one that comes then is another
+        self._connection = file.connect()
         self._schema = schema
         self._reset = reset
         self._is_sqlite = isinstance(self._connection, sqlite3.Connection)

@@ -483,3 +483,73 @@ def test_view_that_was_deleted_is_waited_for_before_and_while_it_is_made(broker,
     with anew:
         anew.wait(written)
         assert ask(path) == rows_of(1)
+
+
+# ---- the file, while it is open
+
+
+def names_of(path, ends):
+    return [path.with_name(path.name + end) for end in ends]
+
+
+@pytest.mark.parametrize("ends", [("",), ("", "-wal", "-shm")], ids=["alone", "all"])
+@pytest.mark.parametrize("is_busy", [False, True])
+def test_view_that_is_deleted_while_it_runs_is_made_anew(bus, path, orders, ends, is_busy):
+    with orders:
+        first = place(bus, 1)
+        orders.wait(first)
+        for name in names_of(path, ends):
+            name.unlink()
+        assert orders.status().lag == 1
+        last = place(bus, 2) if is_busy else first
+        orders.wait(last)
+        seen = ask(path)
+        orders.wait(place(bus, 3))
+
+    assert seen == (rows_of(1, 2) if is_busy else rows_of(1))
+    assert ask(path)[-1:] == rows_of(3)
+
+
+def test_view_that_is_replaced_while_it_runs_goes_on_from_there(bus, path, orders, tmp_path):
+    older = tmp_path / "older.db"
+    with orders:
+        orders.wait(place(bus, 1))
+        db = sqlite3.connect(path)
+        db.execute("VACUUM INTO ?", (str(older),))
+        db.close()
+        last = place(bus, 2, 3)
+        orders.wait(last)
+        for name in names_of(path, ("-wal", "-shm")):
+            name.unlink()
+        older.replace(path)
+        assert orders.status().next_offsets == {0: 0}    # nobody knows yet
+        orders.wait(last)
+
+        assert ask(path) == rows_of(1, 2, 3)
+
+
+def test_file_that_is_no_view_is_not_believed(bus, path, orders):
+    last = place(bus, 1)
+    orders.run_once()
+    path.rename(path.with_suffix(".old"))
+    for content in (b"", b"no database"):
+        path.write_bytes(content)
+        with pytest.raises(pylog.PylogTimeoutError, match="nobody runs it"):
+            orders.wait(last, 0.01)
+
+
+def test_who_only_looks_at_a_deleted_view_does_no_harm(bus, path, orders):
+    """Looking makes an empty file, and finds what was left beside the one that was deleted."""
+    with orders:
+        last = place(bus, 1)
+        orders.wait(last)
+        reader = sqlite3.connect(path)
+        assert reader.execute("SELECT * FROM orders").fetchall() == rows_of(1)
+        path.unlink()
+        with pytest.raises(sqlite3.Error):
+            ask(path)
+        orders.wait(last)
+
+        assert ask(path) == rows_of(1)
+        assert reader.execute("SELECT * FROM orders").fetchall() == rows_of(1)    # of the old one
+        reader.close()

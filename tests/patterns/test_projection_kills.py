@@ -1,6 +1,7 @@
 """A projection of processes that are killed: the view is a fold of the log, whenever it is read."""
 
 import os
+import random
 import signal
 import sqlite3
 import time
@@ -117,6 +118,51 @@ def test_killed_runners_and_rebuilders_leave_a_fold_of_the_log(tmp_path, rng):
 @pytest.mark.soak
 def test_killed_runners_leave_a_fold_of_the_log_in_hundreds_of_rounds(tmp_path, rng):
     survive(tmp_path, rng, 400)
+
+
+def deleted_again_and_again(folder, rng, rounds):
+    """Two runners that are killed; one who deletes the view, writes, and reads what it wrote."""
+    data, path = folder / "data", folder / "views.db"
+    end, over = Signal(folder / "end"), Signal(folder / "over")
+    seed = rng.random()
+
+    def run():
+        with Broker(data) as broker, placing(broker, Bus(broker, "shop"), path):
+            over.wait()
+
+    def delete_and_read():
+        chance = random.Random(seed)
+        with Broker(data) as broker:
+            bus = Bus(broker, "shop")
+            orders = placing(broker, bus, path)
+            while not end.is_given:
+                for name in chance.choice([(), ("",), ("", "-wal", "-shm")]):
+                    (folder / f"views.db{name}").unlink(missing_ok=True)
+                last = place(bus, 1)
+                orders.wait(last, 60)
+                assert ask(path, "SELECT count(*) FROM orders") == [(last.offset + 1,)]
+            assert last.offset > rounds
+
+    with Broker(data) as broker:
+        Bus(broker, "shop").close()
+    reader = Party(delete_and_read)
+    runners = [Party(run), Party(run)]
+    kill_at_random(runners, rng, rounds)
+    end.give()
+    reader.wait()
+    over.give()
+    for party in runners:
+        party.wait()
+
+
+@pytest.mark.slow
+def test_what_was_written_is_read_though_the_view_is_deleted(tmp_path, rng):
+    deleted_again_and_again(tmp_path, rng, 20)
+
+
+@pytest.mark.soak
+def test_what_was_written_is_read_in_hundreds_of_rounds(tmp_path, rng):
+    deleted_again_and_again(tmp_path, rng, 400)
 
 
 def test_rebuild_killed_midway_leaves_the_old_view(tmp_path):
