@@ -1,6 +1,5 @@
-"""CQRS: another process folds a shop's orders into a table. It is killed; each order counts once.
-
-    python examples/patterns/cqrs.py
+"""CQRS: another process folds a shop's orders into a table. It is killed, and each order counts
+once: python examples/patterns/cqrs.py
 """
 
 import multiprocessing

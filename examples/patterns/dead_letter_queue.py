@@ -8,7 +8,6 @@ import tempfile
 import time
 from dataclasses import replace
 
-from pylog import Broker
 from pylog.patterns import DeadLetters, Retry, Topic
 
 logging.getLogger("pylog.patterns").setLevel(logging.ERROR)    # the letters say it, too
@@ -22,11 +21,11 @@ def charge(record):
 
 
 def main() -> None:
-    with tempfile.TemporaryDirectory(dir=".") as data, Broker(data) as broker, \
-            Topic(broker, "orders", value="json") as orders:
+    with tempfile.TemporaryDirectory(dir=".") as data, \
+            Topic(data, "orders", value="json") as orders:
         billing = orders.subscribe(charge, group="billing", retry=Retry(3, except_=ValueError))
         orders.publish_many([20, -5, 30])
-        letters = DeadLetters(broker, "billing")
+        letters = DeadLetters(orders.broker, "billing")
         while not (found := letters.list()):
             time.sleep(0.01)
         print(f"{found[0].topic}, offset {found[0].offset}: {found[0].message}")

@@ -1,5 +1,4 @@
-"""An event bus: an audit hears of everything, an invoice is made of one type. The thin event says
-that something happened; the full one bears all that a subscriber needs.
+"""An event bus: an audit hears of all events, thin or full; an invoice needs all of an order.
 
     python examples/patterns/event_bus.py
 """

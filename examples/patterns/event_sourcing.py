@@ -1,5 +1,4 @@
-"""Event sourcing: an account is what happened to it. Two clerks withdraw from it at once, and
-neither pays out money that the other has paid out already.
+"""Event sourcing: an account is what happened to it; two clerks never pay out the same money.
 
     python examples/patterns/event_sourcing.py
 """

@@ -31,8 +31,7 @@ def main(folder: str) -> None:
     relay.kill()
     db.close()
     with Broker(f"{folder}/data") as broker:
-        left = outbox.relay(broker).run_once()
-        print(left, "rows were left;", len(list(broker.read("orders"))), "orders are records")
+        print(outbox.relay(broker).run_once(), "were left of", len(list(broker.read("orders"))))
 
 
 if __name__ == "__main__":

@@ -1,5 +1,4 @@
-"""An order as a saga: stock, then shipment. The second order finds no truck, and what was done for
-it is undone. Steps are local here; services on a bus, each a process, are in examples/shop.
+"""A saga: stock, then shipment. There is no truck for the second order, and its stock goes back.
 
     python examples/patterns/saga.py
 """
