@@ -198,20 +198,24 @@ class App:
         queue = self._queue(task.queue)
         dedup_key = options["dedup_key"]
         if dedup_key is None:
-            return self._put(queue, task, args, kwargs, options)
+            return self._put(queue, task, args, kwargs, options, uuid.uuid4().hex)
         with self._sends.claim(dedup_key) as claim:
             if claim.done:
                 return TaskResult(self._states, claim.result)
-            sent = self._put(queue, task, args, kwargs, options)
+            # Who was killed behind the next line has put a call of this id, too: see TaskRunner.
+            sent = self._put(queue, task, args, kwargs, options,
+                             uuid.uuid5(uuid.NAMESPACE_URL, f"pylog:task:{dedup_key}").hex)
             with contextlib.suppress(ClaimLostError):    # it took longer than the key is remembered
                 claim.save(sent.id)
             return sent
 
     def _put(self, queue: Queue, task: Task, args: tuple[Any, ...], kwargs: dict[str, Any],
-             options: dict[str, Any]) -> TaskResult:
-        task_id = uuid.uuid4().hex
-        queue.put({"id": task_id, "task": task.name, "args": args, "kwargs": kwargs},
-                  key=options["key"], delay=options["delay"], ttl=options["ttl"])
+             options: dict[str, Any], task_id: str) -> TaskResult:
+        call: dict[str, Any] = {"id": task_id, "task": task.name, "args": args,
+                                "kwargs": kwargs}
+        if options["dedup_key"] is not None:
+            call["once"] = True
+        queue.put(call, key=options["key"], delay=options["delay"], ttl=options["ttl"])
         self._states.tell(task_id, task.name, QUEUED)
         return TaskResult(self._states, task_id)
 

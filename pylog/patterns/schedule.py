@@ -1,7 +1,8 @@
 """Tasks that are sent again and again, by whichever worker is first.
 
 A task of every 60 seconds is due at each multiple of 60 seconds since the epoch, so all workers
-agree when, without a word; and each such moment is a dedup key, so it is sent once.
+agree when, without a word; and each such moment is a dedup key, so it is sent once. (A worker that
+is killed in the midst of it may have sent it twice: see `Task.options`.)
 """
 
 import logging

@@ -1,6 +1,7 @@
 """Task: a function that is sent to workers, with its arguments; and the task that is at work.
 
 A message is JSON: {"id": "...", "task": "transcode", "args": ["v1"], "kwargs": {"formats": [...]}}
+and "once": true, where its id is made of a dedup key.
 """
 
 import contextvars
@@ -61,7 +62,9 @@ class Task:
         delay: seconds before anybody gets it. ttl: seconds after which it is a dead letter instead,
         counted from when it is due. key: of the message, for who looks. dedup_key: a second call
         with the same, while results are remembered (the app's ttl), sends nothing and returns the
-        first one's TaskResult.
+        first one's TaskResult. Where the first was killed in the midst of it the message may be
+        there twice, under one id: whoever has the second does nothing if the first is done. Both
+        are done if two workers have them at the same time, or the first has failed.
         """
         return Sending(self, {"delay": delay, "ttl": ttl, "key": key, "dedup_key": dedup_key})
 
@@ -93,6 +96,7 @@ class Call(NamedTuple):
     task: str
     args: list[Any]
     kwargs: dict[str, Any]
+    is_once: bool
 
     @classmethod
     def of(cls, value: Any) -> "Call":
@@ -102,7 +106,8 @@ class Call(NamedTuple):
                 not isinstance(value.get(name), kind) for name, kind in kinds.items()):
             raise ValueError('this is no call of a task: it needs {"id": "...", "task": "...", '
                              '"args": [], "kwargs": {}}')
-        return cls(*(value[name] for name in kinds))
+        return cls(value["id"], value["task"], value["args"], value["kwargs"],
+                   value.get("once") is True)
 
 
 class CurrentTask:

@@ -90,7 +90,7 @@ class TaskRunner:
             raise
 
     def _run(self, call: Call, now: CurrentTask, delivery: Delivery) -> None:
-        if now.attempt > 1 and self._is_done(call):
+        if (now.attempt > 1 or call.is_once) and self._is_done(call):
             delivery.ack()
             return
         task = self._tasks.get(call.task)

@@ -11,6 +11,7 @@ from waiting import until
 
 import pylog
 from pylog.patterns import App, Retry, current_task
+from pylog.patterns.key_claim import KeyClaim
 from pylog.patterns.task_status import TaskStates, status_of
 
 ROUNDS = 20
@@ -133,6 +134,26 @@ def test_what_has_a_result_is_not_begun_again(tmp_path):
         until(lambda: app._queue("default").stats()[:4] == (0, 0, 0, 0))
         assert (sent.result(0), sent.status().attempt) == (2, 1)
     assert diary.lines() == ["1"]
+
+
+def die_before_the_key_is_saved(path):
+    KeyClaim.save = lambda claim, result: os.kill(os.getpid(), 9)
+    app_of(path).tasks["double"].options(dedup_key="one").send(1, 0)
+
+
+def test_what_was_sent_twice_by_one_key_is_done_once(tmp_path):
+    path, diary = tmp_path / "broker", Diary(tmp_path / "done")
+    with app_of(path, diary) as app:
+        os.waitpid(Party(die_before_the_key_is_saved, path).pid, 0)
+        [first] = app.statuses()
+        sent = app.tasks["double"].options(dedup_key="one").send(1, 0)
+        other = app.tasks["double"].options(dedup_key="other").send(1, 0)
+        app.start()
+        until(lambda: app._queue("default").stats()[:4] == (0, 0, 0, 0))
+        assert (sent.id, sent.result(0)) == (first.id, 2)
+        assert other.id != sent.id
+        assert len(list(app.broker.read("app.default"))) == 3
+    assert diary.lines() == ["1", "1"]
 
 
 @pytest.mark.slow
