@@ -5,7 +5,7 @@
     GET  /api/users/{user}/orders  the read model
     GET  /api/orders/{id}          one of them
     GET  /api/figures              how many there are, completed and rejected
-    WS   /live?room=order-{id}     each change of it; room=shop: the figures of the shop
+    WS   /live/?room=order-{id}    each change of it; room=shop: the figures of the shop
     GET  /                         a page that uses all of these
 """
 

@@ -128,7 +128,9 @@ class Audit(Tenant):
     def feed(self, bus: Bus | AsyncBus | str, pattern: str, *, group: str = "audit",
              entry: Callable[[Event], Mapping[str, Any] | None] | None = None,
              start: Any = None) -> Inflow:
-        """Events of a bus become entries, each once, whoever is killed: `with audit.feed(...):`.
+        """Events of a bus become entries, each record of it once, whoever is killed: `with
+        audit.feed(...):`. An event that its source emits again is recorded again; the entries have
+        its id as `event`.
 
         pattern: of their types, with wildcards. entry: what `record` is to take, of an event; None:
         nothing. By default the source is the actor, the type the action, the subject or the key

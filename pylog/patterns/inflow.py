@@ -1,5 +1,7 @@
 """Inflow: events of a bus become records of another topic, each exactly once, whoever is killed.
 
+"Each" is a record of the bus: an event that its source emits again, with the same id, is another.
+
 A record bears in a header which event it was made of. What the group commits is the event's offset
 and, as the note of the same commit, where the other topic ended: who takes over reads that from
 there on, and knows which events it has already.

@@ -5,8 +5,9 @@
 
 Each message is {"id", "room", "event", "data"} in JSON, as the text of a frame, or as the data of
 an event of that name. The first is "ready", with the id to begin with, and {"recovered": false}
-where what came after the last id is not there any more. It is mounted in Starlette or FastAPI, or
-runs by itself: the WebSocket protocol is the server's.
+where what came after the last id is not there any more. It is mounted in Starlette or FastAPI
+(at /live its path is /live/, with the slash), or runs by itself: the WebSocket protocol is the
+server's.
 """
 
 import asyncio

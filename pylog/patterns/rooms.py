@@ -4,7 +4,8 @@
     rooms.emit("order-123", {"status": "shipped"}, event="orderUpdate")     from any process
     app.mount("/live", rooms.asgi(authorize=may_enter))                     in Starlette or FastAPI
 
-    new WebSocket("wss://shop.example/live?room=order-123")                 in a browser
+    new WebSocket("wss://shop.example/live/?room=order-123")                in a browser: a mount
+                                                                            needs its last slash
 
 A room is a key of one topic, and the log is what a message waits in: a client says the id that it
 had last, and is given what came since, whichever server it reaches. (Socket.IO's rooms; ids and
@@ -95,7 +96,8 @@ class Rooms(Tenant):
 
     def feed(self, bus: Bus | AsyncBus | str, pattern: str, room: Callable[[Event], str | None], *,
              event: str | None = None, group: str = "push", start: Any = None) -> Inflow:
-        """Events of a bus become messages, each once, whoever is killed: `with rooms.feed(...):`.
+        """Events of a bus become messages, each record of it once, whoever is killed: `with
+        rooms.feed(...):`.
 
         bus: or its name. pattern: of types, with wildcards. room: which, of an event; None: none.
         event: the message's, the event's type by default. group, start: as `Bus.on`'s. Of many

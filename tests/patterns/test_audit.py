@@ -414,6 +414,16 @@ def test_an_empty_trail_has_no_head_and_is_whole(trail):
 # ---- fed by a bus
 
 
+def test_an_event_that_was_emitted_twice_is_recorded_twice_with_its_id(broker, trail):
+    with Bus(broker, "shop") as bus, trail.feed(bus, "user.*"):
+        for _ in range(2):
+            bus.emit("user.login", key="123", event_id="e1", source="web")
+        until(lambda: trail.head() and trail.head().offset == 1)
+
+    assert [one.data["event"] for one in trail.query()] == ["e1", "e1"]
+    assert trail.verify() is None
+
+
 def test_events_of_a_bus_become_entries_by_wildcard(broker, trail):
     with Bus(broker, "shop") as bus:
         with trail.feed(bus, "user.*"):

@@ -4,12 +4,14 @@ import asyncio
 import contextlib
 import itertools
 import json
+import warnings
 
 import httpx
 import pytest
 from pushing import served
 from starlette.applications import Starlette
 from starlette.routing import Mount
+from starlette.websockets import WebSocketDisconnect
 from websockets.sync.client import connect
 
 import pylog
@@ -256,9 +258,47 @@ def test_who_may_enter_has_to_be_said(rooms, options):
 # ---- real servers
 
 
+def in_starlette(push):
+    return Starlette(routes=[Mount("/live", push)])
+
+
+def in_fastapi(push):
+    app = pytest.importorskip("fastapi").FastAPI()
+    app.mount("/live", push)
+    return app
+
+
+MOUNTED = pytest.mark.parametrize("mounted", [in_starlette, in_fastapi])
+
+
+@MOUNTED
+def test_mounted_and_spoken_to_by_the_test_client(rooms, mounted):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")    # it says that it will want another httpx
+        from starlette.testclient import TestClient
+    client = TestClient(mounted(rooms.asgi(authorize=None)))
+    with client.websocket_connect("/live/?room=a") as socket:
+        ready = socket.receive_json()
+        rooms.emit("a", "first", event="greeting")
+        first = socket.receive_json()
+        assert (first["room"], first["event"], first["data"]) == ("a", "greeting", "first")
+    rooms.emit("a", "second")
+    with client.websocket_connect(f"/live/?room=a&after={ready['id']}") as socket:
+        assert [socket.receive_json()["data"] for _ in range(3)] == [
+            {"recovered": True}, "first", "second"]
+    with client.websocket_connect("/live/") as socket, \
+            pytest.raises(WebSocketDisconnect) as refused:
+        socket.receive_json()
+    assert (refused.value.code, refused.value.reason[:12]) == (4400, "name 1 to 10")
+    assert client.get("/live/").status_code == 400
+    with pytest.raises(WebSocketDisconnect), client.websocket_connect("/live?room=a"):
+        pass    # a mount is what begins with its path and a slash
+
+
 @pytest.mark.slow
-def test_mounted_in_starlette_and_spoken_to_by_real_clients(rooms):
-    app = Starlette(routes=[Mount("/live", rooms.asgi(authorize=None, heartbeat=0.05))])
+@MOUNTED
+def test_mounted_and_spoken_to_by_real_clients(rooms, mounted):
+    app = mounted(rooms.asgi(authorize=None, heartbeat=0.05))
     with served(app) as port:
         with connect(f"ws://127.0.0.1:{port}/live/?room=a") as client:
             ready = json.loads(client.recv(timeout=20))
