@@ -1,8 +1,7 @@
 """DeadLetters: the records that handlers failed on, and what is done with them.
 
-All state is in the topics of letters: what becomes of a letter (`letter.py`) is a *mark*, a record
-with a null value that names it. So letters that are pending are those that no mark names, and the
-topics may be read, copied and served as any other.
+All state is in the topics of letters: what becomes of a letter (`letter.py`) is a mark
+(`pending.py`) behind it. So the topics may be read, copied and served as any other.
 """
 
 import os
@@ -14,13 +13,15 @@ from typing import Any
 from pylog import (
     Broker,
     ConfigurationError,
+    OffsetOutOfRangeError,
     Record,
     RecordNotFoundError,
     UnknownTopicOrPartitionError,
 )
 from pylog.patterns import headers as names
-from pylog.patterns.headers import number_of, text_of, to_value
+from pylog.patterns.headers import to_value
 from pylog.patterns.letter import Letter, is_mark, letter_of, parse_id, replay_headers
+from pylog.patterns.pending import Pending, all_letters, marks_of
 from pylog.patterns.tenant import Tenant
 
 CLAIM_SECONDS = 10.0      # for another process that replays or discards
@@ -37,7 +38,8 @@ class DeadLetters(Tenant):
 
     Guarantees: a letter is replayed or discarded by one process at a time. It is marked *after* it
     was sent again, so a kill between the two leaves it pending: it may be sent twice, and is never
-    lost. Cost: each call reads the topics from their beginning.
+    lost. Cost: a call reads what came since the last one of this object, 0.5 us a record, then 8 us
+    for each letter that it looks at; `list(marked=True)` reads the topics from their beginning.
 
         >>> import pylog
         >>> from pylog.patterns.letter import bury
@@ -63,6 +65,7 @@ class DeadLetters(Tenant):
                                      "have those of several groups", option="topic", value=topic)
         self._group = group
         self._topic = topic
+        self._pending: dict[str, Pending] = {}    # by topic
         super().__init__(broker)
 
     # ---- looking
@@ -101,10 +104,10 @@ class DeadLetters(Tenant):
                 raise TypeError(f"{option} must be a str, not {type(text).__name__}")
         since_ms = _as_ms(since)
         found: Letters = []
-        for letter in self._letters():
+        for letter in self._letters(marked):
             if limit is not None and len(found) >= limit:
                 break
-            if ((marked or letter.mark is None) and letter.buried_ms >= since_ms
+            if (letter.buried_ms >= since_ms
                     and (topic is None or letter.topic == topic)
                     and (handler is None or letter.handler == handler)
                     and (error is None or error in (letter.error, letter.error.split(".")[-1]))):
@@ -113,19 +116,34 @@ class DeadLetters(Tenant):
 
     def show(self, letter_id: str) -> Letter:
         """One letter, pending or not. Raises RecordNotFoundError, ConfigurationError."""
-        topic, *place = parse_id(letter_id)
+        topic, partition, offset = parse_id(letter_id)
         if topic in self.topics():
-            pile = _Pile(self._broker, topic)
-            if record := pile.records.get((place[0], place[1])):
-                return letter_of(record, pile.marks.get((place[0], place[1])))
+            record = self._record(topic, partition, offset)
+            if record is not None and not is_mark(record):
+                place = (partition, offset)
+                return letter_of(record, None if place in self._pending_of(topic)
+                                 else marks_of(self._broker, topic).get(place))
         raise RecordNotFoundError(f"there is no letter {letter_id!r} here; list(), or `pylog dlq "
-                                  "ls`, has those that there are", offset=place[1])
+                                  "ls`, has those that there are", offset=offset)
 
-    def _letters(self) -> Iterator[Letter]:
+    def _letters(self, marked: bool) -> Iterator[Letter]:
         for topic in self.topics():
-            for letter in _Pile(self._broker, topic).letters():
+            for letter in all_letters(self._broker, topic) if marked \
+                    else map(letter_of, self._pending_of(topic)):
                 if self._group is None or letter.group in ("", self._group):
                     yield letter    # dlq.a.b.c may be the group a's or a.b's
+
+    def _pending_of(self, topic: str) -> Pending:
+        return self._pending.setdefault(topic, Pending(self._broker, topic))
+
+    def _record(self, topic: str, partition: int, offset: int) -> Record | None:
+        """None: there is no such record, any more."""
+        if partition >= self._broker.topic(topic).partitions:
+            return None
+        try:
+            return self._broker.log(topic, partition).get(offset)
+        except (RecordNotFoundError, OffsetOutOfRangeError):
+            return None
 
     # ---- doing
 
@@ -149,7 +167,7 @@ class DeadLetters(Tenant):
         if rate is not None and not rate > 0:
             raise ConfigurationError(f"rate={rate} is impossible; use records a second",
                                      option="rate", value=rate)
-        count, piles = 0, _Piles(self._broker)
+        count = 0
         for letter in self._chosen(letters):
             sent = letter if edit is None else edit(letter)
             if sent is None:
@@ -159,7 +177,7 @@ class DeadLetters(Tenant):
                                 "as dataclasses.replace(letter, value=...) does, or None")
             target, partition = self._target(sent, to)
             began = time.monotonic()
-            if piles.settle(letter, REPLAYED, target, sent.value, sent.key,
+            if self._settle(letter, REPLAYED, target, sent.value, sent.key,
                             replay_headers(sent, letter, to is None), partition):
                 count += 1
                 if rate is not None:
@@ -168,8 +186,7 @@ class DeadLetters(Tenant):
 
     def discard(self, letters: "Letter | str | Iterable[Letter | str]") -> int:
         """Marks letters as done with; they stay readable. Returns how many were pending."""
-        piles = _Piles(self._broker)
-        return sum(piles.settle(letter, DISCARDED) for letter in self._chosen(letters))
+        return sum(self._settle(letter, DISCARDED) for letter in self._chosen(letters))
 
     def _chosen(self, given: "Letter | str | Iterable[Letter | str]") -> Letters:
         if not isinstance(given, Letter | str | Iterable):
@@ -190,75 +207,33 @@ class DeadLetters(Tenant):
         return name, letter.partition if is_home else None
 
 
-class _Pile:
-    """A topic of letters, as far as it was read."""
-
-    def __init__(self, broker: Broker, topic: str) -> None:
-        self.topic = topic
-        self.records: dict[tuple[int, int], Record] = {}
-        self.marks: dict[tuple[int, int], str] = {}
-        self._broker = broker
-        self._ends: dict[int, int] = {}    # by partition, where reading goes on
-        self.read_on()
-
-    def read_on(self) -> None:
-        """To the end that there is now."""
-        for partition in range(self._broker.topic(self.topic).partitions):
-            log = self._broker.log(self.topic, partition)
-            start = max(self._ends.get(partition, 0), log.start_offset)
-            for record in self._broker.read(self.topic, start, partition):
-                self._ends[partition] = record.offset + 1
-                self._take(partition, record)
-
-    def _take(self, partition: int, record: Record) -> None:
-        if not is_mark(record):
-            self.records[partition, record.offset] = record
-            return
-        where, _, offset = text_of(record.header(names.DLQ_MARK_OF)).partition(":")
-        place = number_of(where.encode()), number_of(offset.encode())
-        self.marks.setdefault(place, text_of(record.header(names.DLQ_MARK)))
-
-    def has_letters(self, partition: int, offset: int) -> bool:
-        """Whether it is for letters, or this record says that it is one."""
-        record = self.records.get((partition, offset))
-        return _is_of_letters(self.topic) or (record is not None and any(
-            name.startswith(names.DLQ_PREFIX) for name, _ in record.headers))
-
-    def letters(self) -> Iterator[Letter]:
-        """All, in order."""
-        return (letter_of(record, self.marks.get(place)) for place, record in self.records.items())
-
-
-class _Piles:
-    """The topics of one call, each read once."""
-
-    def __init__(self, broker: Broker) -> None:
-        self._broker = broker
-        self._piles: dict[str, _Pile] = {}
-
-    def settle(self, letter: Letter, mark: str, *record: Any) -> bool:
+    def _settle(self, letter: Letter, mark: str, *record: Any) -> bool:
         """Appends the record, if there is one, and then the mark; nothing where the letter has a
-        mark already. For one process at a time."""
+        mark already, or is deleted. For one process at a time."""
         topic, partition, offset = parse_id(letter.id)
         with self._broker.claim(topic, CLAIM_SECONDS):
-            if topic in self._piles:
-                self._piles[topic].read_on()
-            else:
-                self._piles[topic] = _Pile(self._broker, topic)
-            pile = self._piles[topic]
-            if (partition, offset) in pile.marks:
+            self._check_is_letter(topic, partition, offset)
+            if (partition, offset) not in self._pending_of(topic):
                 return False
-            if not pile.has_letters(partition, offset):
-                raise ConfigurationError(
-                    f"{letter.id} is no dead letter: it does not say where it comes from, and its "
-                    "topic is not called dlq.* or *-dlq; a mark there would be a record to whoever "
-                    f"reads {topic!r}", option="letters", value=letter.id)
             if record:
                 self._broker.append(*record)
             self._broker.append(
                 topic, None, letter.key, [(names.DLQ_MARK_OF, to_value(f"{partition}:{offset}")),
                                           (names.DLQ_MARK, to_value(mark))], partition)
         return True
+
+    def _check_is_letter(self, topic: str, partition: int, offset: int) -> None:
+        """Its topic is for letters, or the record says that it is one."""
+        if _is_of_letters(topic):
+            return
+        record = self._record(topic, partition, offset)
+        if record is None or not any(name.startswith(names.DLQ_PREFIX)
+                                     for name, _ in record.headers):
+            raise ConfigurationError(
+                f"{topic}:{partition}:{offset} is no dead letter: it does not say where it comes "
+                "from, and its topic is not called dlq.* or *-dlq; a mark there would be a record "
+                f"to whoever reads {topic!r}", option="letters",
+                value=f"{topic}:{partition}:{offset}")
 
 
 def _is_of_letters(topic: str) -> bool:

@@ -30,12 +30,12 @@ from pylog import (
     ShareConsumer,
 )
 from pylog.patterns import headers as names
-from pylog.patterns.dead_letters import DeadLetters
 from pylog.patterns.delayed import DELAYED, Delayed
 from pylog.patterns.handler import is_async
 from pylog.patterns.headers import number_of, to_key, to_value
 from pylog.patterns.idempotency import Idempotency
 from pylog.patterns.letter import EXPIRED, GIVEN_UP, REJECTED, burier, dlq_name, is_mark
+from pylog.patterns.pending import Pending
 from pylog.patterns.queue_workers import Work, WorkHandler
 from pylog.patterns.retry import check_count, check_seconds
 from pylog.patterns.values import advised, codec_of, serde_of
@@ -90,6 +90,7 @@ class _Queue:
             stack.callback(self._close)
             self._broker.create_topic(name, 1, exist_ok=True)
             self.dlq = dlq_name(dlq, group, name)
+            self._dead = None if self.dlq is None else Pending(self._broker, self.dlq)
             self._work = Work(name, lambda: self.closed,
                               "dropped" if self.dlq is None else "a dead letter")
             self._bury = burier(self._broker, dlq, group, name)
@@ -200,8 +201,8 @@ class _Queue:
 
     def stats(self) -> QueueStats:
         """How it stands now. A message that is moved meanwhile, when it is due or comes again with
-        a delay, may be counted in both places, and is in one at least. Cost: some 100 us, and each
-        dead letter is read."""
+        a delay, may be counted in both places, and is in one at least. Cost: some 100 us, and what
+        came to the dead letters since the last call of this object is read."""
         self._check_open()
         for _ in range(LOOKS):
             end = self._delayed.end_offset
@@ -211,13 +212,11 @@ class _Queue:
         sums = {name: sum(counts[name] for counts in found.values())
                 for name in ("lag", "held", "delayed", "done", "rejected", "given_back", "expired",
                              "orphaned")}
-        dead = 0
-        if self.dlq is not None:
-            dead = len(DeadLetters(self._broker, topic=self.dlq).list())
         return QueueStats(
             ready=sums["lag"] - sums["held"] - sums["delayed"],
             delayed=sums["delayed"] + delayed,
-            in_flight=sums["held"], dead=dead, oldest_age=self._oldest_age(found),
+            in_flight=sums["held"], dead=0 if self._dead is None else len(self._dead),
+            oldest_age=self._oldest_age(found),
             done=sums["done"] - sums["rejected"],
             redelivered=sums["given_back"] + sums["expired"] + sums["orphaned"])
 
