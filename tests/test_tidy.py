@@ -65,7 +65,7 @@ FLOORS = {
     "patterns.task_runner": 15, "patterns.schedule": 15, "patterns.worker": 12,
     "patterns.app": 16,
     "envelope": 10, "hardware": 10,
-    "patterns": 20, "patterns.tenant": 9.5, "patterns.state": 10, "patterns.schema": 9.5,
+    "patterns": 20, "patterns.tenant": 10.1, "patterns.state": 10.2, "patterns.schema": 9.5,
     "patterns.key_claim": 12, "patterns.idempotency": 13, "patterns.compatibility": 10,
     "patterns.registry": 11, "patterns.claimant": 10,
     "patterns.saga_commands": 14, "patterns.saga_steps": 15, "patterns.saga_entry": 12,

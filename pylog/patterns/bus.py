@@ -33,6 +33,7 @@ from pylog.patterns.events import (
 from pylog.patterns.headers import to_key
 from pylog.patterns.listening import Line, Listening
 from pylog.patterns.subscription import AsyncSubscription, Subscription
+from pylog.patterns.tenant import make_topic
 from pylog.patterns.values import advised, codec_of, serde_of
 
 
@@ -40,16 +41,20 @@ class _Bus(Listening):
     """What both have."""
 
     def __init__(self, broker: Broker | str | os.PathLike[str], name: str = "events", *,
-                 value: Any = "json", source: str | None = None, num_partitions: int = 1) -> None:
+                 value: Any = "json", source: str | None = None,
+                 num_partitions: int | None = None) -> None:
         self.source = name if source is None else source
         self._codec = codec_of(value)
         self._content_type = CONTENT_TYPES.get(value) if isinstance(value, str) else None
         made, self._is_owner = Broker.of(broker)
         super().__init__(made, name, self._codec.deserialize)
         self._ids = Ids()
-        if name not in self._broker.topics() and self._broker.auto_create_topics:
-            self._broker.create_topic(name, num_partitions, exist_ok=True)
-        self._broker.topic(name)    # says it where it is missing
+        try:
+            make_topic(made, name, num_partitions)
+        except BaseException:
+            if self._is_owner:
+                made.close()
+            raise
 
     @property
     def broker(self) -> Broker:
@@ -90,8 +95,8 @@ class Bus(_Bus):
     for threads.
 
     name: of the topic that all events go to. value: what data is, "json" by default, as Topic's.
-    source: who emits, the bus's name by default. num_partitions: of a bus that is made here; events
-    of one key stay in order.
+    source: who emits, the bus's name by default. num_partitions: of a bus that is made here, 1
+    by default, and a ConfigurationError where one has fewer; events of one key stay in order.
 
         >>> import threading
         >>> done = threading.Event()
@@ -109,7 +114,8 @@ class Bus(_Bus):
     _kind = Subscription
 
     def __init__(self, broker: Broker | str | os.PathLike[str], name: str = "events", *,
-                 value: Any = "json", source: str | None = None, num_partitions: int = 1) -> None:
+                 value: Any = "json", source: str | None = None,
+                 num_partitions: int | None = None) -> None:
         super().__init__(broker, name, value=value, source=source, num_partitions=num_partitions)
         self._producer = Producer(self._broker, value_serializer=serde_of(value))
 
@@ -176,7 +182,8 @@ class AsyncBus(_Bus):
     _kind = AsyncSubscription
 
     def __init__(self, broker: Broker | str | os.PathLike[str], name: str = "events", *,
-                 value: Any = "json", source: str | None = None, num_partitions: int = 1) -> None:
+                 value: Any = "json", source: str | None = None,
+                 num_partitions: int | None = None) -> None:
         super().__init__(broker, name, value=value, source=source, num_partitions=num_partitions)
         self._producer = AsyncProducer(self._broker, value_serializer=serde_of(value))
 

@@ -24,7 +24,9 @@ class Idempotency(Tenant):
 
     broker: a Broker, or the path of one, which is then closed with this. name: of what is done; it
     has the topic `idempotency.<name>`. ttl: seconds that a result is remembered; None: for ever.
-    value: how results become bytes: "json", "str", None (they are bytes), or a serde.
+    Each object goes by its own, and the topic keeps results for that of the first one: give all of
+    a name the same. value: how results become bytes: "json", "str", None (they are bytes), a type
+    or a serde.
 
         >>> from pylog import Broker
         >>> with Broker("data") as broker:

@@ -18,6 +18,7 @@ from pylog.patterns.letter import burier, is_mark
 from pylog.patterns.reader import Start
 from pylog.patterns.retry import Retry, check_retry
 from pylog.patterns.subscription import AsyncSubscription, Subscription
+from pylog.patterns.tenant import make_topic
 from pylog.patterns.values import advised, codec_of, serde_of
 
 Function = TypeVar("Function", bound=Callable[[Any], Any])
@@ -29,17 +30,18 @@ class _Topic:
     _kind: Any
 
     def __init__(self, broker: Broker | str | os.PathLike[str], name: str, *, value: Any = None,
-                 num_partitions: int = 1) -> None:
+                 num_partitions: int | None = None) -> None:
         self.name = name
         self._codec = codec_of(value)
         self._broker, self._is_owner = Broker.of(broker)
         self._subscriptions: list[Any] = []
         self._is_closed = False
-        if name not in self._broker.topics():
-            if self._broker.auto_create_topics:
-                self._broker.create_topic(name, num_partitions, exist_ok=True)
-            else:
-                self._broker.topic(name)    # says that it is missing
+        try:
+            make_topic(self._broker, name, num_partitions)
+        except BaseException:
+            if self._is_owner:
+                self._broker.close()
+            raise
 
     def subscribe(
         self, handler: Callable[[Any], Any] | None = None, *, group: str | None = None,
@@ -136,8 +138,9 @@ class Topic(_Topic):
     with serialize and deserialize. A value of None is a record without a value, Kafka's tombstone;
     of a type it has to fit as any other, which `Order | None` says.
 
-    num_partitions: of a topic that is made here; records with the same key stay in order, and a
-    durable group has no more members at work than partitions.
+    num_partitions: of a topic that is made here, 1 by default, and a ConfigurationError where one
+    has fewer; records with the same key stay in order, and a durable group has no more members at
+    work than partitions.
 
         >>> import threading
         >>> seen, both = [], threading.Barrier(3)
@@ -156,7 +159,7 @@ class Topic(_Topic):
     _kind = Subscription
 
     def __init__(self, broker: Broker | str | os.PathLike[str], name: str, *, value: Any = None,
-                 num_partitions: int = 1) -> None:
+                 num_partitions: int | None = None) -> None:
         super().__init__(broker, name, value=value, num_partitions=num_partitions)
         self._producer = Producer(self._broker, value_serializer=serde_of(value))
 
@@ -222,7 +225,7 @@ class AsyncTopic(_Topic):
     _kind = AsyncSubscription
 
     def __init__(self, broker: Broker | str | os.PathLike[str], name: str, *, value: Any = None,
-                 num_partitions: int = 1) -> None:
+                 num_partitions: int | None = None) -> None:
         super().__init__(broker, name, value=value, num_partitions=num_partitions)
         self._producer = AsyncProducer(self._broker, value_serializer=serde_of(value))
 

@@ -12,7 +12,7 @@ import pytest
 from waiting import until
 
 import pylog
-from pylog.patterns import AsyncTopic, DeadLetters, Topic
+from pylog.patterns import AsyncTopic, Bus, DeadLetters, Topic
 
 
 class Points:
@@ -23,6 +23,32 @@ class Points:
 
     def deserialize(self, topic, headers, data):
         return tuple(map(int, data.split(b",")))
+
+
+# ---- partitions
+
+
+@pytest.mark.parametrize("kind", [Topic, Bus], ids=["topic", "bus"])
+def test_partitions_that_a_topic_has_not_are_not_promised(data_path, kind):
+    with kind(data_path, "orders", num_partitions=3):
+        pass
+    with kind(data_path, "orders"), kind(data_path, "orders", num_partitions=2):    # has 3
+        pass
+
+    with pytest.raises(pylog.ConfigurationError, match=r"has 3; .*add-partitions orders 7"):
+        kind(data_path, "orders", num_partitions=7)
+    with pylog.Broker(data_path) as broker:    # it was let go of
+        assert broker.topics()["orders"].partitions == 3
+
+
+@pytest.mark.parametrize(("count", "error"), [
+    (0, pylog.ConfigurationError), ("3", TypeError), (True, TypeError), (2.0, TypeError)])
+def test_counts_of_partitions_that_are_none(broker, count, error):
+    for name in ("new", "orders"):
+        for kind in (Topic, Bus):
+            with pytest.raises(error, match="num_partitions"):
+                kind(broker, name, num_partitions=count)
+    assert "new" not in broker.topics()
 
 
 # ---- publish
@@ -92,16 +118,6 @@ def test_topic_that_is_missing_is_named_where_none_is_made(data_path):
     with pylog.Broker(data_path, auto_create_topics=False) as broker, \
             pytest.raises(pylog.UnknownTopicOrPartitionError, match="'users'"):
         Topic(broker, "users")
-
-
-def test_new_topic_has_the_partitions_that_were_asked_for(data_path):
-    with Topic(data_path, "users", num_partitions=4):
-        pass
-    with Topic(data_path, "users", num_partitions=7):
-        pass    # it is there
-
-    with pylog.Broker(data_path) as broker:
-        assert broker.topic("users").partitions == 4
 
 
 # ---- subscribe
