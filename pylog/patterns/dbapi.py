@@ -13,6 +13,12 @@ from pylog import ConfigurationError
 
 BUSY_SECONDS = 30.0    # that SQLite waits for the transaction of another
 MARKS = {"qmark": "?", "format": "%s", "pyformat": "%s", "numeric": ":{}"}
+# What says how the database fares, and nothing of a statement: SQLite's codes, and the classes of
+# SQLSTATE for a lost connection, a deadlock, no room, an operator, its own I/O, a lock.
+PASSING_CODES = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_NOMEM,
+                 sqlite3.SQLITE_READONLY, sqlite3.SQLITE_INTERRUPT, sqlite3.SQLITE_IOERR,
+                 sqlite3.SQLITE_FULL, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PROTOCOL}
+PASSING_STATES = ("08", "40", "53", "57", "58", "55P03")
 
 Database = str | os.PathLike[str] | Callable[[], Any]
 
@@ -37,6 +43,18 @@ def execute(connection: Any, statement: str, values: tuple[Any, ...] = ()) -> An
     cursor = connection.cursor()
     cursor.execute(styled, values)
     return cursor
+
+
+def is_passing(error: BaseException) -> bool:
+    """Whether the database is to blame, so that another attempt may go well.
+
+        >>> is_passing(sqlite3.OperationalError("no such table"))
+        False
+    """
+    code = getattr(error, "sqlite_errorcode", None)
+    state = getattr(error, "sqlstate", None) or getattr(error, "pgcode", None)
+    return (isinstance(code, int) and code & 0xFF in PASSING_CODES) or \
+        (isinstance(state, str) and state.startswith(PASSING_STATES))
 
 
 def in_style_of(connection: Any, statement: str) -> str:

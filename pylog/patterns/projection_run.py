@@ -13,6 +13,7 @@ from pylog import (
     Record,
     TopicPartition,
 )
+from pylog.patterns.dbapi import is_passing
 from pylog.patterns.headers import CE_TYPE, text_of
 from pylog.patterns.projector import Projector
 from pylog.patterns.retry import Retry
@@ -128,7 +129,7 @@ class ProjectionRun:
 
     def _transact(self, records: list[Record], write: Callable[[Any], object]) -> None:
         """Raises _NotWrittenError for what `write` raises; Moved; what the database raises before
-        and after it, for which the records are not to blame."""
+        and after it, or as it fares, for which the records are not to blame."""
         last = records[-1]
         places = {last.partition or 0: Place(self._topic_id, last.offset + 1)}
         with self._view.transaction() as connection:
@@ -137,6 +138,8 @@ class ProjectionRun:
             try:
                 write(connection)
             except Exception as error:
+                if is_passing(error):
+                    raise
                 raise _NotWrittenError(error) from error
             if self._view.is_broken:
                 raise ProjectionError(

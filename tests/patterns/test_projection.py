@@ -436,6 +436,27 @@ def test_lock_of_another_is_waited_for(broker, bus, path, orders):
     other.close()
 
 
+def test_database_that_is_full_in_a_function_is_tried_again(broker, bus, path):
+    orders = Projection(broker, "orders", source=bus, view=path, schema=SCHEMA)
+    is_small = threading.Event()
+    is_small.set()
+
+    @orders.on("order.placed")
+    def placed(db, event):
+        pages = db.execute("PRAGMA page_count").fetchone()[0]
+        db.execute(f"PRAGMA max_page_count = {pages if is_small.is_set() else 10_000}")
+        db.execute(INSERT, (event.data["id"], "x" * 100_000))
+
+    with orders:
+        last = place(bus, 1)
+        until(lambda: orders.error)
+        assert "full" in str(orders.error)
+        assert orders.is_running
+        is_small.clear()
+        orders.wait(last)
+    assert ask(path, "SELECT id FROM orders") == [("o1",)]
+
+
 def test_wait_says_who_should_have_run_it(bus, orders):
     with pytest.raises(pylog.PylogTimeoutError, match="nobody runs it: call start"):
         orders.wait(place(bus, 1), 0.01)
