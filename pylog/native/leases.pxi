@@ -350,8 +350,9 @@ cdef class Delivery:
         or, if it was delivered often enough, goes to the dead letters with the reason."""
         self.owner._nack(self, delay, reason)
 
-    def reject(self, reason):
-        """It will never succeed: it goes to the dead letters, at once."""
+    def reject(self, reason=None):
+        """It will never succeed: it goes to the dead letters, at once. reason: a text or an
+        exception, for whoever looks at them."""
         self.owner._reject(self, reason)
 
     def count_from(self, unsigned before):
@@ -383,7 +384,7 @@ cdef class Delivery:
 cdef int64_t take_ms(object seconds, str name) except -1:
     if not isinstance(seconds, (int, float)) or isinstance(seconds, bool):
         raise TypeError(f"{name} must be a number of seconds, not {type(seconds).__name__}")
-    if not 0 <= seconds <= 10 ** 9:
-        raise errors.ConfigurationError(f"{name} must be 0 to 10**9 seconds, not {seconds}",
+    if not 0 <= seconds <= 31_536_000:    # a year
+        raise errors.ConfigurationError(f"{name}={seconds} is impossible; use 0 to 31,536,000",
                                         option=name, value=seconds)
     return <int64_t>(seconds * 1000)

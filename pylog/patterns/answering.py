@@ -31,7 +31,7 @@ logger = logging.getLogger("pylog.patterns")
 
 
 class Request(NamedTuple):
-    """What a handler is given. record: the Record itself, with key, headers and time."""
+    """What a handler is given. record: the Record itself."""
 
     value: Any
     record: Record
@@ -50,6 +50,16 @@ class Request(NamedTuple):
     def correlation_id(self) -> str:
         """What the reply will bear; empty for one that wants none."""
         return text_of(self.record.header(CORRELATION_ID))
+
+    @property
+    def timestamp(self) -> int:
+        """ms since the epoch: when it was sent."""
+        return self.record.timestamp
+
+    @property
+    def headers(self) -> tuple[tuple[str, bytes | None], ...]:
+        """((name, value), ...), in order; those of the pattern itself among them."""
+        return self.record.headers
 
     def header(self, name: str, default: Any = None) -> Any:
         """The value of the last header of this name, bytes or None."""

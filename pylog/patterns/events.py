@@ -103,6 +103,16 @@ class Event:
         self._data = self.record.value if deserialize is None else deserialize(self.record)
         return self._data
 
+    @property
+    def timestamp(self) -> int:
+        """ms since the epoch: when it was published."""
+        return self.record.timestamp
+
+    @property
+    def headers(self) -> tuple[tuple[str, bytes | None], ...]:
+        """((name, value), ...), in order, CloudEvents' attributes among them."""
+        return self.record.headers
+
     def header(self, name: str, default: Any = None) -> Any:
         """As `Record.header`: an extension is `ce_<name>`."""
         return self.record.header(name, default)

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple, Self
 
 from pylog import (
     ClaimLostError,
+    ConfigurationError,
     FingerprintMismatchError,
     IllegalStateError,
     KeyInProgressError,
@@ -200,6 +201,10 @@ def as_key(key: object) -> bytes:
         key = key.encode("utf-8", "surrogatepass")
     if not isinstance(key, bytes):
         raise TypeError(f"a key must be a str or bytes, not {type(key).__name__}")
+    if not key:
+        raise ConfigurationError("the key is empty, and all that have none would be one: pass what "
+                                 "tells this one from others, as the id of the order", option="key",
+                                 value=key)
     return key
 
 

@@ -19,7 +19,7 @@ from pylog.patterns.reader import Start
 from pylog.patterns.retry import Retry, check_retry
 from pylog.patterns.subscription import AsyncSubscription, Subscription
 from pylog.patterns.tenant import make_topic
-from pylog.patterns.values import advised, codec_of, serde_of
+from pylog.patterns.values import advised, codec_of, listed, serde_of
 
 Function = TypeVar("Function", bound=Callable[[Any], Any])
 
@@ -98,9 +98,9 @@ class _Topic:
 
     def _listed(self, values: Iterable[Any], keys: Iterable[Any] | None) -> tuple[Any, Any, Any]:
         """Values, keys and headers of a list."""
-        listed, common = list(values), self._codec.headers
-        return (listed, None if keys is None else [to_key(key) for key in keys],
-                [common] * len(listed) if common else None)
+        many, common = listed("values", values), self._codec.headers
+        return (many, None if keys is None else [to_key(key) for key in listed("keys", keys)],
+                [common] * len(many) if common else None)
 
     @property
     def broker(self) -> Broker:
@@ -182,12 +182,12 @@ class Topic(_Topic):
     def publish_many(self, values: Iterable[Any], keys: Iterable[Any] | None = None) -> int:
         """Appends many, 40 ns each; returns how many. All is checked before any is in."""
         self._check_open()
-        listed, keys, headers = self._listed(values, keys)
+        many, keys, headers = self._listed(values, keys)
         try:
-            self._producer.send_many(self.name, listed, keys, headers)
+            self._producer.send_many(self.name, many, keys, headers)
         except TypeError as error:
             raise advised(error) from None
-        return len(listed)
+        return len(many)
 
     def close(self) -> None:
         """Stops the subscriptions made by this object; idempotent."""
@@ -244,12 +244,12 @@ class AsyncTopic(_Topic):
     async def publish_many(self, values: Iterable[Any], keys: Iterable[Any] | None = None) -> int:
         """As `Topic.publish_many`."""
         self._check_open()
-        listed, keys, headers = self._listed(values, keys)
+        many, keys, headers = self._listed(values, keys)
         try:
-            await self._producer.send_many(self.name, listed, keys, headers)
+            await self._producer.send_many(self.name, many, keys, headers)
         except TypeError as error:
             raise advised(error) from None
-        return len(listed)
+        return len(many)
 
     async def close(self) -> None:
         """As `Topic.close`."""

@@ -38,8 +38,9 @@ from pylog.patterns.letter import EXPIRED, GIVEN_UP, REJECTED, burier, dlq_name,
 from pylog.patterns.pending import Pending
 from pylog.patterns.queue_workers import Work, WorkHandler
 from pylog.patterns.retry import check_count, check_seconds
-from pylog.patterns.values import advised, codec_of, serde_of
+from pylog.patterns.values import advised, codec_of, listed, serde_of
 
+LOCK_MIN = 0.01    # seconds
 LOOKS = 100    # at both topics of a queue, until none has changed in between
 
 
@@ -73,7 +74,7 @@ class _Queue:
     ) -> None:
         self.name = name
         self.group = group
-        self.lock = check_seconds("lock", lock)
+        self.lock = check_seconds("lock", lock, LOCK_MIN)
         self.dedup_window = check_seconds("dedup_window", dedup_window)
         self._codec = codec_of(value)
         if isinstance(name, str) and name.endswith(DELAYED):
@@ -134,13 +135,14 @@ class _Queue:
             raise advised(error) from None
 
     def _put_many(self, values: Iterable[Any], keys: Iterable[Any] | None, headers: Any) -> int:
-        many = list(values)
+        many = listed("values", values)
         if self._codec.serialize is not None:
             many = [self._codec.serialize(self.name, headers, value) for value in many]
         common = self._codec.headers_with(headers)
         try:
             self._producer.send_many(
-                self.name, many, None if keys is None else [to_key(key) for key in keys],
+                self.name, many,
+                None if keys is None else [to_key(key) for key in listed("keys", keys)],
                 headers=[common] * len(many) if common else None)
         except TypeError as error:
             raise advised(error) from None

@@ -132,12 +132,12 @@ def check_retry(given: object, group: str | None) -> Retry:
     return given
 
 
-def check_seconds(option: str, value: object) -> float:
+def check_seconds(option: str, value: object, least: float = 0) -> float:
     """Returns it. Raises ConfigurationError, TypeError."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise TypeError(f"{option} must be a number of seconds, not {type(value).__name__}")
-    if not 0 <= value <= SECONDS_MAX:
-        raise ConfigurationError(f"{option}={value} is impossible; use 0 to {SECONDS_MAX:,}",
+    if not least <= value <= SECONDS_MAX:
+        raise ConfigurationError(f"{option}={value} is impossible; use {least} to {SECONDS_MAX:,}",
                                  option=option, value=value)
     return value
 

@@ -1,6 +1,6 @@
 """What `value=` of a pattern means: how its values become bytes, and bytes values."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from pylog import (
@@ -62,6 +62,19 @@ def codec_of(value: Any) -> Codec:
     serde = serde_of(value)
     return Codec(make_serializer(serde, "value"), make_deserializer(serde, "value"),
                  tuple(getattr(serde, "headers", ())))
+
+
+def listed(option: str, given: Any) -> list[Any]:
+    """What a user gave as several. Raises TypeError, too, for one text, whose characters would be
+    taken for them, or one dict, whose keys would."""
+    if isinstance(given, str | bytes | bytearray | memoryview | Mapping):
+        raise TypeError(f"{option} must be several, and {type(given).__name__} is one: put it into "
+                        "a list")
+    try:
+        return list(given)
+    except TypeError:
+        raise TypeError(f"{option} must be several, as in a list, not {type(given).__name__}"
+                        ) from None
 
 
 def advised(error: TypeError) -> TypeError:

@@ -101,6 +101,7 @@ def test_an_event_is_cloudevents_binary_mode(broker):
         "user.created", "e-1", "/shop", "users/123", b"123", '{"id":123}')
     assert one.time == NOON.replace(microsecond=123000)
     assert one.header("ce_tenant") == b"eu"
+    assert (one.headers, one.timestamp) == (record.headers, record.timestamp)
     assert repr(one) == "<Event 'user.created', id 'e-1', from '/shop'>"
 
 

@@ -266,6 +266,14 @@ def test_what_is_no_key_is_refused(payments, key):
         payments.claim(key)
 
 
+@pytest.mark.parametrize("key", ["", b""])
+def test_an_empty_key_is_not_shared_by_all_that_have_none(payments, key):
+    with pytest.raises(pylog.ConfigurationError, match="the key is empty"):
+        payments.claim(key)
+    with pytest.raises(pylog.ConfigurationError, match="the key is empty"):
+        payments.once(key=lambda order: order["id"])(print)({"id": key})
+
+
 @pytest.mark.parametrize(("options", "error"), [
     ({"name": 7}, TypeError), ({"name": "a/b"}, pylog.InvalidTopicError),
     ({"name": "a" * 250}, pylog.InvalidTopicError), ({"ttl": 0}, pylog.ConfigurationError),

@@ -101,6 +101,17 @@ def test_what_cannot_be_published_is_refused_and_nothing_is_in(broker, arguments
     assert list(broker.read("one")) == []
 
 
+@pytest.mark.parametrize("many", ["abc", b"abc", {"a": 1}, 7, None], ids=str)
+def test_one_value_is_not_taken_for_several(broker, many):
+    with Topic(broker, "one", value="json") as topic:
+        with pytest.raises(TypeError, match="values must be several"):
+            topic.publish_many(many)
+        with pytest.raises(TypeError, match="keys must be several"):
+            topic.publish_many([1, 2], keys="ab")
+
+    assert list(broker.read("one")) == []
+
+
 def test_publish_many_keeps_keys_together(broker):
     with Topic(broker, "orders", value="json") as topic:
         assert topic.publish_many(range(100), keys=[f"k{n % 10}" for n in range(100)]) == 100

@@ -189,6 +189,26 @@ def test_reject_buries_at_once_with_its_reason(emails):
                                 "CLIENT_REJECTED")]
 
 
+def test_a_rejection_needs_no_reason(emails):
+    emails.put(b"never")
+    with emails.get(0) as delivery:
+        delivery.reject()
+
+    [letter] = DeadLetters(emails._broker, "queue").list()
+    assert (letter.message, letter.disposition) == ("no reason was given", "CLIENT_REJECTED")
+
+
+@pytest.mark.parametrize("seconds", [-1, 31_536_001, float("nan")])
+def test_limits_are_told_alike(emails, seconds):
+    emails.put(b"x")
+    with emails.get(0) as delivery:
+        for wrong in (lambda: emails.put(b"x", delay=seconds), lambda: delivery.nack(seconds),
+                      lambda: delivery.extend(seconds)):
+            with pytest.raises(pylog.ConfigurationError,
+                               match=rf"={seconds} is impossible; use 0 to 31,536,000"):
+                wrong()
+
+
 def test_nack_may_wait(emails):
     emails.put(b"one")
     emails.get(0).nack(delay=0.15)
@@ -435,6 +455,7 @@ def test_the_async_queue_has_the_same_verbs(broker):
 
 @pytest.mark.parametrize(("options", "error", "message"), [
     ({"lock": -1}, pylog.ConfigurationError, "lock"),
+    ({"lock": 0}, pylog.ConfigurationError, "lock=0 is impossible; use 0.01 to 31,536,000"),
     ({"lock": "long"}, TypeError, "lock"),
     ({"max_deliveries": 0}, pylog.ConfigurationError, "max_deliveries"),
     ({"backoff": -1}, pylog.ConfigurationError, "backoff"),
@@ -460,6 +481,13 @@ def test_wrong_calls_are_told(broker):
     jobs = Queue(broker, "jobs")
     with pytest.raises(TypeError, match="pass value='str'"):
         jobs.put("text")
+    for many in ("abc", b"abc", {"a": 1}, 7):
+        with pytest.raises(TypeError, match="values must be several"):
+            jobs.put_many(many)
+    with pytest.raises(TypeError, match="keys must be several"):
+        jobs.put_many([b"a", b"b"], keys="ab")
+    with pytest.raises(pylog.ConfigurationError, match="key is empty"):
+        jobs.put(b"x", dedup_key="")
     with pytest.raises(pylog.ConfigurationError, match="delay"):
         jobs.put(b"x", delay=-1)
     with pytest.raises(TypeError, match="ttl"):

@@ -57,6 +57,8 @@ def test_handler_is_told_all_about_the_request(rpc):
     request, = seen
     assert (request.topic, request.key, request.value) == ("double", b"k", 1)
     assert request.header("tenant") == b"eu"
+    assert (request.headers, request.timestamp) \
+        == (request.record.headers, request.record.timestamp)
     assert request.header("reply_to") == rpc.reply_topic.encode()
     assert request.correlation_id == request.header("correlation_id").decode()
 
