@@ -85,6 +85,7 @@ LAZY = {
     "graph": "pylog.live:graph",
     "group": "pylog.cli_groups:group",
     "import": "pylog.cli_export:import_",
+    "outbox": "pylog.cli_outbox:outbox",
     "produce": "pylog.cli_records:produce",
     "projection": "pylog.cli_projection:projection",
     "queue": "pylog.cli_queue:queue",

@@ -57,6 +57,12 @@ def is_passing(error: BaseException) -> bool:
         (isinstance(state, str) and state.startswith(PASSING_STATES))
 
 
+def lacks_table(error: BaseException) -> bool:
+    """Whether a statement failed as a table is not there: in SQLite, or by an SQLSTATE."""
+    return str(error).startswith("no such table") or \
+        "42P01" in (getattr(error, "sqlstate", None), getattr(error, "pgcode", None))
+
+
 def in_style_of(connection: Any, statement: str) -> str:
     """The statement with the parameters as the connection's module has them (PEP 249)."""
     style = _paramstyle(connection)

@@ -12,13 +12,15 @@ import os
 import re
 import sqlite3
 import uuid
+from contextlib import closing
+from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 from pylog import Broker, ConfigurationError, IllegalStateError, NotSupportedError
 from pylog.patterns.dbapi import Database, connector, execute
 from pylog.patterns.events import CONTENT_TYPES, attributes
 from pylog.patterns.headers import as_headers, to_key
-from pylog.patterns.relay import Relay
+from pylog.patterns.relay import Relay, with_tables
 from pylog.patterns.values import codec_of
 
 TABLES = """
@@ -29,6 +31,7 @@ CREATE TABLE IF NOT EXISTS {table} (
     key BLOB,
     value BLOB,
     headers TEXT NOT NULL DEFAULT '[]',                      -- JSON: [[name, in latin-1], ...]
+    made TEXT NOT NULL DEFAULT CURRENT_TIMESTAMP,            -- in UTC
     error TEXT                                               -- why it is parked
 );
 CREATE TABLE IF NOT EXISTS {table}_places (
@@ -140,6 +143,15 @@ class Outbox:
         """How many rows wait to be sent, parked ones not among them."""
         return int(self._ask("SELECT COUNT(*) FROM {table} WHERE error IS NULL")[0][0])
 
+    def oldest(self) -> datetime | None:
+        """When the first of the rows that wait was added; None: none waits."""
+        [(made,)] = self._ask("SELECT MIN(made) FROM {table} WHERE error IS NULL")
+        if isinstance(made, str):    # SQLite has no type for it
+            made = datetime.fromisoformat(made)
+        if not isinstance(made, datetime):
+            return None
+        return made if made.tzinfo else made.replace(tzinfo=UTC)
+
     def parked(self) -> list[Parked]:
         """The rows that cannot be sent: a topic that cannot be, a record that is too large."""
         return [Parked(*row) for row in self._ask(
@@ -148,22 +160,16 @@ class Outbox:
     def retry(self, row_id: str | None = None) -> int:
         """Has a parked row sent again, or all of them; returns how many. Rows of the same key that
         came later may have been sent before it."""
-        connection = self.connect()
-        try:
+        with closing(self.connect()) as connection, with_tables(self.table):
             cursor = execute(connection, f"UPDATE {self.table} SET error = NULL WHERE error IS NOT "
                              "NULL" + ("" if row_id is None else " AND id = ?"),
                              () if row_id is None else (row_id,))
             connection.commit()
             return int(cursor.rowcount)
-        finally:
-            connection.close()
 
     def _ask(self, question: str) -> list[Any]:
-        connection = self.connect()
-        try:
+        with closing(self.connect()) as connection, with_tables(self.table):
             return list(execute(connection, question.format(table=self.table)).fetchall())
-        finally:
-            connection.close()
 
     # ---- sending
 

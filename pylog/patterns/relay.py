@@ -8,12 +8,18 @@ order, and numbers may be missing, which is why the highest number that was sent
 """
 
 import json
-from collections.abc import Callable, Iterable
-from contextlib import closing
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing, contextmanager
 from typing import Any
 
-from pylog import Broker, InvalidTimestampError, MessageSizeTooLargeError, TopicError
-from pylog.patterns.dbapi import execute, in_style_of
+from pylog import (
+    Broker,
+    IllegalStateError,
+    InvalidTimestampError,
+    MessageSizeTooLargeError,
+    TopicError,
+)
+from pylog.patterns.dbapi import execute, in_style_of, lacks_table
 from pylog.patterns.headers import OUTBOX_ID, text_of, to_key
 from pylog.patterns.standby import Standby
 
@@ -67,11 +73,12 @@ class _Passage:
         self._broker = broker
         self._connection = connection
         try:
+            with with_tables(table):
+                found = self._execute(
+                    f"SELECT topic, topic_id, offsets FROM {table}_places").fetchall()
             # topic: its id, and an offset by partition
             self._places: dict[str, tuple[str, list[int]]] = {
-                topic: (topic_id, json.loads(offsets))
-                for topic, topic_id, offsets in self._execute(
-                    f"SELECT topic, topic_id, offsets FROM {self._table}_places").fetchall()}
+                topic: (topic_id, json.loads(offsets)) for topic, topic_id, offsets in found}
             self._sent = self._in_doubt()
         except BaseException:
             self.close()
@@ -161,3 +168,16 @@ class _Passage:
     def _execute_many(self, statement: str, values: list[tuple[Any, ...]]) -> None:
         if values:
             self._connection.cursor().executemany(in_style_of(self._connection, statement), values)
+
+
+@contextmanager
+def with_tables(table: str) -> Iterator[None]:
+    """Says what to do where the tables are not there. Raises IllegalStateError."""
+    try:
+        yield
+    except Exception as error:
+        if not lacks_table(error):
+            raise
+        raise IllegalStateError(
+            f"the database has no outbox {table!r} ({str(error).splitlines()[0]}): call "
+            "outbox.create_table(connection) once, or make its tables by a migration") from error

@@ -5,6 +5,7 @@ import itertools
 import re
 import threading
 import time
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import postgres
@@ -222,10 +223,12 @@ def test_committed_rows_are_records_and_no_others(broker, connect, outbox):
         outbox.add(db, "orders", {"id": 2})
         db.rollback()
 
+    assert abs(datetime.now(UTC) - outbox.oldest()) < timedelta(minutes=5)
     assert outbox.pending() == outbox.relay(broker).run_once() == 4
     first, plain = broker.read("orders")
     assert (first.key, first.value, plain.value) == (b"k", b'{"id":1}', b"plain")
     assert first.headers[0] == ("a", b"b")
+    assert outbox.oldest() is None
     [parked] = outbox.parked()
     assert (parked.topic, outbox.pending(), outbox.retry(parked.id)) == ("no/topic", 0, 1)
     assert outbox.relay(broker).run_once() == 1
