@@ -75,7 +75,7 @@ def choosing(command: Any) -> Any:
         click.option("--action", metavar="PATTERN", default="**", help="Only these actions, with "
                      "* for one word and ** for one or more."),
         click.option("--target", metavar="NAME", help="Only what was done to this."),
-        click.option("--since", metavar="TIME", callback=to_moment, help="@-15m (s, m, h, d: that "
+        click.option("--since", metavar="TIME", callback=to_moment, help="-15m (s, m, h, d: that "
                      "long ago) or 2026-11-23T10:00."),
         click.option("--until", metavar="TIME", callback=to_moment, help="As --since."),
     )):

@@ -1,6 +1,8 @@
 """`pylog bus`: events emitted and listened to by hand."""
 
 import json
+import reprlib
+import sys
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -31,6 +33,7 @@ Examples:
   pylog bus listen shop 'user.*' 'order.**' --json | jq .data
   pylog bus listen shop --group audit
   pylog bus emit shop user.created '{"id": 123}' --key 123
+  pylog bus emit shop order.state - < order.json
 """
 EMIT_EXAMPLE = """Example: pylog bus emit shop user.created '{"id": 123}'"""
 LISTEN_EXAMPLE = "Example: pylog bus listen shop 'user.*' --from earliest --exit"
@@ -55,11 +58,12 @@ def bus() -> None:
 @as_json
 def emit(name: str, kind: str, data: str, data_dir: Path, headers: Headers, as_json: bool,
          **attributes: Any) -> None:
-    """Emit one event. A bus that is not there is made."""
+    """Emit one event, whose data is JSON (stdin, if it is -). A bus that is not there is made."""
+    text = sys.stdin.buffer.read() if data == "-" else data
     try:
-        value = json.loads(data)
+        value = json.loads(text)
     except ValueError as error:
-        raise click.BadParameter(f"{data!r} is no JSON: {error}; text is '\"text\"'",
+        raise click.BadParameter(f"{reprlib.repr(text)} is no JSON: {error}; text is '\"text\"'",
                                  param_hint="JSON") from None
     with open_broker(data_dir, make=True) as broker, Bus(broker, name) as events:
         done = events.emit(kind, value, headers=headers, **attributes)
@@ -102,7 +106,8 @@ def listen(name: str, patterns: tuple[str, ...], data_dir: Path, group: str | No
     if start is None and group is None:
         start = "latest"
     run_consume(data_dir, Wish((name,), group=group, start=start, wanted=is_wanted,
-                               text_of=partial(lines_of, is_json=as_json), **wishes))
+                               text_of=partial(lines_of, is_json=as_json),
+                               maker="`pylog bus emit {} TYPE`", **wishes))
 
 
 def lines_of(records: list[Record], is_json: bool) -> bytes:

@@ -64,7 +64,8 @@ def choosing(command: Callable[..., None]) -> Callable[..., None]:
         click.option("--topic", shell_complete=complete_topic, help="Only those that were in it."),
         click.option("--handler", metavar="NAME", help="Only those on which it failed."),
         click.option("--since", metavar="TIME", callback=to_moment,
-                     help="Only those buried since: @-15m (s, m, h, d), 2026-11-23T10:00."),
+                     help="Only those buried since: -15m (s, m, h, d: that long ago), "
+                     "2026-11-23T10:00."),
         click.option("-n", "--max", "limit", metavar="N", type=click.IntRange(min=0),
                      help="Only the first N."),
     )):

@@ -69,11 +69,14 @@ def to_place(ctx: click.Context, param: click.Parameter, value: str | None) -> S
 
 def to_moment(ctx: click.Context, param: click.Parameter, value: str | None) -> datetime | None:
     """The callback of --since: of places, only those that are a time."""
-    found: Start | None = to_place(ctx, param, value)
-    if found is not None and not isinstance(found, datetime):
-        raise click.BadParameter(f"{value!r} is no time; use @-15m (s, m, h, d: that long ago) or "
-                                 "2026-11-23T10:00", ctx, param)
-    return found
+    try:
+        found: Any = to_place(ctx, param, value)
+    except click.BadParameter:    # it names places that are none
+        found = value
+    if found is None or isinstance(found, datetime):
+        return found
+    raise click.BadParameter(f"{value!r} is no time; use -15m (s, m, h, d: that long ago) or "
+                             "2026-11-23T10:00", ctx, param)
 
 
 def to_separator(ctx: click.Context, param: click.Parameter, value: str | None) -> bytes | None:

@@ -36,6 +36,15 @@ def test_emit_makes_an_event(data_path):
     assert json.loads(done("bus", "emit", "shop", "a", "--json").stdout)["offset"] == 1
 
 
+def test_emit_reads_stdin_if_it_is_told_to(data_path):
+    done("bus", "emit", "shop", "a", "-", given='{"n": "größer"}\n'.encode())
+
+    with pylog.Broker(data_path) as broker:
+        assert [record.value for record in broker.read("shop")] == ['{"n":"größer"}'.encode()]
+    for given in (b"", b"{", b"\xff"):
+        fails(Exit.USAGE, "is no JSON", "bus", "emit", "shop", "a", "-", given=given)
+
+
 @pytest.mark.parametrize(("patterns", "numbers"), [
     ([], "0123"), (["**"], "0123"), (["user.*"], "0"), (["user.**"], "01"), (["*"], "3"),
     (["a", "order.*"], "23"), (["x"], "")])
@@ -92,7 +101,7 @@ def test_listen_waits_for_what_comes_from_now_on(data):
     (("emit", "no/name", "a"), Exit.FAILED, "'/'"),
     (("emit", "shop", "a", "--id", ""), Exit.FAILED, "id is empty"),
     (("emit", "shop"), Exit.USAGE, "Missing argument"),
-    (("listen", "nobody"), Exit.FAILED, "no topic 'nobody'"),
+    (("listen", "nobody"), Exit.FAILED, "no topic 'nobody'; `pylog bus emit nobody TYPE` makes it"),
     (("listen", "shop", "user*"), Exit.FAILED, "neither a name nor a wildcard"),
     (("listen", "shop", "-o", "noon"), Exit.USAGE, "'noon' is no place"),
     (("listen", "shop", "-d", "nowhere"), Exit.FAILED, "no broker at nowhere"),

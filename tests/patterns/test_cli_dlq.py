@@ -45,6 +45,7 @@ def test_ls_shows_the_topics_and_how_many_each_has(data):
     (["billing"], "0123"), (["dlq.billing.orders"], "0123"), (["--error", "ValueError"], "02"),
     (["billing", "--error", "KeyError", "-n", "1"], "1"), (["billing", "--handler", "mail"], ""),
     (["--topic", "orders"], "0123"), (["--topic", "refunds"], ""), (["--since", "@-1h"], "0123"),
+    (["--since", "-1h"], "0123"),
     (["--since", "2100-01-01"], ""), (["--all"], "0123")])
 def test_ls_shows_the_letters_that_are_meant(data, options, numbers):
     found = [json.loads(line)["id"] for line in
@@ -95,6 +96,7 @@ def test_discard_marks_and_keeps(data):
 @pytest.mark.parametrize(("command", "code", "words"), [
     (("ls", "nobody"), Exit.FAILED, "no topic 'nobody', and no group of this name"),
     (("ls", "billing", "--since", "5"), Exit.USAGE, "'5' is no time"),
+    (("ls", "billing", "--since", "noon"), Exit.USAGE, "'noon' is no time; use -15m"),
     (("ls", "billing", "-n", "-1"), Exit.USAGE, "-1"),
     (("show", "billing"), Exit.FAILED, "is no id of a letter"),
     (("show", LETTER + "99"), Exit.FAILED, "no letter 'dlq.billing.orders:0:99'"),
