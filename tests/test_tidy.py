@@ -18,7 +18,6 @@ CODE = {".py", ".pyx", ".pxd", ".pxi", ".pyi", ".c", ".h"}
 COLUMNS_MAX = 100
 FILE_LINES_MAX = 600
 FUNCTION_LINES_MAX = 60
-EXAMPLE_LINES = 40    # that each of a pattern has fewer than
 
 # file: how many lines it may have, because it is still one noun.
 LONG_FILES = {
@@ -147,14 +146,6 @@ def test_files_are_short(path):
 
     assert count <= most, f"{name_of(path)} has {count} lines of {most}: split it by noun"
     assert count > FILE_LINES_MAX or name_of(path) not in LONG_FILES, "strike it off LONG_FILES"
-
-
-def test_examples_of_patterns_are_read_at_a_glance():
-    examples = [path for path in ALL_CODE if path.parent == ROOT / "examples" / "patterns"]
-    counts = {name_of(path): len(lines_of(path)) for path in examples}
-
-    assert counts
-    assert {name: count for name, count in counts.items() if count >= EXAMPLE_LINES} == {}
 
 
 @each_file

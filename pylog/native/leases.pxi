@@ -255,7 +255,8 @@ cdef class Delivery:
 
     Has the record's attributes (topic, partition, offset, timestamp, key, value, headers), and
     delivery_count: how often it was given to somebody, this time included. `with` acknowledges it,
-    or gives it back when the body raises. Settling it when its time is over and it may be another's
+    or gives it back when the body raises; after Ctrl-C or a cancellation this delivery does not
+    count. Settling it when its time is over and it may be another's
     raises InvalidRecordStateError (Kafka's error 121), and changes nothing. One that is forgotten
     is given back.
     """
@@ -371,7 +372,7 @@ cdef class Delivery:
             return
         if kind is None:
             self.settle(PL_SETTLE_DONE, 0)
-        elif issubclass(kind, Exception):
+        elif issubclass(kind, (Exception, SystemExit)):    # lest it ends one worker after another
             self.owner._nack(self, None, error)
         else:    # Ctrl-C is no failure of the record
             self.settle(PL_SETTLE_RETURN, 0)

@@ -44,6 +44,10 @@ class Stats(NamedTuple):
 class Handler:
     """A function that is called with one item at a time.
 
+    SystemExit is a failure as any other, which is not tried again: in a thread it would end no
+    program, but this subscription, and that of whoever gets the record next. In the main thread,
+    where event loops of the user's run, it ends the program.
+
     is_async: what it returns has to be awaited. bury: makes a dead letter of a record that was
     given up. Without it the error is raised where `is_strict`, which ends the subscription before
     the record counts as finished; else it is logged and skipped. Safe for threads.
@@ -79,7 +83,7 @@ class Handler:
                 result = self._function(item)
                 if result is not None and inspect.isawaitable(result):
                     awaited_by_nobody(result, self.name)
-            except Exception as error:
+            except (Exception, SystemExit) as error:
                 delay = self._failed(record, error, attempt)
             else:
                 return self._succeeded()
@@ -111,7 +115,12 @@ class Handler:
                 failure = RuntimeError("what the handler awaited was cancelled, and not by us")
                 failure.__cause__ = error
                 delay = self._failed(record, failure, attempt)
-            except Exception as error:
+            except (Exception, SystemExit) as error:
+                if isinstance(error, SystemExit) and \
+                        threading.current_thread() is threading.main_thread():
+                    self._tell(record, attempt, "SystemExit ends the program, and the record comes "
+                               "again: raise another error to have it given up", error)
+                    raise    # maybe of a signal's handler
                 delay = self._failed(record, error, attempt)
             else:
                 return self._succeeded()
@@ -135,7 +144,7 @@ class Handler:
         if self.breaker.state == "half-open":    # this was the trial
             self.breaker.failed()
 
-    def _failed(self, record: Record, error: Exception, attempt: int) -> float | None:
+    def _failed(self, record: Record, error: BaseException, attempt: int) -> float | None:
         """Seconds until the next attempt; None: there is none, and the record is finished."""
         delay = self._retry.delay(attempt, error)
         if delay is not None:
@@ -145,20 +154,25 @@ class Handler:
         if self._bury is not None:
             self._bury(record, error, attempt, self.name)
         elif self._is_strict:
+            self._tell(record, attempt, "there are no dead letters, so the subscription ends here, "
+                       "and the record is for whoever comes next: mend the handler, or pass dlq=",
+                       error)
             raise error
         with self._lock:
             self._given_up += 1
             self._buried += self._bury is not None
-        logger.warning(
-            "%s failed on %s-%s, offset %d, after %d attempt(s)%s", self.name, record.topic,
-            record.partition, record.offset, attempt,
-            "; it is a dead letter now" if self._bury else "; it is skipped", exc_info=error)
+        self._tell(record, attempt,
+                   "it is a dead letter now" if self._bury else "it is skipped", error)
         if not self._retry.covers(error):
             self.breaker.undecided()
         elif self.breaker.failed():
             logger.warning("%s is paused for %s s: it failed on %d in a row or more", self.name,
                            self._retry.cooldown, self._retry.pause_after)
         return None
+
+    def _tell(self, record: Record, attempt: int, what: str, error: BaseException) -> None:
+        logger.warning("%s failed on %s-%s, offset %d, after %d attempt(s); %s", self.name,
+                       record.topic, record.partition, record.offset, attempt, what, exc_info=error)
 
     def stats(self) -> Stats:
         """How it has fared."""

@@ -356,7 +356,8 @@ class Queue(_Queue):
         What the handler returns from is acknowledged, unless it settled it; what it raises for is
         logged and given back, and after max_deliveries a dead letter. A coroutine function runs in
         an event loop of its own, `concurrency` at once. Raises TypeError for what cannot be called
-        with a delivery, and what ends a thread: SystemExit, damage.
+        with a delivery, and what ends a thread: SystemExit, after which the message comes again as
+        after any failure, damage.
         """
         self._check_open()
         with self._work.begun(handler, concurrency):

@@ -103,6 +103,9 @@ class Work:
                                 awaited_by_nobody(done, name_of(handler))
                     except Exception as error:    # it is given back, or a dead letter
                         self._tell(consumer, handler, delivery, error)
+                    except SystemExit as error:
+                        self._tell(consumer, handler, delivery, error)
+                        raise
                     del delivery
                     crew.counts[number] += 1
                     last = time.monotonic()
@@ -138,6 +141,9 @@ class Work:
                             await done
                 except Exception as error:    # it is given back, or a dead letter
                     self._tell(consumer, handler, delivery, error)
+                except SystemExit as error:
+                    self._tell(consumer, handler, delivery, error)
+                    raise
                 del delivery
                 count, last = count + 1, time.monotonic()
             elif idle is not None and time.monotonic() - last >= idle:
@@ -147,11 +153,14 @@ class Work:
     # ---- what went wrong
 
     def _tell(self, consumer: Any, handler: WorkHandler, delivery: Delivery,
-              error: Exception) -> None:
+              error: BaseException) -> None:
         """Logs it: a failure that another delivery may mend as INFO."""
         count, most = delivery.delivery_count, consumer.max_deliveries
         if isinstance(error, InvalidRecordStateError):
             level, what = logging.WARNING, "who took longer than its lock may have it done twice"
+        elif isinstance(error, SystemExit):
+            level, what = logging.WARNING, ("this ends the work, and after the last delivery it is "
+                                            f"{self._dead}: raise another error to go on")
         elif count < most:
             level, what = logging.INFO, "it comes again, unless the handler settled it"
         else:

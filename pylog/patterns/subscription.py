@@ -54,7 +54,7 @@ class Subscription(Reader):
                 self._run_here()
             else:
                 self._run_with_parking()
-        except BaseException as error:    # SystemExit of a handler, too
+        except BaseException as error:
             self._fail(error)
         finally:
             self._has_ended = True

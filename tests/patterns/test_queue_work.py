@@ -3,6 +3,7 @@
 import asyncio
 import functools
 import logging
+import sys
 import threading
 import time
 
@@ -150,6 +151,34 @@ def test_what_ends_one_thread_ends_work_and_is_raised(broker):
         with pytest.raises(SystemExit):
             jobs.work(end, concurrency=3)
         assert jobs.stats().in_flight == 0
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+def test_a_message_whose_handler_exits_is_a_dead_letter_after_its_deliveries(broker, caplog,
+                                                                             is_async):
+    def leave(delivery):
+        sys.exit(3)
+
+    async def leave_later(delivery):
+        sys.exit(3)
+
+    with Queue(broker, "jobs", max_deliveries=2) as jobs:
+        jobs.put(b"poison")
+        for delivery in (1, 2):
+            with pytest.raises(SystemExit):
+                jobs.work(leave_later if is_async else leave)
+            assert f"failed on jobs, offset 0, delivery {delivery} of 2; this ends" in caplog.text
+        assert jobs.work(leave, idle=0.01) == 0
+
+        assert [one[:4] for one in letters(jobs)] == [(b"poison", "SystemExit", "3", 2)]
+
+
+def test_a_message_in_hand_at_ctrl_c_is_not_counted(broker):
+    with Queue(broker, "jobs") as jobs:
+        jobs.put(b"x")
+        with pytest.raises(KeyboardInterrupt), jobs.get(0):
+            raise KeyboardInterrupt
+        assert jobs.get(0).delivery_count == 1
 
 
 def test_stop_ends_work_after_the_message_in_hand(broker):

@@ -3,6 +3,7 @@
 import asyncio
 import itertools
 import logging
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,7 +14,7 @@ import pytest
 from waiting import until
 
 import pylog
-from pylog.patterns import DeadLetters, Retry, Topic, expo
+from pylog.patterns import AsyncTopic, DeadLetters, Retry, Topic, expo
 
 FAST = Retry(attempts=3, backoff=0.001)
 
@@ -225,17 +226,51 @@ def test_a_handler_whose_own_await_was_cancelled_has_failed(topic, broker):
     assert "was cancelled, and not by us" in DeadLetters(broker, "g").list()[0].message
 
 
-def test_a_handler_that_exits_ends_its_subscription_and_says_so(topic, broker, written):
-    def leave(record):
-        sys.exit("enough")
+def test_a_handler_that_exits_fails_on_its_record_and_ends_nothing(topic, broker, written):
+    handled = []
 
+    def leave(record):
+        if record.value == "a":
+            sys.exit("enough")
+        handled.append(record.value)
+
+    for value in "ab":
+        topic.publish(value)
+    with topic.subscribe(written(leave), group="g", retry=FAST):
+        until(lambda: handled)
+
+    [letter] = DeadLetters(broker, "g").list()
+    assert (letter.value, letter.error, letter.message, letter.attempts) \
+        == (b"a", "SystemExit", "enough", 1)
+
+
+def test_without_dead_letters_an_exit_ends_the_subscription_and_names_the_record(
+        topic, broker, written, caplog):
     topic.publish("a")
-    subscription = topic.subscribe(written(leave), group="g")
+    subscription = topic.subscribe(written(lambda record: sys.exit("enough")), group="g", dlq=False)
     with pytest.raises(SystemExit, match="enough"):
         subscription.join(20)
 
     assert subscription.stats().state == "failed"
     assert not committed(broker, "g")
+    assert "failed on one-0, offset 0, after 1 attempt(s); there are no dead letters" in caplog.text
+
+
+def test_an_exit_in_the_main_thread_ends_the_program(data_template, tmp_path, caplog):
+    path = shutil.copytree(data_template, tmp_path / "data")
+
+    async def main():
+        async with AsyncTopic(path, "one", value="str") as topic:
+            await topic.publish("a")
+            topic.subscribe(as_coroutine(lambda record: sys.exit("enough")), group="g")
+            await asyncio.sleep(20)
+
+    with pytest.raises(SystemExit, match="enough"):
+        asyncio.run(main())
+    assert "failed on one-0, offset 0, after 1 attempt(s); SystemExit ends the program" \
+        in caplog.text
+    with pylog.Broker(path) as broker:
+        assert not committed(broker, "g")
 
 
 def test_coroutines_are_handled_at_once_by_concurrency(broker):
