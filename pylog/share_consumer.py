@@ -6,6 +6,7 @@ Kafka's share groups (KIP-932): what a queue is, under Kafka's words. The hot ca
 
 import enum
 import os
+import threading
 from collections.abc import Callable, Iterable
 from typing import Any, Literal, Self
 
@@ -87,6 +88,7 @@ class ShareSubscriber(_native.Shares):
                         None if key is None and value is None
                         else lambda record: typed_record(record, key, value))
         self._topics: frozenset[str] = frozenset()
+        self._refreshing = threading.Lock()
         self._topics_seen = -1
         self._by_partition: dict[TopicPartition, Leases] = {}
         self._synced: dict[TopicPartition, int] = {}    # what was settled when it was last synced
@@ -121,6 +123,10 @@ class ShareSubscriber(_native.Shares):
         self._refresh()
 
     def _refresh(self) -> None:
+        with self._refreshing:    # several threads may take, and each looks
+            self._use_what_there_is()
+
+    def _use_what_there_is(self) -> None:
         self._topics_seen = self._broker.doorbells.topics
         known = self._broker.topics()
         wanted = [TopicPartition(topic, number) for topic in sorted(self._topics)

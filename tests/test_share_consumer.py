@@ -1,7 +1,10 @@
 """ShareConsumer: who has which record, for how long, how often, and what is left of it."""
 
 import asyncio
+import os
 import pickle
+import subprocess
+import sys
 import time
 
 import pytest
@@ -407,3 +410,36 @@ def test_closing_ends_a_waiting_task(broker):
             await asyncio.wait_for(task, 5)
 
     asyncio.run(main())
+
+
+SUBSCRIBE_WHILE_OTHERS_WAIT = """
+import threading, time, pylog
+consumer = pylog.ShareConsumer("data", group_id="workers", acknowledgement_mode="explicit")
+for topic, partitions in (("few", 3), ("more", 5)):
+    consumer._broker.create_topic(topic, partitions)
+consumer.subscribe(["few"])
+end = time.monotonic() + 1.5
+
+def wait():
+    while time.monotonic() < end:
+        consumer.take(0.05)
+
+threads = [threading.Thread(target=wait) for _ in range(6)]
+for thread in threads:
+    thread.start()
+while time.monotonic() < end:
+    consumer.subscribe(["few"])
+    consumer.subscribe(["few", "more"])
+for thread in threads:
+    thread.join()
+"""
+
+
+@pytest.mark.slow
+def test_threads_may_subscribe_while_others_wait(tmp_path):
+    """What they wait on stays theirs; freed memory is filled with something else, so that it shows.
+    """
+    done = subprocess.run([sys.executable, "-c", SUBSCRIBE_WHILE_OTHERS_WAIT], cwd=tmp_path,
+                          env=os.environ | {"MALLOC_PERTURB_": "165"}, capture_output=True,
+                          timeout=60, text=True)
+    assert (done.returncode, done.stderr) == (0, "")

@@ -3,6 +3,71 @@
 DEF GRANTS = 512
 
 
+@cython.final
+@cython.no_gc    # what it waits on has to outlive it
+cdef class _ShareWatch:
+    """What a thread, or an event loop, waits on where there are several partitions, or none."""
+
+    cdef list leases
+    cdef pl_wait w
+    cdef pl_log **logs
+    cdef int64_t *offsets
+    cdef pl_watched *watched
+    cdef pl_post post
+
+    def __cinit__(self, Shares owner not None, list leases not None):
+        cdef Py_ssize_t i, count = len(leases)
+        cdef Leases one
+        self.leases = leases
+        self.logs = <pl_log **>calloc(count + 1, sizeof(pl_log *))
+        self.offsets = <int64_t *>calloc(count + 1, sizeof(int64_t))
+        self.watched = <pl_watched *>calloc(count + 2, sizeof(pl_watched))
+        self.w.maps = <pl_word **>calloc(count + 1, sizeof(pl_word *))
+        if self.logs == NULL or self.offsets == NULL or self.watched == NULL or \
+                self.w.maps == NULL:
+            raise MemoryError()
+        self.w.logs, self.w.offsets, self.w.watched = self.logs, self.offsets, self.watched
+        self.w.log_count, self.w.watched_count = <int>count, <int>count + (2 if count else 1)
+        self.watched[0].word = &owner.wakeups
+        for i in range(count):
+            one = <Leases>leases[i]
+            self.logs[i] = one.log.log
+            self.watched[i + 2].word = &one.c.file.changes
+        if count:
+            one = <Leases>leases[0]
+            self.watched[1].word = &one.processes.c.file.deaths
+            self.watched[1].seen = pl_load_word(&one.processes.c.file.deaths)
+            self.w.bells, self.w.bells_inode = one.processes.c.bells, one.processes.c.bells_inode
+
+    def __dealloc__(self):
+        pl_post_withdraw(&self.post)
+        free(self.logs)
+        free(self.offsets)
+        free(self.watched)
+        free(self.w.maps)
+
+    cdef int prepare(self, int64_t most_ms, uint64_t wakeups_seen) noexcept:
+        """What is waited for now, and for how long at most."""
+        cdef Leases leases
+        cdef int64_t look_ms, now_ms = pl_monotonic_ms()
+        cdef uint64_t deaths
+        cdef Py_ssize_t i
+        self.watched[0].seen = wakeups_seen
+        for i in range(len(self.leases)):
+            leases = <Leases>self.leases[i]
+            self.watched[i + 2].seen = leases.changes
+            deaths = leases.c.file.deaths    # as that ring has seen them
+            if i == 0 or deaths != pl_load_word(self.watched[1].word):
+                self.watched[1].seen = deaths
+            self.offsets[i] = leases.c.file.next_offset
+            if leases.c.file.last - leases.c.file.first >= PL_LEASES:
+                self.offsets[i] = 2 ** 63 - 2    # full: no append helps
+            look_ms = pl_leases_next_look(leases.c)
+            if look_ms != 2 ** 63 - 1:
+                most_ms = min(most_ms, max(0, look_ms - now_ms))
+        return <int>most_ms
+
+
 cdef class Shares:
     """The native half of pylog.ShareConsumer: what is called often."""
 
@@ -15,11 +80,8 @@ cdef class Shares:
     cdef unsigned forks
     cdef pl_word wakeups
     cdef uint64_t wakeups_seen
-    cdef pl_wait w             # for several, and for event loops
-    cdef pl_log **logs
-    cdef int64_t *offsets
-    cdef pl_watched *watched
-    cdef pl_post post
+    cdef _ShareWatch spare      # of the thread that waited last
+    cdef _ShareWatch posted     # what an event loop waits on
     cdef object __weakref__
 
     def __cinit__(self, *arguments, **keywords):
@@ -28,19 +90,8 @@ cdef class Shares:
         self.lock_ms = 30000
         self.number = -1
 
-    def __dealloc__(self):
-        pl_post_withdraw(&self.post)
-        self.free_wait()
-
     def __reduce__(self):
         raise TypeError("a share consumer cannot be pickled; make one in the other process")
-
-    cdef void free_wait(self) noexcept:
-        free(self.logs)
-        free(self.offsets)
-        free(self.watched)
-        free(self.w.maps)
-        self.logs, self.offsets, self.watched, self.w.maps = NULL, NULL, NULL, NULL
 
     def _configure(self, int64_t lock_ms, int64_t most_deliveries, bint looks_at_headers, convert):
         self.lock_ms, self.most_deliveries = lock_ms, most_deliveries
@@ -48,30 +99,8 @@ cdef class Shares:
 
     def _use(self, list leases not None):
         """Takes from these from now on."""
-        cdef Py_ssize_t i, count = len(leases)
-        cdef Leases one
-        pl_post_ring(&self.post)
-        self.free_wait()
+        self.ring()
         self.leases, self.number = leases, -1
-        self.logs = <pl_log **>calloc(count + 1, sizeof(pl_log *))
-        self.offsets = <int64_t *>calloc(count + 1, sizeof(int64_t))
-        self.watched = <pl_watched *>calloc(count + 2, sizeof(pl_watched))
-        self.w.maps = <pl_word **>calloc(count + 1, sizeof(pl_word *))
-        if self.logs == NULL or self.offsets == NULL or self.watched == NULL or \
-                self.w.maps == NULL:
-            raise MemoryError()
-        self.w.logs, self.w.offsets, self.w.watched = self.logs, self.offsets, self.watched
-        self.w.log_count, self.w.watched_count = <int>count, <int>count + (2 if count else 1)
-        self.watched[0].word = &self.wakeups
-        for i in range(count):
-            one = <Leases>leases[i]
-            self.logs[i] = one.log.log
-            self.watched[i + 2].word = &one.c.file.changes
-        if count:
-            one = <Leases>leases[0]
-            self.watched[1].word = &one.processes.c.file.deaths
-            self.watched[1].seen = pl_load_word(&one.processes.c.file.deaths)
-            self.w.bells, self.w.bells_inode = one.processes.c.bells, one.processes.c.bells_inode
 
     cdef int check_usable(self) except -1:
         if self.is_shut:
@@ -209,13 +238,15 @@ cdef class Shares:
         """Until something may be ready. True: we are the listener, and have to let the next one
         listen when we took what there is."""
         cdef int64_t left = SLICE_MS * 5
+        cdef list every = self.leases    # whatever another thread subscribes to meanwhile
+        cdef _ShareWatch watch = None
         cdef int slice_ms, found
         cdef pl_status status
         cdef Leases leases
         if deadline >= 0:
             left = min(left, max(0, deadline - pl_monotonic_ms()))
         slice_ms = <int>left
-        for leases in self.leases:
+        for leases in every:
             leases.log.enter()
         try:
             if only is not None:
@@ -223,11 +254,13 @@ cdef class Shares:
                     status = pl_leases_listen(only.c, only.changes, &self.wakeups,
                                               self.wakeups_seen, slice_ms)
             else:
-                slice_ms = self.prepare(slice_ms)
+                watch = self.watch()
+                slice_ms = watch.prepare(slice_ms, self.wakeups_seen)
                 with nogil:
-                    status = pl_wait_any(&self.w, slice_ms, &found)
+                    status = pl_wait_any(&watch.w, slice_ms, &found)
+                self.spare = watch
         finally:
-            for leases in self.leases:
+            for leases in every:
                 leases.log.leave()
         if status == PL_OK and only is not None:
             return True
@@ -235,38 +268,34 @@ cdef class Shares:
         PyErr_CheckSignals()
         return False
 
-    cdef int prepare(self, int64_t most_ms) noexcept:
-        """What is waited for now, and for how long at most."""
-        cdef Leases leases
-        cdef int64_t look_ms, now_ms = pl_monotonic_ms()
-        cdef uint64_t deaths
-        cdef Py_ssize_t i
-        self.watched[0].seen = self.wakeups_seen
-        for i in range(len(self.leases)):
-            leases = <Leases>self.leases[i]
-            self.watched[i + 2].seen = leases.changes
-            deaths = leases.c.file.deaths    # as that ring has seen them
-            if i == 0 or deaths != pl_load_word(self.watched[1].word):
-                self.watched[1].seen = deaths
-            self.offsets[i] = leases.c.file.next_offset
-            if leases.c.file.last - leases.c.file.first >= PL_LEASES:
-                self.offsets[i] = 2 ** 63 - 2    # full: no append helps
-            look_ms = pl_leases_next_look(leases.c)
-            if look_ms != 2 ** 63 - 1:
-                most_ms = min(most_ms, max(0, look_ms - now_ms))
-        return <int>most_ms
+    cdef _ShareWatch watch(self):
+        """One for us alone."""
+        cdef _ShareWatch found = self.spare
+        self.spare = None
+        if found is None or found.leases is not self.leases:
+            found = _ShareWatch(self, self.leases)
+        return found
 
     def _post(self, int event_fd, int64_t most_ms):
         """Has a descriptor written to when there may be something. Returns after how many ms to
         look all the same; `_withdraw` before that and in any case."""
-        most_ms = self.prepare(most_ms)
-        self.post.wait = self.w
-        self.post.event_fd = event_fd
-        check(pl_post_set(&self.post))
+        self.posted = self.watch()
+        most_ms = self.posted.prepare(most_ms, self.wakeups_seen)
+        self.posted.post.wait = self.posted.w
+        self.posted.post.event_fd = event_fd
+        check(pl_post_set(&self.posted.post))
         return most_ms
 
     def _withdraw(self):
-        pl_post_withdraw(&self.post)
+        if self.posted is not None:
+            pl_post_withdraw(&self.posted.post)
+            self.spare, self.posted = self.posted, None
+
+    cdef int ring(self) except -1:
+        """Whoever waits in an event loop looks again."""
+        if self.posted is not None:
+            pl_post_ring(&self.posted.post)
+        return 0
 
     def wakeup(self):
         """Ends the wait of the thread that is inside, or the next call, with WakeupError."""
@@ -282,7 +311,7 @@ cdef class Shares:
     def _shut(self):
         """No call is answered any more."""
         self.is_shut = True
-        pl_post_ring(&self.post)
+        self.ring()
         self.wakeup()
         for leases in self.leases:
             leases.close()
