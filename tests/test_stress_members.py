@@ -201,13 +201,20 @@ def give_late_replies(self):    # who asks again gets what came meanwhile
         self._inbox._pending[self.number] = self
         raise
 
-def commit_before(self, record):    # and a while for a kill to come between
-    self._consumer.commit()
-    time.sleep(0.005)
-    self._answering.answer(record)
+def ack_before(self):    # and a while for a kill to come between
+    while not self._stopping.is_set():
+        delivery = self._consumer.take(0.1)
+        if delivery is not None:
+            delivery.ack()
+            time.sleep(0.005)
+            self._answering.answer(delivery.record)
 
-def commit_never(self, record):
-    self._answering.answer(record)
+def ack_never(self):
+    kept = []
+    while not self._stopping.is_set():
+        kept.append(self._consumer.take(0.1))
+        if kept[-1] is not None:
+            self._answering.answer(kept[-1].record)
 
 def serve_alone(broker, answerer, board, concurrency):    # the way that is made faulty
     serve(broker, answerer, board, 1)
@@ -241,8 +248,8 @@ KILLS = {"nemesis": "kill", "seconds": 4}
     ("late-reply", "replies.PendingReply.result", "give_late_replies",
      {"burst": 1, "short": 0.005, "slow": 0.006, "rest": 0.01, "brief": 0.5, "again": 1}),
     ("early-time-out", "replies.Inbox.expect", "give_up_at_half_time", {"slow": 0.015}),
-    ("lost-request", "server.Server._process_and_commit", "commit_before", KILLS),
-    ("served-again", "server.Server._process_and_commit", "commit_never", KILLS),
+    ("lost-request", "server.Server._serve", "ack_before", KILLS),
+    ("served-again", "server.Server._serve", "ack_never", KILLS),
 ], ids=lambda one: one if isinstance(one, str) and "." not in one else "")
 def test_fault_of_request_reply_is_found_and_named(log_path, anomaly, place, what, more):
     settings = {"burst": 8, "short": 0.02, "slow": 0, "rest": 0.06, "brief": 0.1,

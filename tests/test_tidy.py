@@ -46,7 +46,7 @@ FLOORS = {
     "patterns.headers": 10, "patterns.retry": 10, "patterns.breaker": 10, "patterns.values": 10.1,
     "patterns.letter": 11, "patterns.handler": 11, "patterns.pending": 11.5,
     "patterns.dead_letters": 12,
-    "patterns.parking": 13.3, "patterns.reader": 13.4,
+    "patterns.parking": 13.3, "patterns.reader": 13.4, "patterns.background": 10,
     "patterns.subscription": 13.5, "patterns.pubsub": 13.6, "patterns.wildcards": 10,
     "patterns.events": 11, "patterns.routes": 12, "patterns.listening": 13.55, "patterns.bus": 13.6,
     "patterns.standby": 10, "patterns.dbapi": 10, "patterns.relay": 11,

@@ -5,13 +5,14 @@ is appended before the request counts as finished: a server that is killed in be
 answer again, and the asker drops the second reply as late.
 """
 
+import asyncio
 import logging
 import threading
 import time
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
-from pylog import Broker, Log, Record, UnknownTopicOrPartitionError
+from pylog import Broker, Delivery, Log, PylogError, Record, UnknownTopicOrPartitionError
 from pylog.patterns.handler import is_async, name_of
 from pylog.patterns.headers import (
     CORRELATION_ID,
@@ -28,6 +29,10 @@ from pylog.patterns.letter import message_of
 from pylog.patterns.values import Codec
 
 logger = logging.getLogger("pylog.patterns")
+
+
+class ServersDiedError(PylogError):
+    """Why a request has an error reply that no handler raised: each process that took it ended."""
 
 
 class Request(NamedTuple):
@@ -104,7 +109,7 @@ class Answering:
         read = self._codec.deserialize
         try:
             result = self._function(Request(record.value if read is None else read(record), record))
-        except Exception as error:
+        except (Exception, SystemExit) as error:    # who asks is not to end whoever answers
             self._send_error(record, error)
         else:
             self._send(record, result)
@@ -115,10 +120,21 @@ class Answering:
         try:
             result = await self._function(
                 Request(record.value if read is None else read(record), record))
-        except Exception as error:
+        except asyncio.CancelledError as error:
+            if (task := asyncio.current_task()) is None or task.cancelling():
+                raise
+            self._send_error(record, error)    # what it awaited was cancelled, and not by us
+        except (Exception, SystemExit) as error:
             self._send_error(record, error)
         else:
             self._send(record, result)
+
+    def give_up(self, delivery: Delivery, reason: object) -> None:
+        """Nobody will serve this request any more, and who asks is told so."""
+        expires = delivery.header(EXPIRES)
+        if expires is None or not self._is_over(expires):
+            self._send_error(delivery.record, reason if isinstance(reason, Exception)
+                             else ServersDiedError(str(reason)))
 
     def _is_over(self, expires: bytes) -> bool:
         if not 0 <= number_of(expires) < time.time() * 1000:
@@ -142,7 +158,7 @@ class Answering:
         else:
             self._count("answered" if is_sent else "unanswerable")
 
-    def _send_error(self, record: Record, error: Exception) -> None:
+    def _send_error(self, record: Record, error: BaseException) -> None:
         logger.warning("%s failed on the request at %s-%s, offset %d", self.name, record.topic,
                        record.partition, record.offset, exc_info=error)
         is_sent = self._append(record, None, [

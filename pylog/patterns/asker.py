@@ -10,11 +10,9 @@ from pylog.patterns.answering import Answering, Request
 from pylog.patterns.handler import check_handler
 from pylog.patterns.headers import CORRELATION_ID, EXPIRES, REPLY_TO, to_key
 from pylog.patterns.replies import ReplyPlace
-from pylog.patterns.retry import check_count
 from pylog.patterns.values import codec_of
 
 LOOK_SECONDS = 10.0    # between looks whether a topic has got more partitions
-PARTITIONS = 8    # of a topic of requests: so many servers can be at work at a time
 
 
 class RpcStats(NamedTuple):
@@ -40,9 +38,8 @@ class Asker:
     _kind: Any    # of server
 
     def __init__(self, broker: Broker | str | os.PathLike[str], reply_topic: str | None = None,
-                 value: Any = None, num_partitions: int = PARTITIONS) -> None:
+                 value: Any = None) -> None:
         self._codec = codec_of(value)
-        self._num_partitions = check_count("num_partitions", num_partitions)
         self._broker, self._is_owner = Broker.of(broker)
         self._servers: list[Any] = []
         self._targets: dict[str, _Target] = {}
@@ -97,7 +94,7 @@ class Asker:
     def _need(self, topic: str) -> None:
         """A topic of requests is made by whoever comes first, asker or server."""
         if self._broker.auto_create_topics:
-            self._broker.create_topic(topic, self._num_partitions, exist_ok=True)
+            self._broker.create_topic(topic, 1, exist_ok=True)
         else:
             self._broker.topic(topic)    # says that it is missing
 
@@ -110,11 +107,14 @@ class Asker:
 
         function: gets a Request; may be `async def`. What it raises becomes an error reply, and
         RemoteError at the asker; a request that cannot be deserialized does, too. group: those of
-        one name, in any processes, share the requests by partition (`rpc.<topic>` by default); each
-        group serves all of them. concurrency: requests in work at a time, of other partitions each.
+        one name, in any processes, share the requests (`rpc.<topic>` by default): whichever is idle
+        takes the next, oldest first. Each group serves all of them. concurrency: requests in work
+        at a time; threads, or tasks of a function that is `async def`.
 
         **Guarantee**: at least once. A request whose server is killed is served by another of the
-        group within 200 ms, if it is waited for still; none is begun after its timeout.
+        group within 200 ms, if it is waited for still; none is begun after its timeout. One that
+        was taken by five processes, each of which ended with it in hand, is an error reply. What a
+        stopped or stuck server has is another's after five minutes.
         """
         if self._is_closed:
             raise ClosedError(f"the {type(self).__name__} is closed; make another")

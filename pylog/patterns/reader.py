@@ -136,11 +136,6 @@ class Reader:
 
     # ---- figures
 
-    @property
-    def is_running(self) -> bool:
-        """Whether records are handled still: it was not stopped and has not failed."""
-        return not self._has_ended
-
     def stats(self) -> Stats:
         """How it has fared, all handlers together; "paused": one of them is."""
         each = [one.stats() for one in self._handlers]

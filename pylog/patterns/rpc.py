@@ -15,7 +15,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from pylog import AsyncConsumer, Broker, ClosedError, Record, TopicPartition
-from pylog.patterns.asker import PARTITIONS, Asker, RpcStats
+from pylog.patterns.asker import Asker, RpcStats
 from pylog.patterns.headers import CORRELATION_ID
 from pylog.patterns.replies import Inbox, PendingReply, result_of, timed_out
 from pylog.patterns.retry import check_seconds
@@ -28,7 +28,6 @@ class Rpc(Asker):
     broker: a Broker, or the path of one, which is then closed with this. reply_topic: None is a
     topic of its own, ready when this returns, deleted by `close`, and after a kill by the next that
     is made. value: of requests and replies, as everywhere: None, "str", "json", a type, a serde.
-    num_partitions: of a topic of requests that is made here.
 
         >>> with Rpc("data", value="json") as rpc:
         ...     @rpc.handler("prices")
@@ -46,16 +45,16 @@ class Rpc(Asker):
     _kind = Server
 
     def __init__(self, broker: Broker | str | os.PathLike[str], reply_topic: str | None = None,
-                 value: Any = None, num_partitions: int = PARTITIONS) -> None:
-        super().__init__(broker, reply_topic, value, num_partitions)
+                 value: Any = None) -> None:
+        super().__init__(broker, reply_topic, value)
         self._inbox = Inbox(self._place, self._codec)
 
     def request(self, topic: str, value: Any = None, timeout: float = 5.0, headers: Any = None,
                 key: Any = None) -> Any:
         """Sends a value and waits for the reply: a Record, or a TypedRecord where `value=` is set.
 
-        timeout: seconds. headers: a dict or pairs, of your own. key: requests with the same key go
-        to the same server, in order; without one they go round.
+        timeout: seconds. headers: a dict or pairs, of your own. key: requests with the same key are
+        served one after the other, in order.
 
         Raises RequestTimeoutError, RemoteError (the handler raised), SerializationError,
         ClosedError.
@@ -140,8 +139,8 @@ class AsyncRpc(Asker):
     _kind = AsyncServer
 
     def __init__(self, broker: Broker | str | os.PathLike[str], reply_topic: str | None = None,
-                 value: Any = None, num_partitions: int = PARTITIONS) -> None:
-        super().__init__(broker, reply_topic, value, num_partitions)
+                 value: Any = None) -> None:
+        super().__init__(broker, reply_topic, value)
         self._replies: dict[bytes, asyncio.Future[Record]] = {}
         self._reader: asyncio.Task[None] | None = None
         self._next = self._place.start

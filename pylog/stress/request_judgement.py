@@ -6,7 +6,6 @@ wrong asker is seen. Where a time is held against a bound, `MARGIN` or `PATIENCE
 machine, and nothing is concluded of who was stopped in that time.
 """
 
-import bisect
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -16,7 +15,6 @@ from pylog.stress.judgement import SECOND, Finding, Outage, Takeover, were_other
 
 MARGIN = SECOND          # so much later than told an error, a reply, a server may be
 PATIENCE = 2 * SECOND    # so long a request may wait where nobody is killed or stopped
-LOOK_ON = 10 * SECOND    # no takeover takes so long: what is served later came later
 MILLISECOND = 1_000_000
 CLOCK_SLACK = 20 * MILLISECOND    # requests expire by the wall clock; diaries have another
 NEVER = 1 << 62
@@ -81,7 +79,6 @@ class RequestJudgement:
         for outage in outages:
             self.by_process[outage.process].append(outage)
         self.requests: dict[int, Asked] = {}
-        self.at: dict[int, list[Serve]] = defaultdict(list)    # by partition, in their order
         self.of_process: dict[int, list[Asked]] = defaultdict(list)
         self.last = self.entries[-1].at if self.entries else 0
         self._read()
@@ -103,9 +100,8 @@ class RequestJudgement:
             elif one.kind == "wait":
                 found.waited.append(one.at)
             elif one.kind == "serve":
-                serve = serves[one.generation] = Serve(one)
-                found.serves.append(serve)
-                self.at[one.partition].append(serve)
+                serves[one.generation] = Serve(one)
+                found.serves.append(serves[one.generation])
             elif one.kind in ("reply", "over"):
                 found.heard.append(one)
 
@@ -179,8 +175,8 @@ class RequestJudgement:
     # ---- requests
 
     def lost(self) -> Iterator[Finding]:
-        """It had been accepted and had not expired when a later one of its partition was begun, or
-        all was done; and nobody has answered it."""
+        """It had been accepted and had time left, when all was done, or long after a later one of
+        its partition was begun, or it by one that left it; and nobody has answered it."""
         of_partition: dict[int, list[Asked]] = defaultdict(list)
         for asked in self.requests.values():
             if asked.there is not None:
@@ -189,28 +185,36 @@ class RequestJudgement:
                 yield _found("lost-request", asked.send, f"request {name_of(asked.send.member)} "
                              "was accepted, and is not in the topic")
         for many in of_partition.values():
-            passed = NEVER    # when a later one was begun
+            passed = NEVER    # when a later one was begun: this one had been taken then
             for asked in sorted(many, key=_offset_of, reverse=True):
                 there = asked.there or asked.send
-                if not asked.is_answered and \
-                        min(passed, there.at) < asked.expires - CLOCK_SLACK:
+                if not asked.is_answered and (
+                        there.at < asked.expires - CLOCK_SLACK or self._was_left(asked, passed)):
                     yield Finding("lost-request", f"offset {there.offset} of partition "
                                   f"{there.partition} was waited for, and went by all servers",
                                   there.partition, there.offset, 0, 0)
                 passed = min(passed, asked.begun)
 
+    def _was_left(self, asked: Asked, passed: int) -> bool:
+        """Whether somebody had it, and nobody has served it though there was time: whoever had it
+        may have been killed, but was not stopped."""
+        since = passed
+        if asked.serves:
+            one = asked.serves[-1].entry
+            since = max([one.at, *(outage.start for outage in self.by_process[one.process]
+                                   if outage.until is None)])
+        return since + PATIENCE < asked.expires and not any(
+            outage.start < asked.expires and (outage.until or 0) > asked.send.at
+            for outage in self.outages)
+
     def again(self) -> Iterator[Finding]:
-        """Served twice, though the first server was not killed, or had gone on to the next."""
-        last: dict[tuple[int, int], Serve] = {}
-        for partition, serves in self.at.items():
-            for serve in serves:
-                last[partition, serve.entry.process] = serve
+        """Served twice, though the first server was not killed, or long after its answer."""
         for asked in self.requests.values():
             for first, then in zip(asked.serves, asked.serves[1:], strict=False):
                 one, other = first.entry, then.entry
-                was_killed = any(outage.until is None and outage.start < other.at
-                                 for outage in self.by_process[one.process])
-                if not was_killed or last[one.partition, one.process] is not first:
+                if not any(outage.until is None and outage.start < min(
+                        other.at, first.answered + MARGIN) for outage in
+                           self.by_process[one.process]):
                     yield _found("served-again", other, f"offset {one.offset} of partition "
                                  f"{one.partition} was served by process {one.process} before")
 
@@ -281,30 +285,18 @@ class RequestJudgement:
     # ---- times
 
     def takeovers(self) -> Iterator[Takeover]:
-        """Of each server that was killed: until others had begun what it had in work, and what had
-        waited for it."""
-        for process, outages in self.by_process.items():
-            kill = min((one for one in outages if one.until is None), default=None)
-            if kill is None or process in self.of_process:
-                continue
-            end = max((self._next_begun(serves, kill) for serves in self.at.values()), default=0)
-            if end:
+        """Of each server that was killed: until others had begun what it had in work."""
+        begun: dict[int, int] = defaultdict(int)    # when the last of them was begun again
+        for asked in self.requests.values():
+            for serve, then in zip(asked.serves, asked.serves[1:], strict=False):
+                if serve.answered == NEVER:
+                    process = serve.entry.process
+                    begun[process] = max(begun[process], then.entry.at)
+        for process, end in begun.items():
+            kill = min((one for one in self.by_process[process] if one.until is None), default=None)
+            if kill is not None:
                 yield Takeover(kill, (end - kill.start) / SECOND,
                                not were_others_hit(self.outages, kill, end))
-
-    def _next_begun(self, serves: list[Serve], kill: Outage) -> int:
-        """When the first request was begun, of a partition of which the killed one had served the
-        last, that was there then and not done; 0: there is none."""
-        place = bisect.bisect(serves, kill.start, key=lambda one: one.entry.at)
-        if not place or serves[place - 1].entry.process != kill.process:
-            return 0
-        for serve in serves[place:]:
-            asked = self.requests[serve.entry.member]
-            if asked.send.at < kill.start:
-                return serve.entry.at
-            if serve.entry.at > kill.start + LOOK_ON:
-                break
-        return 0
 
     def figures(self) -> dict[str, int]:
         """How often a request was served, and not for the first time; and replies."""

@@ -22,15 +22,14 @@ from typing import Any
 from pylog.broker import Broker
 from pylog.errors import RemoteError, RequestTimeoutError
 from pylog.patterns.rpc import AsyncRpc, Rpc
-from pylog.stress import grouping
+from pylog.share_consumer import ShareConsumer
 from pylog.stress.board import Board, Phase
 from pylog.stress.diary import Diary
 from pylog.stress.examination import Layout
 from pylog.stress.grouping import LOOK_SECONDS, opened
 from pylog.stress.plan import Plan
-from pylog.topic import TopicPartition
 
-TOPIC, GROUP, PARTITIONS = "stress", "stress", 8
+TOPIC, GROUP, PARTITIONS = "stress", "stress", 2
 TIMEOUT = 3.0
 SHORT = 0.02           # seconds at most, of so many: some time out
 BRIEF = 0.1            # the share of these
@@ -161,8 +160,15 @@ class Answerer:
 
 
 def found(plan: Plan, layout: Layout) -> None:
-    """Makes the data directory, the topic of requests and its group."""
-    grouping.found(plan, layout, PARTITIONS)
+    """Makes the data directory, the topic of requests and the leases of its servers."""
+    with opened(plan, layout) as broker:
+        broker.create_topic(TOPIC, PARTITIONS)
+        shares_of(broker).close()
+
+
+def shares_of(broker: Broker) -> ShareConsumer:
+    """As the servers' own."""
+    return ShareConsumer(broker, TOPIC, group_id=GROUP, ordered_by_key=True)
 
 
 def take_part(plan: Plan, layout: Layout, board: Board, index: int) -> None:
@@ -212,22 +218,16 @@ def feed(plan: Plan, layout: Layout, board: Board) -> None:
 
 
 def look(plan: Plan, layout: Layout, board: Board) -> None:
-    """Looks until all that is there is committed; leaves the ends of the partitions behind."""
+    """Looks until all that is there is done; leaves the ends of the partitions behind."""
     with opened(plan, layout) as broker, Diary(layout.ledgers) as diary:
-        group = broker.group(GROUP)
         logs = [broker.log(TOPIC, partition) for partition in range(PARTITIONS)]
-        while board.phase < Phase.SETTLE or any(
-                _committed(group, partition, log) < log.end_offset
-                for partition, log in enumerate(logs)):
-            time.sleep(LOOK_SECONDS)
+        with shares_of(broker) as shares:
+            while board.phase < Phase.SETTLE or any(
+                    counts["lag"] for counts in shares.stats().values()):
+                time.sleep(LOOK_SECONDS)
         for partition, log in enumerate(logs):
             for record in log.read():
                 number = int((record.value or b"").split(b" ", 1)[0])
                 diary.note("there", number, 0, partition, record.offset)
         ends = {partition: log.end_offset for partition, log in enumerate(logs)}
         layout.figures.write_text(json.dumps({"ends": ends}), encoding="utf-8")
-
-
-def _committed(group: Any, partition: int, log: Any) -> int:
-    found = group.committed(TopicPartition(TOPIC, partition), log.incarnation)
-    return found.offset if found else 0

@@ -103,7 +103,7 @@ def test_request_that_cannot_be_read_is_an_error_reply(broker, rpc):
 
     assert caught.value.type == "DeserializationError"
     assert rpc.request("double", 1).value == 2
-    until(lambda: server.answers()[:2] == (1, 1))
+    until(lambda: server.stats()[:2] == (1, 1))
 
 
 def test_error_that_says_a_lot_or_nothing_legible_is_told_all_the_same(rpc, caplog):
@@ -158,7 +158,7 @@ def test_request_whose_asker_has_given_up_is_not_begun(broker, rpc):
     rpc.request("double", 2)
 
     assert seen == [2]
-    until(lambda: server.answers().expired == 1)
+    until(lambda: server.stats().expired == 1)
 
 
 def test_many_requests_are_outstanding_at_a_time(rpc):
@@ -317,7 +317,7 @@ def test_reply_to_one_that_is_closed_makes_no_topic(broker, rpc):
         begun.wait(10)
     go.set()
 
-    until(lambda: server.answers().unanswerable == 1)
+    until(lambda: server.stats().unanswerable == 1)
     assert reply_topics(broker) == [rpc.reply_topic]
 
 
@@ -334,7 +334,7 @@ def test_request_that_says_nonsense_harms_nobody(broker, rpc, headers):
 
     broker.append("double", b"1", headers=headers)
 
-    until(lambda: server.answers().unanswerable == 1)
+    until(lambda: server.stats().unanswerable == 1)
     assert rpc.request("double", 2).value == 4
     assert set(broker.topics()) == topics
 
@@ -474,7 +474,7 @@ def test_what_cannot_serve_is_refused(rpc, arguments, error):
 
 
 def test_what_makes_no_rpc_is_refused(broker):
-    for options in ({"num_partitions": 0}, {"reply_topic": "no/topic"}, {"value": "jsn"},
+    for options in ({"reply_topic": "no/topic"}, {"value": "jsn"},
                     {"value": 7}):
         with pytest.raises(pylog.PylogError):
             Rpc(broker, **options)

@@ -21,6 +21,11 @@ def serve(path, ready, delay=0.0):
         server.join()
 
 
+def in_work(rpc):
+    with pylog.ShareConsumer(rpc._broker, "square", group_id="rpc.square") as shares:
+        return sum(counts["held"] for counts in shares.stats().values())
+
+
 def test_processes_ask_each_other(tmp_path):
     path, ready = tmp_path / "data", Signal(tmp_path / "ready")
     party = Party(serve, path, ready)
@@ -34,15 +39,12 @@ def test_processes_ask_each_other(tmp_path):
 
 def test_request_whose_server_is_killed_is_served_by_another(tmp_path):
     path, ready = tmp_path / "data", Signal(tmp_path / "ready")
-    with Broker(path) as broker:
-        broker.create_topic("square", 1)
     victim = Party(serve, path, ready, 60)
     try:
         ready.wait()
         with Rpc(path, value="json") as rpc:
             pending = rpc.submit("square", 12, timeout=20)
-            until(lambda: rpc._broker.group("rpc.square").owners())
-            time.sleep(0.05)
+            until(lambda: in_work(rpc) == 1)
             heir = rpc.handler("square", lambda request: ["heir", request.value ** 2])
             time.sleep(0.05)
             assert not pending.done()
@@ -50,7 +52,7 @@ def test_request_whose_server_is_killed_is_served_by_another(tmp_path):
             begun = time.monotonic()
             assert pending.result().value == ["heir", 144]
             assert time.monotonic() - begun < 2
-            until(lambda: heir.answers().answered == 1)
+            until(lambda: heir.stats().answered == 1)
     finally:
         victim.start()
         victim.kill()
@@ -72,8 +74,6 @@ def ask(path, report, seed):
 @pytest.mark.slow
 def test_20_kills_of_askers_and_servers_give_nobody_a_wrong_reply(tmp_path, rng):
     path, report = tmp_path / "data", tmp_path / "report"
-    with Broker(path) as broker:
-        broker.create_topic("square", 4)
     parties = [Party(serve, path, Signal(tmp_path / "ready")) for _ in range(2)]
     parties += [Party(ask, path, report, seed) for seed in (1, 2)]
     try:
@@ -108,5 +108,25 @@ def test_server_that_is_stopped_delays_its_requests_and_no_others(tmp_path):
             os.kill(party.pid, signal.SIGCONT)
             assert rpc.request("square", 3).value[1] == 9
             assert rpc.stats().late == 0    # it was over when it could have been begun
+    finally:
+        party.kill()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("is_at_work", [False, True])
+def test_stopped_servers_keep_others_from_nothing(tmp_path, is_at_work):
+    path, ready = tmp_path / "data", Signal(tmp_path / "ready")
+    party = Party(serve, path, ready, 60 * is_at_work)
+    try:
+        ready.wait()
+        with Rpc(path, value="json") as rpc:
+            if is_at_work:
+                stuck = rpc.submit("square", 1)
+                until(lambda: in_work(rpc) == 1)
+            os.kill(party.pid, signal.SIGSTOP)
+            rpc.handler("square", lambda request: ["other", request.value ** 2])
+            for number in range(5):
+                assert rpc.request("square", number).value == ["other", number ** 2]
+            assert not (is_at_work and stuck.done())
     finally:
         party.kill()
