@@ -1,6 +1,7 @@
 """Commands of sagas: services that are asked on a bus, and how their answers are found."""
 
 import threading
+import time
 
 import pytest
 from children import killed
@@ -66,6 +67,26 @@ def test_command_without_an_answer_in_time_is_undone_without_a_result(broker, bu
 
     until(lambda: len(payments.log) == 2)
     assert payments.log == [("checkout/o-1/charge", 12), ("checkout/o-1/charge/undo", None)]
+
+
+def test_answer_that_is_there_counts_though_nobody_looked_within_its_time(broker, bus):
+    """The thread was in another saga's step, as it might have been stopped."""
+    saga = Saga(broker, "checkout")
+
+    @saga.step
+    def think(ctx, order):
+        if order["is_slow"]:
+            until(lambda: any(record.header("ce_type") == b"paid.quick"
+                              for record in broker.read("events")))
+            time.sleep(0.2)
+
+    saga.command("charge", bus, "pay", reply="paid", timeout=0.1)
+    quick = saga.submit({"is_slow": False}, id="quick")
+    slow = saga.submit({"is_slow": True}, id="slow")
+    serve(bus, "pay", reply="paid", group="payments")(lambda event: "paid")
+    bus.start()
+    with saga.start():
+        assert quick.result(20)["charge"] == slow.result(20)["charge"] == "paid"
 
 
 def test_sagas_that_wait_for_answers_hold_no_thread(broker, bus):

@@ -28,6 +28,8 @@ class Play:
     A line of a diary: what was done, the idempotency key, and when.
     """
 
+    TIMEOUT = 30
+
     def __init__(self, place):
         self.data = place / "data"
         self.submitted, self.world = Diary(place / "submitted"), Diary(place / "world")
@@ -85,9 +87,9 @@ class Play:
             self.note("release", ctx.idempotency_key.removesuffix("/undo"))
 
         saga.command("charge", bus, "pay", reply="paid", failed="refused", compensate="refund",
-                     compensated="refunded", timeout=30)
+                     compensated="refunded", timeout=self.TIMEOUT)
 
-        @saga.step(retry=QUICK)
+        @saga.step(retry=QUICK, timeout=self.TIMEOUT)
         async def ship(ctx, order):
             assert ctx.results == {"reserve": order["n"], "charge": "receipt"}
             if is_refused(order["n"]) in ("ship", "release"):
