@@ -36,6 +36,14 @@ class Party:
         os.kill(self.pid, signal.SIGKILL)
         os.waitpid(self.pid, 0)
 
+    def pause(self):
+        """Stopped, all of its threads, when this returns."""
+        os.kill(self.pid, signal.SIGSTOP)
+        os.waitpid(self.pid, os.WUNTRACED)
+
+    def go_on(self):
+        os.kill(self.pid, signal.SIGCONT)
+
     def wait(self):
         """Until it has ended of itself, and well."""
         _, status = os.waitpid(self.pid, 0)

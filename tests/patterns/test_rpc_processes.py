@@ -1,7 +1,6 @@
 """Rpc between processes: replies to the right asker, whoever is killed or stopped."""
 
 import os
-import signal
 import time
 
 import pytest
@@ -100,12 +99,12 @@ def test_server_that_is_stopped_delays_its_requests_and_no_others(tmp_path):
         ready.wait()
         with Rpc(path, value="json") as rpc:
             rpc.request("square", 1)
-            os.kill(party.pid, signal.SIGSTOP)
+            party.pause()
             with pytest.raises(pylog.RequestTimeoutError):
                 rpc.request("square", 2, timeout=0.1)
             rpc.handler("double", lambda request: 2 * request.value)
             assert rpc.request("double", 2).value == 4
-            os.kill(party.pid, signal.SIGCONT)
+            party.go_on()
             assert rpc.request("square", 3).value[1] == 9
             assert rpc.stats().late == 0    # it was over when it could have been begun
     finally:
@@ -123,7 +122,7 @@ def test_stopped_servers_keep_others_from_nothing(tmp_path, is_at_work):
             if is_at_work:
                 stuck = rpc.submit("square", 1)
                 until(lambda: in_work(rpc) == 1)
-            os.kill(party.pid, signal.SIGSTOP)
+            party.pause()
             rpc.handler("square", lambda request: ["other", request.value ** 2])
             for number in range(5):
                 assert rpc.request("square", number).value == ["other", number ** 2]
