@@ -58,8 +58,9 @@ def running():
 
 def folder_of_binaries():
     found = shutil.which("initdb")
-    places = [str(Path(found).parent)] if found else sorted(glob.glob("/usr/lib/postgresql/*/bin"))
-    if not places:
+    if found:
+        return Path(found).resolve().parent    # a link, it may be, and the others are not beside it
+    if not (places := sorted(glob.glob("/usr/lib/postgresql/*/bin"))):
         pytest.skip(f"no PostgreSQL: install its server, or name one in {GIVEN}")
     return Path(places[-1])
 
