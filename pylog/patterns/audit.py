@@ -74,7 +74,7 @@ class Audit(Tenant):
     **Guarantee**: `verify` finds the first entry that was altered, removed, inserted or swapped,
     its CRC made right or not. Who rewrites all that follows, or cuts the end off, is found by
     whoever has noted a `head()` elsewhere, and by nobody else. The chain is unbroken whoever is
-    killed. Cost: 3.5 us an entry, 3 in lists; 2 more where msgspec is not installed.
+    killed. Cost: 3.4 us an entry, 2.2 in lists; 2 more where msgspec is not installed.
     """
 
     def __init__(self, broker: Broker | str | os.PathLike[str], name: str = "audit",
@@ -113,14 +113,15 @@ class Audit(Tenant):
         SerializationError, ConfigurationError, TypeError; nothing is recorded then.
         """
         made = self._made({"actor": actor, "action": action, "target": target, "before": before,
-                           "after": after, "reason": reason, **more})
+                           "after": after, "reason": reason, **more}, self._now_ms())
         offset, digest = self._append(made)
-        return AuditEntry(offset, made[0], digest.decode(), made[3])
+        return AuditEntry(offset, made[0], digest.hex(), made[3])
 
     def record_many(self, entries: Iterable[Mapping[str, Any]]) -> int:
         """Adds entries, dicts of what `record` takes, in batches of a thousand, each whole or not
-        at all. Returns how many. All are checked before any is added."""
-        made = [self._made({**NOTHING, **one}) for one in entries]
+        at all, with the same time. Returns how many. All are checked before any is added."""
+        now_ms = self._now_ms()
+        made = [self._made({**NOTHING, **one}, now_ms) for one in entries]
         for at in range(0, len(made), MANY):
             self._append_batch(made[at:at + MANY])
         return len(made)
@@ -142,12 +143,15 @@ class Audit(Tenant):
             found = make(event)
             if found is None:
                 return None
-            made = self._made({**NOTHING, **found, "event": event.id})
+            made = self._made({**NOTHING, **found, "event": event.id}, self._now_ms())
             return lambda headers: self._append(made, tuple(headers))[0] + 1
 
         return Inflow(self._broker, bus, pattern, self.name, make_entry, group, start)
 
-    def _made(self, data: dict[str, Any]) -> _Made:
+    def _now_ms(self) -> int:
+        return int(1000 * self._clock())
+
+    def _made(self, data: dict[str, Any], timestamp: int) -> _Made:
         target = data["target"]
         if not (type(data["actor"]) is str and data["actor"] and type(target) in TEXTS
                 and type(data["reason"]) in TEXTS):
@@ -159,7 +163,7 @@ class Audit(Tenant):
             raise SerializationError(f"an entry for {self.name!r} is no JSON: {error}",
                                      topic=self.name, field="value") from error
         key = None if target is None else target.encode()
-        return int(1000 * self._clock()), key, value, data
+        return timestamp, key, value, data
 
     # ---- the end of the chain
 
@@ -223,7 +227,7 @@ class Audit(Tenant):
         last = self._last_before(self._log.end_offset)
         if last is None:
             return None
-        return Head(last.offset, (hash_of(last) or b"").decode("ascii", "replace"))
+        return Head(last.offset, (hash_of(last) or b"").hex())
 
     # ---- looking
 
@@ -325,7 +329,7 @@ class Audit(Tenant):
 
 def _rewritten(entry: Record, head: Head) -> Break | None:
     """None: the entry has the hash of the head."""
-    if head.hash.encode() == hash_of(entry):
+    if bytes.fromhex(head.hash) == hash_of(entry):
         return None
     return Break(head.offset, "rewritten", "the chain holds, and its hash is not the one that was "
                  "noted: it and all behind it, or before it, was made anew")

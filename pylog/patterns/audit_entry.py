@@ -91,7 +91,7 @@ def entry_of(record: Record) -> AuditEntry | None:
             isinstance(data.get("actor"), str) and isinstance(data.get("action"), str)):
         return None
     return AuditEntry(record.offset, record.timestamp,
-                      (hash_of(record) or b"").decode("latin-1"), data)
+                      (hash_of(record) or b"").hex(), data)
 
 
 def entry_of_event(event: Event) -> dict[str, Any]:

@@ -6,14 +6,17 @@ Whoever alters, removes, inserts or swaps entries breaks the chain there, or has
 behind it anew. That shows to anybody who knows a later hash: so write a head down elsewhere.
 """
 
-import hashlib
+import struct
 from collections.abc import Iterable, Iterator
+from hashlib import sha256
 from typing import NamedTuple
 
 from pylog import CorruptRecordError, DeserializationError, Record
 from pylog.patterns.headers import CHAIN_HASH, CHAIN_PREVIOUS
 
-FIRST = b"0" * 64    # what the first entry is chained to
+FIRST = bytes(32)    # what the first entry is chained to
+NONE = -1            # the length of what is not there
+ENTRY, HEADER = struct.Struct("<32sqqq"), struct.Struct("<qq")
 
 Headers = Iterable[tuple[str, bytes | None]]
 
@@ -54,18 +57,18 @@ class Break(NamedTuple):
 
 def link(previous: bytes, timestamp: int, key: bytes | None, value: bytes | None,
          headers: Headers = ()) -> bytes:
-    """The hash of an entry, in hexadecimal. previous: that of the one before.
+    """The hash of an entry, 32 bytes. previous: that of the one before. Each part is with its
+    length, so that no two entries come to the same bytes.
 
-        >>> link(FIRST, 0, None, b"")[:8]
-        b'e11826f8'
+        >>> link(FIRST, 0, None, b"").hex()[:8]
+        'ba68703d'
     """
-    body = b"%b %d %d %b %d %b" % (    # each with its length: no two entries come to the same bytes
-        previous, timestamp, -1 if key is None else len(key), key or b"",
-        -1 if value is None else len(value), value or b"")
+    body = ENTRY.pack(previous, timestamp, NONE if key is None else len(key),
+                      NONE if value is None else len(value)) + (key or b"") + (value or b"")
     for name, one in headers:
-        body += b" %d %b %d %b" % (len(name.encode()), name.encode(),
-                                   -1 if one is None else len(one), one or b"")
-    return hashlib.sha256(body).hexdigest().encode()
+        text = name.encode()
+        body += HEADER.pack(len(text), NONE if one is None else len(one)) + text + (one or b"")
+    return sha256(body).digest()
 
 
 def hash_of(record: Record) -> bytes | None:
@@ -98,8 +101,12 @@ def misfit(record: Record, previous: bytes) -> Break | None:
     made = link(said_previous or b"", record.timestamp, record.key, record.value, others)
     if made != said:
         return Break(offset, "altered", "what it holds has the hash "
-                     f"{made[:12].decode()}..., and it says {(said or b'')[:12]!r}...")
+                     f"{_short(made)}, and it says {_short(said)}")
     if said_previous != previous:
-        return Break(offset, "displaced", f"it was chained to {(said_previous or b'')[:12]!r}..., "
-                     f"and the entry before it is {previous[:12].decode()}...")
+        return Break(offset, "displaced", f"it was chained to {_short(said_previous)}, and the "
+                     f"entry before it is {_short(previous)}")
     return None
+
+
+def _short(digest: bytes | None) -> str:
+    return f"{digest[:6].hex()}..." if digest else "nothing"

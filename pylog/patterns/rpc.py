@@ -20,6 +20,7 @@ from pylog.patterns.headers import CORRELATION_ID
 from pylog.patterns.replies import Inbox, PendingReply, result_of, timed_out
 from pylog.patterns.retry import check_seconds
 from pylog.patterns.server import AsyncServer, Server
+from pylog.patterns.values import listed
 
 
 class Rpc(Asker):
@@ -83,7 +84,7 @@ class Rpc(Asker):
         the first is raised when all have been waited for.
         """
         found: list[Any] = []
-        for one in [self.submit(topic, value, timeout) for value in values]:
+        for one in [self.submit(topic, value, timeout) for value in listed("values", values)]:
             try:
                 found.append(one.result())
             except Exception as error:
@@ -168,7 +169,8 @@ class AsyncRpc(Asker):
     async def request_many(self, topic: str, values: Iterable[Any], timeout: float = 5.0,
                            return_exceptions: bool = False) -> list[Any]:
         """As `Rpc.request_many`."""
-        found = await asyncio.gather(*(self.request(topic, value, timeout) for value in values),
+        found = await asyncio.gather(*(self.request(topic, value, timeout)
+                                       for value in listed("values", values)),
                                      return_exceptions=True)
         if not return_exceptions:
             for one in found:

@@ -212,7 +212,7 @@ def alter_timestamp(entries, at):
 
 
 def alter_hash(entries, at):
-    entries[at][3][1] = ("chain_hash", b"0" * 64)
+    entries[at][3][1] = ("chain_hash", bytes(32))
 
 
 def alter_previous(entries, at):

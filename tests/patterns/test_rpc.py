@@ -187,6 +187,13 @@ def test_of_many_each_has_its_reply_or_its_error(rpc):
         rpc.request_many("odd", range(6))
 
 
+@pytest.mark.parametrize("one", ["abc", b"abc", {"a": 1}, 7])
+def test_one_value_is_not_taken_for_many(rpc, one):
+    with pytest.raises(TypeError, match="values must be several"):
+        rpc.request_many("double", one)
+    assert rpc.stats().sent == 0
+
+
 def test_threads_get_the_replies_to_their_own_requests(rpc):
     rpc.handler("double", double)
     wrong = []
