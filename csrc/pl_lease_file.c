@@ -66,14 +66,14 @@ static void fill(uint8_t *data, size_t size, const uint8_t *old, size_t old_size
   (void)size;
   strncpy(file->head.name, what->terms->name, PL_LEASE_NAME_MAX);
   file->head.incarnation = what->incarnation;
-  file->head.is_ordered = what->terms->is_ordered > 0;
-  file->head.keeps_records = what->terms->keeps_records;
+  bool was_made = had && old_size >= BYTES && had->head.incarnation == what->incarnation &&
+                  had->head.identity.magic == file->head.identity.magic;
+  file->head.is_ordered = was_made ? had->head.is_ordered : what->terms->is_ordered > 0;
+  file->head.keeps_records = was_made ? had->head.keeps_records : what->terms->keeps_records;
   file->expiry_ms = file->due_ms = INT64_MAX;
   file->deaths = UINT64_MAX; /* looked at by the first take */
   pl_lock_init(&file->listen);
-  bool is_known = had && old_size >= BYTES &&
-                  had->head.identity.magic == file->head.identity.magic &&
-                  had->head.incarnation == what->incarnation && has_start(&had->head, &start);
+  bool is_known = was_made && has_start(&had->head, &start);
   file->next_offset = start;
   for (int i = 0; i < 2; i++)
     file->head.marks[i] =

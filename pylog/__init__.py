@@ -29,6 +29,7 @@ from pylog.metadata_file import TopicEntry
 from pylog.producer import Producer
 from pylog.report import SegmentFigures
 from pylog.serde import TypedRecord, make_deserializer, make_serializer
+from pylog.share_admin import ShareGroupOffset
 from pylog.share_consumer import AcknowledgeType, ShareConsumer
 from pylog.topic import (
     BatchMetadata,
@@ -70,6 +71,7 @@ __all__ = [
     "SegmentFigures",
     "SendFuture",
     "ShareConsumer",
+    "ShareGroupOffset",
     "TopicEntry",
     "TopicPartition",
     "TypedRecord",

@@ -12,12 +12,12 @@ from pylog import backup
 from pylog.broker import Broker
 from pylog.check import Progress, Report
 from pylog.errors import ConfigurationError, UnknownTopicOrPartitionError
-from pylog.group_admin import GroupAdmin
 from pylog.options import names_in
+from pylog.share_admin import ShareAdmin
 from pylog.topic import TOPIC_CONFIGS, TopicPartition, by_partition, config_value
 
 
-class Admin(GroupAdmin):
+class Admin(ShareAdmin):
     """What an administrator does with a broker. A context manager; safe for threads.
 
     broker: a Broker, or the path of one, which is closed with this object then. Topics are never

@@ -94,6 +94,7 @@ LAZY = {
     "run": "pylog.cli_run:run",
     "saga": "pylog.cli_saga:saga",
     "schema": "pylog.cli_schema:schema",
+    "share": "pylog.cli_share:share",
     "stat": "pylog.cli_stat:stat",
     "stress": "pylog.stress.command:stress",
     "task": "pylog.cli_task:task",

@@ -32,6 +32,7 @@ from pylog.cli_options import (
     printable,
 )
 from pylog.group import group_ids
+from pylog.share import share_groups
 from pylog.observation import Observation, observe
 from pylog.topic import closest
 
@@ -88,9 +89,11 @@ def graph(topic: str | None, data_dir: Path, group: str | None, interval: float,
     with open_broker(data_dir) as broker:
         if topic is not None:
             need_topic(broker, topic)
-        if group is not None and group not in (known := group_ids(broker.path)):
+        known = {*group_ids(broker.path), *share_groups(broker.path)}
+        if group is not None and group not in known:
             raise click.ClickException(f"there is no group {group!r}{closest(group, known)}; "
-                                       "`pylog group ls` shows those that there are")
+                                       "`pylog group ls` and `pylog share ls` show those that "
+                                       "there are")
         what = f"lag of {group}" if group is not None else f"records/s into {topic}"
         if group is not None and topic is not None:
             what += f" in {topic}"

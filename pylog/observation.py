@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from pylog.broker import Broker
 from pylog.errors import PylogError
-from pylog.group_admin import GroupAdmin
+from pylog.share_admin import ShareAdmin
 
 
 @dataclass(slots=True)
@@ -31,6 +31,7 @@ class GroupView:
     members: int
     lag: int
     change: int | None = None
+    is_share: bool = False
 
 
 @dataclass(slots=True)
@@ -59,11 +60,11 @@ class Observation:
             return
         seconds = max(self.moment - before.moment, 1e-9)
         ends = {one.name: one.end for one in before.topics}
-        lags = {one.name: one.lag for one in before.groups}
+        lags = {(one.name, one.is_share): one.lag for one in before.groups}
         for topic in self.topics:
             topic.rate = max(0, topic.end - ends.get(topic.name, 0)) / seconds
         for group in self.groups:
-            group.change = group.lag - lags.get(group.name, group.lag)
+            group.change = group.lag - lags.get((group.name, group.is_share), group.lag)
 
     def sort(self) -> None:
         """What moves comes first; then what is large."""
@@ -90,14 +91,19 @@ def observe(broker: Broker, before: Observation | None = None, topic: str | None
         except PylogError:
             if name in broker.topics():
                 raise
-    observe_groups(GroupAdmin(broker), now, topic)
+    observe_groups(ShareAdmin(broker), now, topic)
     now.compare(before)
     now.sort()
     return now
 
 
-def observe_groups(admin: GroupAdmin, now: Observation, topic: str | None) -> None:
-    """Groups and their members."""
+def observe_groups(admin: ShareAdmin, now: Observation, topic: str | None) -> None:
+    """Groups and their members; share groups, who have none, by how many records are in flight."""
+    for share in admin.list_share_groups():
+        if topic is None or topic in share["topics"]:
+            now.groups.append(GroupView(
+                share["group_id"], f"share, {share['in_flight']:,} in flight", 0, share["lag"],
+                is_share=True))
     for about in admin.list_groups():
         name = about["group_id"]
         places = admin.list_group_offsets(name)

@@ -15,6 +15,7 @@ import pylog
 
 NAMES = {
     "AcknowledgeType", "AsyncShareConsumer", "Delivery", "ShareConsumer",
+    "ShareGroupOffset",
     "Admin", "AsyncConsumer", "AsyncProducer", "BatchMetadata", "Broker", "Chunk", "Claim",
     "ClaimEntry", "Consumer", "ConsumerGroupMetadata", "Cursor", "Finding", "GroupOffset", "Log",
     "OffsetAndMetadata", "OffsetAndTimestamp", "OffsetReset", "Producer", "Record",

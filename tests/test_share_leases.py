@@ -247,6 +247,21 @@ def test_after_a_reboot_what_was_done_is_done_and_the_rest_comes_again(broker):
     assert found == {2: 2, 3: 2, 5: 2, 6: 2, 8: 2, 9: 2}
 
 
+@pytest.mark.parametrize("options", [{}, {"ordered_by_key": True, "keeps_records": True}], ids=str)
+def test_after_a_reboot_a_group_is_as_it_was_made_whoever_opens_it_first(broker, options):
+    fill(broker, 4, key=lambda number: b"same")
+    workers(broker, **options).close()
+    path = broker.path
+    broker.close()
+    file = path / "shares" / "workers" / "jobs-0"
+    forget_boot(file)
+    with pylog.Broker(path) as again, workers(again, keeps_records=not options) as consumer:
+        assert taken(consumer) == ([0] if options else [0, 1, 2, 3])
+        assert (_native.kept_from(file) >= 0) == bool(options)
+        with pytest.raises(pylog.ConfigurationError, match="as it was made"):
+            workers(again, ordered_by_key=not options)
+
+
 def test_after_a_reboot_a_torn_page_is_done_again(broker):
     fill(broker, 300)
     with workers(broker) as consumer:
