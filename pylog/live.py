@@ -32,8 +32,8 @@ from pylog.cli_options import (
     printable,
 )
 from pylog.group import group_ids
-from pylog.share import share_groups
 from pylog.observation import Observation, observe
+from pylog.share import share_groups
 from pylog.topic import closest
 
 BARS = " ▁▂▃▄▅▆▇█"
