@@ -13,7 +13,7 @@ from typing import Any, Literal, Self
 from pylog import _native
 from pylog._native import Delivery, Leases
 from pylog.broker import Broker
-from pylog.errors import IllegalStateError
+from pylog.errors import IllegalStateError, UnknownTopicOrPartitionError
 from pylog.group import check_group_id
 from pylog.kafka_options import takes_options
 from pylog.options import at_least, one_of, seconds
@@ -199,9 +199,16 @@ class ShareSubscriber(_native.Shares):
 
     # ---- the rest
 
+    def _nothing_to_take(self) -> Exception:
+        if self._topics:
+            return UnknownTopicOrPartitionError(
+                f"there is no topic {', '.join(map(repr, sorted(self._topics)))} any more; create "
+                "it anew, or subscribe to another", topic=min(self._topics))
+        return IllegalStateError("nothing is subscribed; call subscribe(topics) first")
+
     def _ready_for_poll(self) -> None:
         if not self._topics:
-            raise IllegalStateError("nothing is subscribed; call subscribe(topics) first")
+            raise self._nothing_to_take()
         self._turn()
         in_hand, self._in_hand = self._in_hand, []
         for delivery in in_hand:

@@ -108,7 +108,7 @@ cdef class Shares:
         if self.forks != pl_forks:
             raise errors.IllegalStateError("opened before fork: open again")
         if not self.leases:
-            raise errors.IllegalStateError("nothing is subscribed; call subscribe(topics) first")
+            raise self._nothing_to_take()
         if self.wakeups_seen != pl_load_word(&self.wakeups):
             self.wakeups_seen = pl_load_word(&self.wakeups)
             raise errors.WakeupError("wakeup() was called")

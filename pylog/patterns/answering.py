@@ -130,11 +130,17 @@ class Answering:
             self._send(record, result)
 
     def give_up(self, delivery: Delivery, reason: object) -> None:
-        """Nobody will serve this request any more, and who asks is told so."""
+        """Nobody will serve this request any more, and who asks is told so, if that can be. Raising
+        here it would come again, and end one server after another."""
         expires = delivery.header(EXPIRES)
-        if expires is None or not self._is_over(expires):
+        if expires is not None and self._is_over(expires):
+            return
+        try:
             self._send_error(delivery.record, reason if isinstance(reason, Exception)
                              else ServersDiedError(str(reason)))
+        except Exception as error:
+            logger.error("the request at %s-%s, offset %d, gets no reply: %s", delivery.topic,
+                         delivery.partition, delivery.offset, error)
 
     def _is_over(self, expires: bytes) -> bool:
         if not 0 <= number_of(expires) < time.time() * 1000:

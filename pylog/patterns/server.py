@@ -116,6 +116,7 @@ class Server(_Server, Background):
         self._begin()
 
     def _run(self) -> None:
+        self._inside.add(threading.get_ident())
         try:
             if self._answering.is_async:
                 asyncio.run(self._run_async())

@@ -136,6 +136,23 @@ def test_reply_that_cannot_be_appended_is_tried_again(rpc, monkeypatch, is_async
     assert server.is_running
 
 
+@pytest.mark.parametrize("is_async", [False, True])
+def test_reply_that_can_never_be_appended_ends_no_server(broker, rpc, is_async):
+    async def double_later(request):
+        return 2 * request.value
+
+    broker.create_topic("narrow", 1, {"max.message.bytes": 128})
+    servers = [rpc.handler("double", double_later if is_async else
+                           lambda request: 2 * request.value) for _ in range(2)]
+    with Rpc(broker, "narrow", value="json") as asker:
+        asker.submit("double", 1, key="k" * 200, timeout=60)
+        for _ in range(20):
+            assert rpc.request("double", 4).value == 8
+        with pylog.ShareConsumer(broker, "double", group_id="rpc.double") as shares:
+            until(lambda: sum(one["rejected"] for one in shares.stats().values()) == 1)
+    assert all(server.is_running for server in servers)
+
+
 def serve_and_die(path):
     with Rpc(path) as rpc:
         rpc.handler("die", lambda request: os._exit(1)).join(20)
@@ -206,6 +223,42 @@ def test_async_server_stops_after_what_is_in_work(tmp_path):
             return (await asking).value, server.is_running
 
     assert asyncio.run(main()) == (None, False)
+
+
+@pytest.mark.parametrize("is_broker", [False, True])
+@pytest.mark.parametrize("concurrency", [1, 3])
+def test_a_coroutine_may_stop_its_server_and_close_the_broker(tmp_path, concurrency, is_broker):
+    broker = pylog.Broker(tmp_path / "data")
+    servers = []
+
+    async def leave(request):
+        if is_broker:
+            broker.close()
+        else:
+            servers[0].stop(10)
+
+    rpc = Rpc(broker)
+    servers.append(rpc.handler("leave", leave, concurrency=concurrency))
+    rpc.submit("leave")
+
+    assert servers[0].join(10)
+    assert servers[0].error is None
+    broker.close()
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+@pytest.mark.parametrize("partitions", [1, 2])
+def test_a_server_whose_topic_is_deleted_ends_and_tells_why(broker, rpc, is_async, partitions):
+    async def later(request):
+        pass
+
+    broker.create_topic("gone", partitions)
+    server = rpc.handler("gone", later if is_async else lambda request: None)
+    rpc.request("gone")
+    broker.delete_topic("gone")
+
+    with pytest.raises(pylog.UnknownTopicOrPartitionError, match="gone"):
+        server.join(10)
 
 
 def test_damage_ends_the_server_and_is_told(rpc, monkeypatch):
