@@ -31,6 +31,7 @@ SAGA_ATTEMPT = "saga_attempt"
 SAGA_OWNER = "saga_owner"
 SAGA_ENDS = "saga_ends"
 SAGA_DOUBT = "saga_doubt"
+SAGA_STARTED = "saga_started"
 
 # CloudEvents 1.0, Kafka protocol binding, binary mode.
 CE_SPECVERSION = "ce_specversion"

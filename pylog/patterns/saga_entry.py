@@ -15,6 +15,10 @@
     compensated
     parked                 saga_step, error_*
     retried
+    renewed                saga_started                        the input
+
+One that is parked is written anew before its time to live is over: *renewed*, and what is needed of
+its records behind it.
 """
 
 from collections.abc import Callable, Mapping
@@ -28,7 +32,9 @@ from pylog.patterns.headers import (
     SAGA_ENDS,
     SAGA_EVENT,
     SAGA_OWNER,
+    SAGA_STARTED,
     SAGA_STEP,
+    number_of,
     text_of,
     to_value,
 )
@@ -171,6 +177,10 @@ def fold(entry: Entry | None, record: Record) -> tuple[Entry, bool]:
         entry = Entry(record)
         if record.header(SAGA_OWNER) is not None:
             _claimed(entry, record)
+        return entry, True
+    if event == b"renewed":
+        entry = Entry(record)
+        entry.status, entry.started = "running", number_of(record.header(SAGA_STARTED))
         return entry, True
     if entry is None:
         raise ValueError(f"{event!r} without its beginning")

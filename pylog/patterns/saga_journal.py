@@ -6,6 +6,7 @@ alone. An owner whose process is dead counts for nothing: another claims what he
 
 import itertools
 import json
+import logging
 import time
 from collections import OrderedDict
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ from typing import Any, NamedTuple
 from pylog import (
     Broker,
     IllegalStateError,
+    MessageSizeTooLargeError,
     OffsetError,
     Record,
     SerializationError,
@@ -27,14 +29,19 @@ from pylog.patterns.headers import (
     SAGA_ATTEMPT,
     SAGA_EVENT,
     SAGA_OWNER,
+    SAGA_STARTED,
     SAGA_STEP,
     number_of,
     text_of,
+    to_value,
 )
-from pylog.patterns.saga_entry import ENDED, Entry, Headers, fold
+from pylog.patterns.saga_entry import ENDED, Entry, Headers, event_headers, fold
 from pylog.patterns.state import Change, Entries, State
 
+logger = logging.getLogger("pylog.patterns")
+
 LOOK_SECONDS = 1.0
+KEEP_SECONDS = 60.0    # between two looks at what is parked, at most
 
 _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 _numbers = itertools.count(1)
@@ -74,6 +81,8 @@ class Journal:
         self._free: OrderedDict[bytes, Entry] = OrderedDict()
         self._owned: dict[bytes, Entry] = {}
         self._orphans: OrderedDict[bytes, Entry] = OrderedDict()
+        self._parked: OrderedDict[bytes, Entry] = OrderedDict()    # the longest first
+        self._ttl, self._keep_at = ttl, 0.0
         self.processes = broker.processes
         self.processes.join()
         self._deaths, self._look_at = -1, 0.0
@@ -84,9 +93,11 @@ class Journal:
         entry, may_have_moved = fold(entry, record)
         if may_have_moved:
             key = entry.key
-            for one in (self._free, self._owned, self._orphans):
+            for one in (self._free, self._owned, self._orphans, self._parked):
                 one.pop(key, None)
-            if entry.status not in ENDED:
+            if entry.status == "parked":
+                self._parked[key] = entry
+            elif entry.status not in ENDED:
                 (self._free if entry.owner is None else self._owned)[key] = entry
         return entry
 
@@ -169,6 +180,48 @@ class Journal:
 
         self.state.change(decide)
 
+    def keep_parked(self) -> None:
+        """Writes those anew that have been parked for half of their time to live, lest they be
+        forgotten. For whoever executes sagas, as often as he likes."""
+        now = time.monotonic()
+        if self._ttl is None or now < self._keep_at:
+            return
+        self._keep_at = now + min(KEEP_SECONDS, self._ttl / 8)
+        is_kept: int | None = 0
+        while is_kept is not None:
+            try:
+                is_kept = self.state.change(self._oldest_parked_anew)
+            except (OffsetError, MessageSizeTooLargeError) as error:
+                key, _ = self._parked.popitem(last=False)
+                logger.warning("the parked saga %r of %r will be forgotten, for its records cannot "
+                               "be written anew: %s", text_of(key), self.topic, error)
+
+    def _oldest_parked_anew(self, entries: Entries) -> list[Change] | None:
+        while self._parked:
+            key, entry = next(iter(self._parked.items()))
+            if entries.get(key) is not entry:    # expired
+                del self._parked[key]
+            elif time.time() < entry.changed / 1000 + (self._ttl or 0) / 2:
+                return None
+            else:
+                return self._anew(entry)
+        return None
+
+    def _anew(self, entry: Entry) -> list[Change]:
+        """What is needed of the records of a parked saga, to stand for them."""
+        key = entry.key
+        made = [Change(key, self.record(entry.first).value, [
+            (SAGA_EVENT, b"renewed"), (SAGA_STARTED, to_value(entry.started))])]
+        for name, offset in entry.steps:
+            if offset is None:    # it may have had its effect, and nothing is known of it
+                made.append(Change(key, None, event_headers("compensating", name,
+                                                            is_doubtful=True)))
+            else:
+                made.append(Change(key, self.record(offset).value,
+                                   event_headers("step_completed", name)))
+        made.append(Change(key, None, self.record(entry.trouble or 0).headers))
+        return made
+
     # ---- reading
 
     @property
@@ -207,7 +260,8 @@ class Journal:
 
     def list(self, status: str | None) -> Iterator[SagaEntry]:
         """Those of a status, or all, in the order in which they were started."""
-        entries = sorted(self.state.current().copy().values(), key=lambda entry: entry.first)
+        entries = sorted(self.state.current().copy().values(),
+                         key=lambda entry: (entry.started, entry.first))
         for entry in entries:
             if status in (None, entry.status):
                 pid = entry.owner and self.processes.pid_of(*place_of(entry.owner))

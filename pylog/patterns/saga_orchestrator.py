@@ -62,6 +62,7 @@ class Orchestrator:
         self._need_ear()
         while True:
             is_busy = self._claim_some() | self._go_on()
+            self._journal.keep_parked()
             now = time.monotonic()
             if is_busy or self._runs:
                 idle_since = now

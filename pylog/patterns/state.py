@@ -132,25 +132,30 @@ class State(Tenant):
 
     # ---- changing
 
-    def change(self, decide: Callable[[Entries], Change | None]) -> int | None:
-        """Appends what decide(entries) returns, if nobody has appended since; else decides again.
+    def change(self, decide: Callable[[Entries], Change | list[Change] | None]) -> int | None:
+        """Appends what decide(entries) returns, if nobody has appended since; else decides again. A
+        list is appended whole or not at all.
 
-        Returns the record's offset, or None when decide returned None. `decide` is called as often
-        as others are faster, so it must do nothing but decide; what it raises is raised. After 8
-        tries in vain it takes turns with others in a claim (`broker.claim`) and goes on.
+        Returns the first record's offset, or None when decide returned None. `decide` is called as
+        often as others are faster, so it must do nothing but decide; what it raises is raised.
+        After 8 tries in vain it takes turns with others in a claim (`broker.claim`) and goes on.
         """
         return until_first(self._broker, f"state:{self.topic}", lambda: self._try_to_change(decide))
 
-    def _try_to_change(self, decide: Callable[[Entries], Change | None]) -> int | None:
+    def _try_to_change(self, decide: Callable[[Entries], Change | list[Change] | None],
+                       ) -> int | None:
         with self._lock:
             log, end = self._read_on()
             change = decide(self._view)
             if change is None:
                 return None
+            now_ms = int(self._clock() * 1000)
             try:
                 # By the log that was folded: one of the same name may end at the same offset.
-                return log.append(change.value, change.key, change.headers,
-                                  int(self._clock() * 1000), if_end=end)
+                if isinstance(change, list):
+                    keys, values, headers = zip(*change, strict=True)
+                    return log.append_many(values, keys, headers, now_ms, if_end=end)
+                return log.append(change.value, change.key, change.headers, now_ms, if_end=end)
             except GONE as error:
                 raise WrongEndOffsetError(f"the topic {self.topic!r} was deleted meanwhile; "
                                           "decide again") from error

@@ -1,0 +1,71 @@
+"""Parked sagas: not forgotten, while somebody executes sagas of their name."""
+
+import time
+
+import pytest
+from trips import Trip
+
+import pylog
+from pylog import TerminalError
+from pylog.patterns.saga_entry import event_headers
+from pylog.testing import broker as broker
+
+
+def test_parked_sagas_outlive_their_ttl_where_somebody_works(broker):
+    trip = Trip(broker, ttl=0.4)
+    trip.fails("car", TerminalError("no car"))
+    trip.fails("no hotel", TerminalError("it is closed"))
+    with pytest.raises(pylog.SagaFailedError):
+        trip.saga.run("ann", id="t-1")
+    before, = trip.saga.list()
+    assert before.status == "parked"
+
+    deadline = time.monotonic() + 1.0
+    while time.monotonic() < deadline:
+        trip.saga.work(idle=0)
+        time.sleep(0.01)
+
+    for saga in (trip.saga, Trip(broker, ttl=0.4).saga):
+        after, = saga.list("parked")
+        assert (after.id, after.step, after.error, after.started) == (
+            before.id, before.step, before.error, before.started)
+    assert trip.history("t-1") == ["renewed", "step_completed flight", "step_completed hotel",
+                                   "parked hotel"]
+    trip.calls.clear()
+    trip.saga.retry("t-1")
+    trip.saga.work(idle=0)
+    assert trip.calls == [("no hotel", "hotel of ann"), ("no flight", "flight of ann")]
+    assert trip.saga.list()[0].status == "compensated"
+
+
+def test_a_step_in_doubt_is_so_still_when_its_saga_is_written_anew(broker):
+    trip = Trip(broker, ttl=0.4)
+    trip.fails("car", pylog.PylogTimeoutError("perhaps", timeout_ms=1))
+    journal = trip.saga._journal
+    journal.start(b"t-1", b'"ann"')
+    for event, step, doubt in (("step_completed", "flight", False), ("compensating", "car", True),
+                               ("parked", "car", False)):
+        value = b'"flight of ann"' if step == "flight" else None
+        journal.append(b"t-1", event_headers(event, step, is_doubtful=doubt), value)
+    time.sleep(0.25)
+    trip.saga.work(idle=0)
+
+    assert trip.history("t-1")[0] == "renewed"
+    trip.saga.retry("t-1")
+    trip.saga.work(idle=0)
+    assert trip.calls == [("no car", None), ("no flight", "flight of ann")]
+
+
+def test_a_parked_saga_that_cannot_be_kept_is_told_and_keeps_no_other_from_it(broker, caplog):
+    trip = Trip(broker, ttl=0.4)
+    for number in range(2):
+        trip.fails("car", TerminalError("no car"))
+        trip.fails("no hotel", TerminalError("it is closed"))
+        with pytest.raises(pylog.SagaFailedError):
+            trip.saga.run(f"t{number}" * (300_000 if number == 0 else 1), id=f"t-{number}")
+    time.sleep(0.25)
+    trip.saga.work(idle=0)
+
+    assert "'t-0' of 'saga.trip' will be forgotten" in caplog.text
+    assert trip.history("t-0")[0] == "started"
+    assert trip.history("t-1")[0] == "renewed"
