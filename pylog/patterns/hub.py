@@ -14,11 +14,12 @@ from collections.abc import AsyncGenerator, Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
-from pylog import AsyncConsumer, Broker, Record, TopicPartition
+from pylog import AsyncConsumer, Broker, ConfigurationError, Record, TopicPartition
 from pylog.patterns.headers import ROOM_EVENT, text_of
 
 logger = logging.getLogger("pylog.patterns")
 
+NAME_MAX = 255            # characters of a room
 BUFFER = 1000            # messages that wait for one who is slow, before it falls back to the log
 CHUNK_BYTES = 65_536     # that are read for one before all others have their turn
 READ_RECORDS = 100       # the same of the hub
@@ -38,6 +39,16 @@ class Message(NamedTuple):
     def data(self) -> Any:
         """What was emitted."""
         return json.loads(self.text)["data"]
+
+
+def check_room(name: object) -> str:
+    """Returns it. Raises ConfigurationError, TypeError."""
+    if not isinstance(name, str):
+        raise TypeError(f"a room must be a str, not {type(name).__name__}")
+    if not 0 < len(name) <= NAME_MAX or not name.isprintable():
+        raise ConfigurationError(f"a room cannot be called {name[:60]!r}: use 1 to {NAME_MAX} "
+                                 "printable characters", option="room", value=name)
+    return name
 
 
 def message(place: str, room: str | None, event: str, data: str) -> Message:

@@ -18,7 +18,7 @@ from typing import Any
 from urllib.parse import parse_qs
 
 from pylog import ConfigurationError, PylogError
-from pylog.patterns.hub import Message
+from pylog.patterns.hub import Message, check_room
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -67,6 +67,10 @@ class PushApp:
         if not 0 < len(rooms) <= ROOMS_MAX:
             raise RefusedError(400, f"name 1 to {ROOMS_MAX} rooms: ?room=order-123")
         for room in rooms:
+            try:
+                check_room(room)
+            except ConfigurationError as error:
+                raise RefusedError(400, str(error)) from None
             allowed = True if self._authorize is None else self._authorize(scope, room)
             if not (await allowed if inspect.isawaitable(allowed) else allowed):
                 raise RefusedError(403, f"you may not be in the room {room!r}")
@@ -150,8 +154,6 @@ class PushApp:
                         await write(message)
         except TimeoutError:
             return TRY_AGAIN_LATER, "too slow: come back with the last id"
-        except ConfigurationError as error:    # a name that no room can have
-            return BAD_REQUEST, str(error)[:120]
         except PylogError:
             return TRY_AGAIN_LATER, "come back with the last id"
         return GOING_AWAY, ""

@@ -24,13 +24,12 @@ from pylog.patterns.bus import AsyncBus, Bus
 from pylog.patterns.events import Event
 from pylog.patterns.handler import check_handler
 from pylog.patterns.headers import ROOM_EVENT
-from pylog.patterns.hub import Hub, Message, tag_of
+from pylog.patterns.hub import NAME_MAX, Hub, Message, check_room, tag_of
 from pylog.patterns.inflow import Headers, Inflow
 from pylog.patterns.push_asgi import Authorize, PushApp
 from pylog.patterns.tenant import Tenant
 from pylog.patterns.values import codec_of
 
-NAME_MAX = 255
 OURS = ("ready", "heartbeat", "open", "error")    # the last two are what an EventSource itself says
 
 
@@ -157,16 +156,6 @@ class Rooms(Tenant):
 
     def __repr__(self) -> str:
         return f"<Rooms of {self.name!r}>"
-
-
-def check_room(name: object) -> str:
-    """Returns it. Raises ConfigurationError, TypeError."""
-    if not isinstance(name, str):
-        raise TypeError(f"a room must be a str, not {type(name).__name__}")
-    if not 0 < len(name) <= NAME_MAX or not name.isprintable():
-        raise ConfigurationError(f"a room cannot be called {name[:60]!r}: use 1 to {NAME_MAX} "
-                                 "printable characters", option="room", value=name)
-    return name
 
 
 def _check_event(name: object) -> None:

@@ -233,7 +233,8 @@ def test_a_heartbeat_sets_the_last_id_and_is_no_event(rooms):
 
 
 @pytest.mark.parametrize(("options", "status"), [
-    ({"query": ""}, 400), ({"method": "POST"}, 405), ({"method": "HEAD"}, 405),
+    ({"query": ""}, 400), ({"query": "room=a%00b"}, 400), ({"query": f"room={'x' * 256}"}, 400),
+    ({"method": "POST"}, 405), ({"method": "HEAD"}, 405),
     ({"query": "room=secret"}, 403), ({"query": "room=a&room=secret"}, 403)])
 def test_requests_that_are_not_served_are_told_why(rooms, options, status):
     app = rooms.asgi(authorize=lambda scope, room: room != "secret")
