@@ -1,5 +1,6 @@
 """The shop of examples/shop, end to end: its processes, orders, kills, and what adds up."""
 
+import json
 import random
 import subprocess
 import sys
@@ -7,6 +8,8 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+
+from pylog import Broker
 
 SHOP = Path(__file__).parents[1] / "examples" / "shop"
 
@@ -109,3 +112,24 @@ def test_every_process_is_killed_as_often_as_any_other():
 
     assert set(plan.values()) == {2}
     assert plan.keys() == set(members)
+
+
+def test_a_new_shop_has_something_to_sell_and_no_more_the_next_day(tmp_path):
+    from services import stock_a_new_shop
+
+    stock_a_new_shop(tmp_path)
+    stock_a_new_shop(tmp_path)
+
+    with Broker(tmp_path) as broker:
+        shelves = [json.loads(record.value) for record in broker.read("deliveries")]
+    assert len(shelves) == len({one["productId"] for one in shelves}) == 40
+    assert all(one["quantity"] > 0 for one in shelves)
+
+
+def test_purchases_that_are_not_installed_are_told_where_to_have_from(monkeypatch):
+    import purchases
+
+    monkeypatch.setattr(purchases, "find_spec", lambda name: None)
+
+    with pytest.raises(SystemExit, match="pip install"):
+        purchases.purchases()

@@ -110,8 +110,8 @@ def test_order_that_cannot_be_is_undone_with_its_reason(shop, order, reason):
     (order_of(cents=0), 422, "totalCents"), (order_of(quantity=-1), 422, "quantity"),
     (order_of(user=""), 422, "userId"), ({**order_of(), "userId": 7}, 422, "userId"),
     ({**order_of(), "items": []}, 422, "items"), ({"items": "none"}, 422, "items"),
-    (b"[" * 70_000, 400, "64 KiB"),
-], ids=range(11))
+    (b"[" * 70_000, 400, "64 KiB"), (b"[" * 60_000, 400, "recursion"), (b"{}", 422, '["Object'),
+], ids=range(13))
 def test_what_is_no_order_is_refused_and_told_why(shop, body, status, word):
     found, text = fetch(f"{shop}/api/orders", body)
 

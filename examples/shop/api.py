@@ -46,8 +46,8 @@ def make_app(broker, views):
             order = {"placedAt": date.today().isoformat()} | order | {"orderId": order_id}
             orders.publish(order, key=order.get("userId"))    # a microsecond: nobody waits for it
         except ValidationError as error:
-            return refusal(422, [f"{field}: {reason}" for field, reason in error.errors])
-        except (TypeError, ValueError) as error:
+            return refusal(422, [": ".join(filter(None, one)) for one in error.errors])
+        except (TypeError, ValueError, RecursionError) as error:    # the last: "[[[[..."
             return refusal(400, [f"no order in JSON: {error}"])
         return JSONResponse({"orderId": order_id, "status": "processing"}, 202)
 

@@ -12,7 +12,11 @@ def purchases(path=None):
     The `lifetimes` package has the file, and is found but not imported: that would need pandas.
     The key is the line's number; a request that bears it twice is one order.
     """
-    path = path or Path(find_spec("lifetimes").origin).parent / "datasets/CDNOW_master.txt"
+    if path is None:
+        if (package := find_spec("lifetimes")) is None:
+            raise SystemExit("the purchases are not here: `make shop` installs them, or "
+                             "`pip install --no-deps lifetimes`, or say --purchases FILE")
+        path = Path(package.origin).parent / "datasets/CDNOW_master.txt"
     lines = Path(path).read_text("ascii").splitlines()[1:]
     rows = sorted((date, number, user, int(quantity), round(float(dollars) * 100))
                   for number, (user, date, quantity, dollars) in enumerate(map(str.split, lines)))

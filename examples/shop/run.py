@@ -23,11 +23,11 @@ from pathlib import Path
 
 from adds_up import ENDS, JOURNAL
 from customers import Customers
-from domain import DELIVERIES, ORDERS
+from domain import ORDERS
 from purchases import demand, purchases
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-from services import HERE, Shop, end_on_sigterm
+from services import HERE, Shop, end_on_sigterm, fill_the_shelves
 
 from pylog import Admin, Broker, Producer
 
@@ -51,7 +51,8 @@ def main():
     say(f"[bold]{len(orders):,} orders of {len(set(users)):,} customers[/], {dates[0]} to "
         f"{dates[-1]}; seed {given.seed}")
     with Broker(data) as broker:
-        fill_the_shelves(broker, orders)
+        fill_the_shelves(broker, {product: int(quantity * STOCKED)
+                                  for product, quantity in demand(orders).items()})
         with Shop(data, given.port or free_port()) as shop:
             wait_until_open(shop)
             say(f"the shop is open, {len(shop.processes)} processes: "
@@ -88,14 +89,6 @@ def free_port():
     with socket.socket() as one:
         one.bind(("127.0.0.1", 0))
         return one.getsockname()[1]
-
-
-def fill_the_shelves(broker, orders):
-    """The stock comes in as records, so that an outsider can count it."""
-    with Producer(broker, value_serializer="json") as producer:
-        for product, quantity in demand(orders).items():
-            producer.send(DELIVERIES, {"productId": product, "quantity": int(quantity * STOCKED)},
-                          product.encode())
 
 
 def wait_until_open(shop):

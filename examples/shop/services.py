@@ -11,6 +11,10 @@ import sys
 import time
 from pathlib import Path
 
+from domain import DELIVERIES, PRODUCTS
+
+from pylog import Broker, Producer
+
 HERE = Path(__file__).parent
 # How many processes of each. Any of them may be killed at any time.
 SERVICES = {"api": 1, "processor": 2, "checkout": 2, "inventory": 1, "payment": 2, "shipping": 2,
@@ -87,9 +91,25 @@ class Shop:
                 process.kill()
 
 
+def fill_the_shelves(broker, quantities):
+    """The stock comes in as records, so that an outsider can count it."""
+    with Producer(broker, value_serializer="json") as producer:
+        for product, quantity in quantities.items():
+            producer.send(DELIVERIES, {"productId": product, "quantity": quantity},
+                          product.encode())
+
+
+def stock_a_new_shop(data):
+    """A hundred of each where nothing was ever delivered, lest every order be refused."""
+    with Broker(data) as broker:
+        if DELIVERIES not in broker.topics():
+            fill_the_shelves(broker, dict.fromkeys(PRODUCTS, 100))
+
+
 def main():
     given = options(port=8000)
     end_on_sigterm()
+    stock_a_new_shop(given.data)
     with Shop(given.data, given.port) as shop:
         print(f"the shop is open: http://127.0.0.1:{given.port}/    Ctrl-C closes it")
         try:
