@@ -8,7 +8,7 @@ the new ones only.
 import threading
 from collections.abc import Iterator
 
-from pylog import Broker, Record
+from pylog import Broker, OffsetOutOfRangeError, Record
 from pylog.patterns import headers as names
 from pylog.patterns.headers import number_of, text_of
 from pylog.patterns.letter import Letter, is_mark, letter_of
@@ -51,7 +51,7 @@ class Pending:
             ranges = [(next(iter(one)), next(reversed(one))) if one else None for one in known]
         for partition, (offsets, limits) in enumerate(zip(known, ranges, strict=True)):
             if limits is not None:
-                for record in self._broker.read(self._topic, limits[0], partition):
+                for record in _kept(self._broker, self._topic, limits[0], partition):
                     if record.offset in offsets:
                         yield record
                     if record.offset >= limits[1]:
@@ -73,8 +73,7 @@ class Pending:
             offsets = self._offsets[partition]
             if offsets and next(iter(offsets)) < start:    # some were deleted
                 self._offsets[partition] = dict.fromkeys(one for one in offsets if one >= start)
-            for record in self._broker.read(self._topic, max(start, self._ends[partition]),
-                                            partition):
+            for record in _kept(self._broker, self._topic, self._ends[partition], partition):
                 self._ends[partition] = record.offset + 1
                 self._take(partition, record)
 
@@ -95,6 +94,27 @@ class Pending:
             self._early.add((where, offset))
 
 
+def _kept(broker: Broker, topic: str, start: int, partition: int) -> Iterator[Record]:
+    """The records of a partition from `start` on, but those that retention takes meanwhile."""
+    log = broker.log(topic, partition)
+    while True:
+        start = max(start, log.start_offset)
+        try:
+            for record in broker.read(topic, start, partition):
+                start = record.offset + 1
+                yield record
+        except OffsetOutOfRangeError:
+            if log.start_offset <= start:
+                raise
+        else:
+            return
+
+
+def _all(broker: Broker, topic: str) -> Iterator[Record]:
+    for partition in range(broker.topic(topic).partitions):
+        yield from _kept(broker, topic, 0, partition)
+
+
 def of_mark(record: Record) -> Place:
     """Which letter a mark is of; -1 where it says nonsense."""
     partition, _, offset = text_of(record.header(names.DLQ_MARK_OF)).partition(":")
@@ -104,7 +124,7 @@ def of_mark(record: Record) -> Place:
 def marks_of(broker: Broker, topic: str) -> dict[Place, str]:
     """What became of the letters that are not pending: "replayed" or "discarded". Reads all."""
     found: dict[Place, str] = {}
-    for record in broker.read(topic):
+    for record in _all(broker, topic):
         if is_mark(record):
             found.setdefault(of_mark(record), text_of(record.header(names.DLQ_MARK)))
     return found
@@ -113,6 +133,6 @@ def marks_of(broker: Broker, topic: str) -> dict[Place, str]:
 def all_letters(broker: Broker, topic: str) -> Iterator[Letter]:
     """Pending or not, partition by partition, oldest first. Reads all, twice."""
     marks = marks_of(broker, topic)
-    for record in broker.read(topic):
+    for record in _all(broker, topic):
         if not is_mark(record):
             yield letter_of(record, marks.get((record.partition or 0, record.offset)))

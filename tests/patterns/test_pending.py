@@ -8,7 +8,7 @@ import pylog
 from pylog import Admin
 from pylog.patterns import DeadLetters, Queue, pending
 from pylog.patterns.letter import bury
-from pylog.patterns.pending import Pending
+from pylog.patterns.pending import Pending, all_letters
 
 DLQ = "x-dlq"
 
@@ -81,6 +81,19 @@ def test_new_partitions_count(broker, record):
     broker.append(DLQ, b"letter", partition=2)
 
     assert [(one.partition, one.offset) for one in found] == [(2, 0)]
+
+
+@pytest.mark.parametrize("is_marked", [False, True])
+def test_what_retention_takes_while_letters_are_read_is_passed_over(broker, is_marked):
+    broker.create_topic(DLQ)
+    for _ in range(3000):
+        broker.append(DLQ, b"letter" * 200)
+    letters = all_letters(broker, DLQ) if is_marked else iter(Pending(broker, DLQ))
+    next(letters)
+    broker.log(DLQ).delete_before(2990)
+
+    *_, last = letters
+    assert last.offset == 2999 if not is_marked else last.id == f"{DLQ}:0:2999"
 
 
 STEPS = st.lists(st.one_of(
