@@ -84,7 +84,11 @@ def relay(found: Outbox, data_dir: Path, poll: float, once: bool) -> None:
     with Broker(data_dir) as broker:
         work = found.relay(broker, poll)
         if once:
-            click.echo(f"sent {work.run_once():,} rows", err=True)
+            parked = len(found.parked())
+            count = work.run_once()
+            parked = len(found.parked()) - parked
+            click.echo(f"sent {count - parked:,} rows" + (
+                f", parked {parked:,}: `pylog outbox ls` says why" if parked else ""), err=True)
             return
         logging.basicConfig(format="%(asctime)s %(process)d %(levelname)s %(message)s")
         logging.getLogger("pylog").setLevel(logging.NOTSET)

@@ -153,8 +153,8 @@ class Audit(Tenant):
 
     def _made(self, data: dict[str, Any], timestamp: int) -> _Made:
         target = data["target"]
-        if not (type(data["actor"]) is str and data["actor"] and type(target) in TEXTS
-                and type(data["reason"]) in TEXTS):
+        if not (type(data["actor"]) is type(data["action"]) is str and data["actor"]
+                and type(target) in TEXTS and type(data["reason"]) in TEXTS):
             check_texts(data)
         check_action(data["action"])
         try:
@@ -237,6 +237,9 @@ class Audit(Tenant):
         """The entries that fit, the oldest first. action: with wildcards, as a bus has them. since,
         until: aware; until is not among them. What is no entry is passed over: that is `verify`'s.
         Cost: a search for `since`, then 2 us for each that is looked at, less for other targets."""
+        for one in (since, until):
+            if one is not None and not isinstance(one, datetime):
+                raise TypeError(f"since and until must be aware datetimes, not {one!r:.60}")
         wants = matcher(action)
         first, last = (None if one is None else 1000 * one.timestamp() for one in (since, until))
         for record in self._log.read("earliest" if since is None else since):

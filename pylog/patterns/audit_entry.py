@@ -72,9 +72,9 @@ def make_encoder() -> Callable[[Any], bytes]:
 
 
 def check_texts(data: Mapping[str, Any]) -> None:
-    for name in ("actor", "target", "reason"):
+    for name in ("actor", "action", "target", "reason"):
         one = data[name]
-        if not isinstance(one, str) and (name == "actor" or one is not None):
+        if not isinstance(one, str) and (name in ("actor", "action") or one is not None):
             raise TypeError(f"{name} must be a str, not {type(one).__name__}")
     if not data["actor"]:
         raise ConfigurationError("actor is empty, and an entry has one: say who did it",

@@ -104,6 +104,10 @@ class EventCodec:
         if not (found := [self.made(one) for one in events]):
             raise ConfigurationError("there is nothing to append: events is empty",
                                      option="events", value=events)
+        ids = [event_id for _, _, event_id, is_given in found if is_given]
+        if len(set(ids)) < len(ids):
+            raise ConfigurationError("two of the events have the same id, and are one event: give "
+                                     "each its own", option="events", value=events)
         return found
 
     def made(self, one: Any) -> Made:

@@ -134,9 +134,10 @@ class EventStore(Tenant):
         stream at; NO_STREAM: it has no event yet; EXISTS: it has one; ANY: whatever it has.
 
         Events that all have an id of the caller's are appended once: where they are there already,
-        at the place where they would be now, or for ANY and EXISTS anywhere in the stream, that
-        place is returned and nothing is appended. So who does not know whether an append has gone
-        well does it again.
+        right behind expected_version, or for ANY and EXISTS anywhere in the stream (which is read
+        for that, 0.9 us an event), their place is returned and nothing is appended. So who does not
+        know whether an append has gone well does it again as it was; at a version that was read
+        anew they are new events.
 
         Raises WrongExpectedVersionError, SerializationError, ConfigurationError, TypeError,
         MessageSizeTooLargeError, DiskFullError.
@@ -205,8 +206,11 @@ class EventStore(Tenant):
 
         after: only those behind this version, in the order of reading. limit: so many at most.
         Cost: 0.9 us an event that is returned, whatever else the store has. Raises
-        CorruptRecordError, and DeserializationError where `data` is looked at.
+        ConfigurationError, CorruptRecordError, and DeserializationError where `data` is looked at.
         """
+        if limit is not None and limit < 0:
+            raise ConfigurationError(f"limit={limit} is no number of events: use 0 or more, or "
+                                     "None for all", option="limit", value=limit)
         before, offsets = self._seen(stream)
         if backwards:
             last = before + len(offsets) if after is None else after - 1

@@ -130,6 +130,8 @@ class Outbox:
                 headers: list[tuple[str, bytes | None]]) -> str:
         if not isinstance(topic, str):
             raise TypeError(f"topic must be a str, not {type(topic).__name__}")
+        if not isinstance(key, str | bytes | bytearray | memoryview | None):
+            raise TypeError(f"key must be bytes, str or None, not {type(key).__name__}")
         _check_transaction(connection)
         serialize = self._codec.serialize
         data = value if serialize is None else serialize(topic, None, value)

@@ -284,7 +284,10 @@ class Projection(Standby):
         except AttributeError:
             raise TypeError("position must be what append(), emit() or publish() returned, not "
                             f"{type(position).__name__}") from None
-        self._told.wait(partition, offset, timeout, self._check_error)
+        try:
+            self._told.wait(partition, offset, timeout, self._check_error)
+        except PylogTimeoutError as late:
+            raise late from self.error    # what it is tried again for, if this process runs it
 
     def _check_error(self) -> None:
         if isinstance(self.error, ProjectionError):

@@ -26,7 +26,7 @@ from pylog.patterns.standby import Standby
 BATCH = 500    # rows a transaction
 # What no further attempt can mend; anything else is tried again until it goes well.
 HOPELESS = (TopicError, MessageSizeTooLargeError, InvalidTimestampError, TypeError, ValueError,
-            AttributeError)    # headers that are no texts, in a row of plain SQL
+            AttributeError)    # an id that is no text, in a row of plain SQL
 
 
 class Relay(Standby):
@@ -139,8 +139,12 @@ class _Passage:
     def _append(self, row_id: str, topic: str, key: Any, value: Any, headers: str,
                 ) -> tuple[str, int]:
         """Where it went."""
-        found = [(name, None if one is None else one.encode("latin-1"))
-                 for name, one in json.loads(headers)]
+        try:
+            found = [(name, None if one is None else one.encode("latin-1"))
+                     for name, one in json.loads(headers)]
+        except (TypeError, ValueError, AttributeError) as error:    # a row of plain SQL
+            raise ValueError("headers must be JSON, [[name, text in latin-1 or null], ...], not "
+                             f"{headers!r:.60}") from error
         found.append((OUTBOX_ID, row_id.encode()))
         done = self._broker.append(topic, to_key(value), to_key(key), found)
         return topic, done.partition

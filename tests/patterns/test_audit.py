@@ -535,6 +535,13 @@ def test_unknown_forms_and_filters_are_refused(trail):
         trail.export(io.StringIO(), who="ann")
     with pytest.raises(ValueError, match="neither a name nor a wildcard"):
         list(trail.query(action="a*"))
+    with pytest.raises(TypeError, match="aware datetimes"):
+        list(trail.query(since="yesterday"))
+
+
+def test_entry_without_an_action_is_told_so(trail):
+    with pytest.raises(TypeError, match="action must be a str"):
+        trail.record_many([{"actor": "ann"}])
 
 
 def test_two_feeds_of_one_group_are_refused(broker, trail):

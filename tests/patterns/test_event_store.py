@@ -158,6 +158,7 @@ def test_ids_of_another_place_or_stream_or_of_some_only_make_nothing_idempotent(
     ("\ud800", PLACED, ANY, UnicodeEncodeError),
     ("o-1", PLACED, None, TypeError), ("o-1", PLACED, "any", TypeError),
     ("o-1", PLACED, 0.5, TypeError),
+    ("o-1", [new(1, id="a"), new(2, id="a")], ANY, pylog.ConfigurationError),
     ("o-1", NewEvent("a", "x" * (2 << 20)), ANY, pylog.MessageSizeTooLargeError),
     ("o-1", [NewEvent("a", "x" * (1 << 20))] * 2, ANY, pylog.MessageSizeTooLargeError),
 ], ids=lambda value: repr(value)[:30])
@@ -189,6 +190,8 @@ def test_read_from_to_and_backwards(store):
     assert versions(backwards=True, after=9, limit=2) == [5, 4]
     assert versions(backwards=True, after=1) == []
     assert list(store.read("nobody")) == []
+    with pytest.raises(pylog.ConfigurationError, match="limit=-1"):
+        versions(limit=-1)
 
 
 def test_read_has_what_was_there_at_the_call(store):

@@ -436,6 +436,17 @@ def test_lock_of_another_is_waited_for(broker, bus, path, orders):
     other.close()
 
 
+def test_who_waits_is_told_what_the_database_fails_on(broker, bus, path):
+    orders = Projection(broker, "orders", source=bus, view=path, schema="CREATE TABEL orders")
+    orders.on("**", lambda db, event: None)
+    with orders:
+        last = place(bus, 1)
+        until(lambda: orders.error)
+        with pytest.raises(pylog.PylogTimeoutError) as late:
+            orders.wait(last, 0.05)
+    assert "TABEL" in str(late.value.__cause__)
+
+
 def test_database_that_is_full_in_a_function_is_tried_again(broker, bus, path):
     orders = Projection(broker, "orders", source=bus, view=path, schema=SCHEMA)
     is_small = threading.Event()
