@@ -107,12 +107,14 @@ class ProjectionRun:
         """All, of one partition; after a failure one by one, so that it is known which it is."""
         try:
             self._transact(records, lambda db: self._projector.write(db, records))
+            return
         except _NotWrittenError as failure:
-            if len(records) == 1:
-                self._write_again(records, failure.error)
-                return
-            for record in records:
-                self._write([record])
+            error = failure.error    # what follows is outside, lest each error be another's context
+        if len(records) == 1:
+            self._write_again(records, error)
+            return
+        for record in records:
+            self._write([record])
 
     def _write_again(self, records: list[Record], error: Exception) -> None:
         for attempt in itertools.count(1):

@@ -288,6 +288,7 @@ def test_record_that_does_not_go_in_stops_it_and_all_before_is_there(broker, bus
     assert (caught.value.projection, caught.value.partition, caught.value.offset) == \
         ("orders", 0, 2)
     assert isinstance(caught.value.__cause__, ValueError)
+    assert caught.value.__cause__.__context__ is None    # one traceback, not one a try
     with pytest.raises(ProjectionError):
         orders.run()
     with orders, pytest.raises(ProjectionError, match="three is too many"):
