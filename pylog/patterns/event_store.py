@@ -16,6 +16,7 @@ import os
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
+from itertools import repeat
 from typing import Any, NamedTuple
 
 from pylog import (
@@ -227,8 +228,8 @@ class EventStore(Tenant):
             return known.before, known.offsets[:]
 
     def _stored(self, stream: str, offsets: Offsets) -> Iterator[StoredEvent]:
-        get, data_of = self._index_of(stream).log.get, self._codec.data_of
-        return (StoredEvent(get(one), data_of) for one in offsets)
+        return map(StoredEvent, self._index_of(stream).records_at(offsets),
+                   repeat(self._codec.data_of))
 
     def _index_of(self, stream: str) -> StreamIndex:
         return self._only or self._indexes[

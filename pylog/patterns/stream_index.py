@@ -9,6 +9,7 @@ import logging
 import threading
 from array import array
 from bisect import bisect_left
+from collections.abc import Iterator
 from typing import TypeAlias
 
 from pylog import (
@@ -26,9 +27,8 @@ from pylog.patterns.index_runs import RUN, IndexRuns, run_key, run_of
 logger = logging.getLogger("pylog.patterns")
 
 PATIENCE_SECONDS = 60.0    # for records of an "fsync" topic that are appended and not yet on disk
-
-
 NAME_LENGTH_MAX = 255
+NEIGHBOURS = 500    # records that are read together
 
 Offsets: TypeAlias = "array[int]"
 
@@ -113,15 +113,33 @@ class StreamIndex:
     def records(self, known: Stream, after: int, limit: int) -> list[Record]:
         """The records of the versions after `after`, as many as there are; at most `limit`."""
         place = after - known.before
-        return [self.log.get(one) for one in known.offsets[place:place + limit]] \
-            if place >= 0 else []
+        return [*self.records_at(known.offsets[place:place + limit])] if place >= 0 else []
 
     def find(self, known: Stream, event_id: bytes) -> int:
         """The version before the last event of this id; where there is none, that of the last."""
-        for place in range(len(known.offsets) - 1, -1, -1):
-            if self.log.get(known.offsets[place]).header(CE_ID) == event_id:
-                return known.before + place
+        for back, record in enumerate(self.records_at(known.offsets[::-1]), 1):
+            if record.header(CE_ID) == event_id:
+                return known.version - back
         return known.version
+
+    def records_at(self, offsets: Offsets) -> Iterator[Record]:
+        """The records at some offsets, up or down. Neighbours are read together, as far as
+        NEIGHBOURS goes: each for itself would be looked for from the beginning of its batch."""
+        get, at, last = self.log.get, 0, len(offsets) - 1
+        while at < last:
+            first = offsets[at]
+            step = offsets[at + 1] - first
+            at += 1
+            if step != 1 and step != -1:
+                yield get(first)
+                continue
+            stop = min(at + NEIGHBOURS, last + 1)
+            while at < stop and offsets[at] - offsets[at - 1] == step:
+                at += 1
+            low, high = sorted((first, offsets[at - 1]))
+            yield from [*self.log.read(low, high + 1)][::step]
+        if at == last:
+            yield get(offsets[at])
 
     # ---- runs that were noted
 

@@ -194,6 +194,28 @@ def test_read_from_to_and_backwards(store):
         versions(limit=-1)
 
 
+def test_read_is_the_same_however_the_events_were_appended(store, rng):
+    lengths = dict.fromkeys("ab", 0)
+    for size in (1, 1, 2, 700, 1, 3, 1, 1, 501, 500, 1):
+        for name in rng.choice(("a", "ab", "aba", "b")):
+            store.append(name, [new(lengths[name] + number) for number in range(size)],
+                         expected_version=lengths[name])
+            lengths[name] += size
+    for name, length in lengths.items():
+        numbers = [*range(length)]
+        assert [one.data["n"] for one in store.read(name)] == numbers
+        assert [one.data["n"] for one in store.read(name, backwards=True)] == numbers[::-1]
+        for _ in range(20):
+            after, limit = rng.randrange(length + 2), rng.randrange(length + 2)
+            assert [one.data["n"] for one in store.read(name, after=after, limit=limit)] \
+                == numbers[after:][:limit]
+        for version in rng.choices(range(1, length + 1), k=20) if length else ():
+            event = next(store.read(name, after=version - 1, limit=1))
+            assert (event.version, event.data["n"]) == (version, version - 1)
+            again = store.append(name, new(0, id=event.id), expected_version=ANY)
+            assert again.version == version    # its id is found
+
+
 def test_read_has_what_was_there_at_the_call(store):
     store.append("o-1", new(1), expected_version=NO_STREAM)
     reading = store.read("o-1")
