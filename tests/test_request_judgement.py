@@ -58,11 +58,14 @@ def test_what_a_killed_server_had_in_work_may_be_served_again(tmp_path, outage, 
     assert names(judged(tmp_path, text, outage)) == expected
 
 
-def test_killed_server_that_had_gone_on_had_finished_the_one_before(tmp_path):
-    again = f"601 serve 30000050 {A + 2} {X + 2} 4 1\n601 answer 30000051 {A + 2} {X + 2} 4 1\n"
+@pytest.mark.parametrize(("killed", "expected"), [
+    (BILLION, []), (1_000_000_022, []), (1_000_000_024, ["served-again"])])
+def test_server_that_is_killed_long_after_its_answer_had_finished(tmp_path, killed, expected):
+    again = f"601 serve 2000000050 {A + 2} {X + 2} 4 1\n" \
+        f"601 answer 2000000051 {A + 2} {X + 2} 4 1\n"
     text = changed((SERVED_B, SERVED_B + again), (COUNT, COUNT[:-1] + "1"))
 
-    assert names(judged(tmp_path, text, Outage(SECOND, 30_000_045))) == ["served-again"]
+    assert names(judged(tmp_path, text, Outage(SECOND, killed))) == expected
 
 
 @pytest.mark.parametrize(("outage", "expected"), [
@@ -79,11 +82,19 @@ def test_reply_of_a_server_that_dies_at_it_may_be_lost(tmp_path, outage, expecte
     assert sorted(found) == expected
 
 
-def test_request_that_had_expired_when_the_next_was_begun_may_go_by(tmp_path):
-    """As the third one of the good diaries, which nobody serves."""
-    longer = (f"501 send 14 {A + 3} 10000", f"501 send 14 {A + 3} 60000")
-    later = (OVER, OVER.replace("10000030", "60000030"))
-    assert names(judged(tmp_path, changed(longer, later))) == ["lost-request"]
+@pytest.mark.parametrize(("timeout", "outages", "expected"), [
+    (2_020_000, (), []),
+    (2_050_000, (), ["lost-request"]),    # a later one was begun after 30 ms
+    (2_050_000, (Outage(FIRST, BILLION, 2 * BILLION),), []),    # stopped, perhaps with it
+    (2_050_000, (Outage(ASKER, 3 * BILLION, 4 * BILLION),), ["lost-request"]),
+    (9_500_000, (Outage(FIRST, BILLION, 2 * BILLION),), ["lost-request"]),    # all is done
+])
+def test_request_that_was_passed_for_long_is_lost(tmp_path, timeout, outages, expected):
+    """As the third one of the good diaries, which nobody serves, if it had had more time."""
+    longer = (f"501 send 14 {A + 3} 10000", f"501 send 14 {A + 3} {timeout}")
+    later = (OVER, f"501 over {1000 * timeout + 30} {A + 3} 0 0 -1\n")
+    found = set(names(judged(tmp_path, changed(longer, later), *outages)))
+    assert sorted(found - {"stuck-request"}) == expected
 
 
 @pytest.mark.parametrize(("outage", "expected"), [
@@ -108,17 +119,24 @@ def test_asker_that_is_stopped_hears_later(tmp_path, outage, expected):
     assert names(judged(tmp_path, text, outage)) == expected
 
 
-def test_takeover_lasts_until_what_had_waited_is_begun(tmp_path):
-    judgement = judged(tmp_path, GOOD, Outage(SECOND, 24), Outage(ASKER, 25, 26))
+CUT = changed((SERVED, f"602 serve 22 {A + 2} {Y + 1} 4 1\n"
+               f"601 serve 30000023 {A + 2} {X + 2} 4 1\n"
+               f"601 answer 30000024 {A + 2} {X + 2} 4 1\n"),
+              (OF_SECOND, OF_SECOND.replace(" 26 ", " 30000026 ").replace(f"{Y + 1}", f"{X + 2}")))
+
+
+def test_takeover_lasts_until_what_was_in_work_is_begun_again(tmp_path):
+    judgement = judged(tmp_path, CUT, Outage(SECOND, 24), Outage(ASKER, 25, 26))
     [takeover] = judgement.takeovers()
-    assert takeover.seconds == pytest.approx(0.030000016)
+    assert takeover.seconds == pytest.approx(0.029999999)
     assert not takeover.is_alone
 
 
-def test_who_had_served_nothing_last_leaves_nothing_to_take_over(tmp_path):
-    assert list(judged(tmp_path, GOOD, Outage(FIRST, 24)).takeovers()) == []
-    assert list(judged(tmp_path, GOOD, Outage(ASKER, 24)).takeovers()) == []
-    assert list(judged(tmp_path, GOOD, Outage(SECOND, 24, 25)).takeovers()) == []
+def test_who_had_nothing_in_work_leaves_nothing_to_take_over(tmp_path):
+    assert list(judged(tmp_path, GOOD, Outage(SECOND, 24)).takeovers()) == []
+    assert list(judged(tmp_path, CUT, Outage(FIRST, 24)).takeovers()) == []
+    assert list(judged(tmp_path, CUT, Outage(ASKER, 24)).takeovers()) == []
+    assert list(judged(tmp_path, CUT, Outage(SECOND, 24, 25)).takeovers()) == []
 
 
 def test_figures_count_what_became_of_requests(tmp_path):

@@ -16,7 +16,7 @@ from datetime import date
 from pathlib import Path
 
 import uvicorn
-from domain import LIVE, ORDERS, Order, order_id_of
+from domain import LIVE, ORDER_PARTITIONS, ORDERS, Order, order_id_of
 from history import ask, figures
 from services import options
 from starlette.applications import Starlette
@@ -32,7 +32,8 @@ MAX_BODY_BYTES = 64 << 10
 
 def make_app(broker, views):
     """views: the path of the read model (history.py makes it)."""
-    orders = Topic(broker, ORDERS, value=Schemas(broker).register(ORDERS, Order), num_partitions=8)
+    orders = Topic(broker, ORDERS, value=Schemas(broker).register(ORDERS, Order),
+                   num_partitions=ORDER_PARTITIONS)
 
     rooms = Rooms(broker, LIVE)
 

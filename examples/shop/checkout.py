@@ -1,7 +1,7 @@
 """The checkout, a saga: stock, payment and parcel, all of them or none. Run as a service it is an
 orchestrator; of any number, each checkout has one, and another when that dies."""
 
-from domain import COMPLETED, SAGA
+from domain import COMPLETED, SAGA, SAGA_PARTITIONS
 from services import options, until_told_to_end
 
 from pylog import Broker
@@ -10,8 +10,8 @@ from pylog.patterns import Bus, Saga, Topic
 
 def make_checkout(broker):
     """The saga and its steps: what one does is said in one place."""
-    bus = Bus(broker, SAGA, num_partitions=4)
-    completed = Topic(broker, COMPLETED, value="json", num_partitions=4)
+    bus = Bus(broker, SAGA, num_partitions=SAGA_PARTITIONS)
+    completed = Topic(broker, COMPLETED, value="json", num_partitions=SAGA_PARTITIONS)
     checkout = Saga(broker, "checkout")
     checkout.command("stock", bus, "saga.reserveInventory", reply="saga.inventoryReserved",
                      failed="saga.inventoryRefused", compensate="saga.releaseInventory",

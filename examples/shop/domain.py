@@ -17,6 +17,9 @@ EMAILS = "emails"                      # what users were told, keyed by user
 LIVE = "live"                          # what web pages are shown, by room
 AUDIT = "audit"                        # what users did
 
+# Of the topics that a group shares, whoever of it comes first: so many are at work at a time.
+ORDER_PARTITIONS, SAGA_PARTITIONS = 8, 4
+
 PRODUCTS = [f"cd-{number:02d}" for number in range(40)]
 CARD_LIMIT_CENTS = 100_000             # what one card pays for, all orders together
 UNREACHABLE = 200                      # one of so many orders is for where no carrier goes

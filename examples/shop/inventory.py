@@ -3,7 +3,7 @@ transaction as the stock (an outbox), so that neither is ever true without the o
 
 import sqlite3
 
-from domain import DELIVERIES, SAGA
+from domain import DELIVERIES, SAGA, SAGA_PARTITIONS
 from services import options, until_told_to_end
 
 from pylog import Broker
@@ -85,7 +85,7 @@ class Inventory:
 
 def main():
     data = options().data
-    with Broker(data) as broker, Bus(broker, SAGA) as bus:
+    with Broker(data) as broker, Bus(broker, SAGA, num_partitions=SAGA_PARTITIONS) as bus:
         inventory = Inventory(data / "inventory.db")
         with Topic(broker, DELIVERIES, value="json") as deliveries:
             for record in deliveries.read():    # all that is there, before the first order

@@ -1,7 +1,7 @@
 """Notifiers, a group: who has ordered is told that it went through. A mail is a record in `emails`,
 written under the order's key: there is a second only where one was killed before it was noted."""
 
-from domain import COMPLETED, EMAILS
+from domain import COMPLETED, EMAILS, SAGA_PARTITIONS
 from services import options, until_told_to_end
 
 from pylog import Broker
@@ -11,7 +11,7 @@ from pylog.patterns import Idempotency, Retry, Topic, expo
 def main():
     with Broker(options().data) as broker, \
             Topic(broker, EMAILS, value="json") as emails, \
-            Topic(broker, COMPLETED, value="json", num_partitions=4) as completed:
+            Topic(broker, COMPLETED, value="json", num_partitions=SAGA_PARTITIONS) as completed:
         idempotency = Idempotency(broker, "notifications")
 
         @idempotency.once(key=lambda order: order["orderId"])

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from domain import ACCOUNTS, CARD_LIMIT_CENTS, SAGA
+from domain import ACCOUNTS, CARD_LIMIT_CENTS, SAGA, SAGA_PARTITIONS
 from services import options, until_told_to_end
 
 from pylog import Broker, TerminalError, WrongExpectedVersionError
@@ -75,7 +75,7 @@ class Payments:
 
 
 def main():
-    with Broker(options().data) as broker, Bus(broker, SAGA) as bus:
+    with Broker(options().data) as broker, Bus(broker, SAGA, num_partitions=SAGA_PARTITIONS) as bus:
         payments = Payments(broker)
         serve(bus, "saga.processPayment", lambda event: payments.charge(event.data),
               reply="saga.paymentProcessed", failed="saga.paymentRefused", group="payment")

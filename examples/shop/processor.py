@@ -4,7 +4,7 @@ What is no order goes to the dead letters `orders-dlq` at once, and the next goe
 """
 
 from checkout import make_checkout
-from domain import DEAD_ORDERS, ORDERS, SHOP, Order
+from domain import DEAD_ORDERS, ORDER_PARTITIONS, ORDERS, SHOP, Order
 from msgspec import to_builtins
 from services import options, until_told_to_end
 
@@ -15,7 +15,7 @@ from pylog.patterns import Bus, Retry, Schemas, Topic, expo
 def main():
     with Broker(options().data) as broker, Bus(broker, SHOP) as shop:
         orders = Topic(broker, ORDERS, value=Schemas(broker).register(ORDERS, Order),
-                       num_partitions=8)
+                       num_partitions=ORDER_PARTITIONS)
         checkout = make_checkout(broker)
 
         def process(record):

@@ -3,7 +3,7 @@ the number is made of the order's id, and is the same then."""
 
 import uuid
 
-from domain import SAGA, SHIPMENTS, is_unreachable
+from domain import SAGA, SAGA_PARTITIONS, SHIPMENTS, is_unreachable
 from services import options, until_told_to_end
 
 from pylog import Broker, TerminalError
@@ -11,7 +11,8 @@ from pylog.patterns import Bus, Idempotency, Topic, serve
 
 
 def main():
-    with Broker(options().data) as broker, Bus(broker, SAGA) as bus, \
+    with Broker(options().data) as broker, \
+            Bus(broker, SAGA, num_partitions=SAGA_PARTITIONS) as bus, \
             Topic(broker, SHIPMENTS, value="json") as shipments:
         @Idempotency(broker, "shipping").once(key=lambda order_id: order_id)
         def ship(order_id):
