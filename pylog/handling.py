@@ -98,6 +98,7 @@ class Progress:
                 self._committed.pop(partition, None)
                 self._full.discard(partition)
                 self._consumer._hold(partition, False)
+            self._lock.notify_all()
 
     def _commit_if_due(self) -> None:
         now = time.monotonic()
@@ -122,6 +123,7 @@ class Handling(Progress):
         super().__init__(consumer, terms)
         self._pending: dict[TopicPartition, int] = {}      # lists not handled yet
         self._gone: set[TopicPartition] = set()            # given up: what waits is dropped
+        self._awaited: dict[TopicPartition, int] = {}      # commits that threads wait for
         self._calls = 0                                    # of wakeup, by us
         self._calls_before = consumer._wakeups
         self._queues: list[queue.SimpleQueue[Any]] = [
@@ -211,13 +213,25 @@ class Handling(Progress):
             self._consumer._hold(partition, False)
 
     def let_go(self, partitions: list[TopicPartition]) -> set[TopicPartition]:
-        """Handles no more of these, but for the record that is being handled: waits for that.
-        Returns those that are in work all the same: none."""
+        """Handles no more of these, but for the record that is being handled: waits for that, and
+        commits meanwhile, or a thread that waits for its commit would stand before what is waited
+        for. Returns those that are in work all the same: none."""
+        def is_busy() -> bool:
+            return any(self._pending.get(one) for one in partitions)
+
         with self._lock:
             self._gone |= set(partitions)
             self._lock.notify_all()
-            self._lock.wait_for(lambda: not any(self._pending.get(one) for one in partitions))
-        return set()
+        while True:
+            with self._lock:
+                self._lock.wait_for(lambda: not is_busy() or self._is_commit_awaited())
+                if not is_busy():
+                    return set()
+            self._consumer._commit_finished()
+
+    def _is_commit_awaited(self) -> bool:
+        return any(self._committed.get(one) != reached == self._reached.get(one)
+                   for one, reached in self._awaited.items() if one not in self._gone)
 
     # ---- in the threads
 
@@ -258,6 +272,10 @@ class Handling(Progress):
             if self._every == 1:
                 self._calls += 1
                 self._consumer.wakeup()
+                self._awaited[partition] = reached
+                self._lock.notify_all()
                 self._lock.wait_for(lambda: self._committed.get(partition) == reached
+                                    or self._reached.get(partition) != reached    # it is void
                                     or partition in self._gone or self._has_ended
                                     or self._failure is not None)
+                del self._awaited[partition]

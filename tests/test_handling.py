@@ -216,6 +216,45 @@ def test_none_begins_before_the_one_before_it_is_committed_where_its_thread_cann
     assert committed(broker) == [50, 50, 50]
 
 
+def test_a_partition_is_let_go_though_a_thread_in_front_of_it_waits_for_a_commit(
+        broker, monkeypatch):
+    """Of three partitions two have one thread. The reading one, which waits for what it lets go, is
+    the one that commits."""
+    fill(broker, 50)
+    both = threading.Barrier(2)
+    met, done = [], []
+
+    def let_go(consumer):
+        handling = consumer._handling
+        with handling._lock:
+            handling._lock.wait_for(lambda: handling._awaited, 10)
+        last = list(handling._places)[2]
+        done.append(handling.let_go([last]))
+
+    def handle(record):
+        if len(met) < 2:    # the first of each thread
+            met.append(record.partition)
+            both.wait(10)
+
+    poll = Consumer._poll
+
+    def poll_and_let_go(self, *arguments):
+        if len(self._handling._places) == 3 and not done:
+            let_go(self)
+        return poll(self, *arguments)
+
+    monkeypatch.setattr(Consumer, "_commit_at_once", lambda self, partition, offset: False)
+    monkeypatch.setattr(Consumer, "_poll", poll_and_let_go)
+    with Consumer(broker, "orders", group_id="g", enable_auto_commit=False,
+                  consumer_timeout_ms=0) as consumer:
+        thread = threading.Thread(target=consumer.run, args=[handle, 2],
+                                  kwargs={"commit_every": 1}, daemon=True)
+        thread.start()
+        thread.join(10)
+        assert not thread.is_alive()
+    assert done == [set()]
+
+
 def test_threads_commit_each_one_through_to_the_disk_too(tmp_path):
     with pylog.Broker(tmp_path / "data", durability="fsync") as broker:
         broker.create_topic("orders", 3, {"retention.ms": -1})
