@@ -10,6 +10,7 @@ import os
 import random
 import shutil
 import signal
+import threading
 import zlib
 from pathlib import Path
 
@@ -76,6 +77,16 @@ def pylogs_logger():
     level = logger.level
     yield
     logger.setLevel(level)
+
+
+@pytest.fixture(autouse=True)
+def threads_end():
+    """A thread of pylog's that outlives its test would meddle with what later ones patch."""
+    before = set(threading.enumerate())
+    yield
+    left = [thread.name for thread in set(threading.enumerate()) - before
+            if thread.name.startswith("pylog-")]
+    assert not left
 
 
 @pytest.fixture

@@ -39,20 +39,26 @@ def run_as_session(name, capsys):
     in sh is typed into a shell.
     """
     text = (ROOT / name).read_text(encoding="utf-8")
-    names = {}
+    names, opened = {}, {}
     example = r"^```(python|sh)\n(.*?)^```\n(?:\n```text\n(.*?)^```\n)?"
-    for found in re.finditer(example, text, re.DOTALL | re.MULTILINE):
-        language, source, expected = found.groups(default="")
-        if file := re.match(r"# (\w+\.py)\n", source):
-            Path(file[1]).write_text(source, encoding="utf-8")
-            continue
-        line = text[:found.start(2)].count("\n")
-        if language == "sh":
-            print(subprocess.run(["bash", "-ec", source], stdout=subprocess.PIPE, text=True,
-                                 timeout=60, check=True).stdout, end="")
-        else:
-            exec(compile("\n" * line + source, name, "exec"), names)
-        assert capsys.readouterr().out == expected, f"{name}, line {line + 1}"
+    try:
+        for found in re.finditer(example, text, re.DOTALL | re.MULTILINE):
+            language, source, expected = found.groups(default="")
+            if file := re.match(r"# (\w+\.py)\n", source):
+                Path(file[1]).write_text(source, encoding="utf-8")
+                continue
+            line = text[:found.start(2)].count("\n")
+            if language == "sh":
+                print(subprocess.run(["bash", "-ec", source], stdout=subprocess.PIPE, text=True,
+                                     timeout=60, check=True).stdout, end="")
+            else:
+                exec(compile("\n" * line + source, name, "exec"), names)
+                opened |= {id(one): one for one in names.values()
+                           if isinstance(one, (pylog.Broker, patterns.App))}
+            assert capsys.readouterr().out == expected, f"{name}, line {line + 1}"
+    finally:    # threads of theirs would go on beside later tests
+        for one in opened.values():
+            one.close()
 
 
 def test_there_is_something_to_test():

@@ -15,8 +15,9 @@ def test_group_whose_members_die_and_are_fenced_handles_every_record(log_path):
     counts = report["counts"]
     assert counts["faults"]["kill"] > 0
     assert counts["checked"] >= counts["acknowledged"] > 100    # some were handled again
-    assert report["bounds"]["takeover_ms"]["p50"] > 0
-    assert report["bounds"]["lone_takeover_ms"]["count"] <= report["bounds"]["takeover_ms"]["count"]
+    takeovers, alone = (report["bounds"][name] for name in ("takeover_ms", "lone_takeover_ms"))
+    assert takeovers["p50"] > 0
+    assert alone.get("count", 0) <= takeovers["count"]    # in 2 s there may be none
 
 
 @pytest.mark.slow

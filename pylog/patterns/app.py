@@ -249,12 +249,13 @@ class App:
             raise ConfigurationError("the app has nothing to do: declare tasks, consumers or "
                                      "listeners before it starts, or import where they are")
         self._open()
-        runner = TaskRunner(self.name, self.tasks, self._states, self.lock)
         self._worker.start(
-            self._jobs(runner, concurrency, sorted(known if queues is None else set(queues))),
-            runner.close)
+            partial(self._jobs, concurrency, sorted(known if queues is None else set(queues))))
 
-    def _jobs(self, runner: TaskRunner, concurrency: int, queues: Sequence[str]) -> Iterator[Job]:
+    def _jobs(self, concurrency: int, queues: Sequence[str],
+              opened: contextlib.ExitStack) -> Iterator[Job]:
+        runner = opened.enter_context(contextlib.closing(
+            TaskRunner(self.name, self.tasks, self._states, self.lock)))
         for name in queues:
             queue = self._queue(name)
             yield Job(name, partial(queue.work, runner, concurrency), queue.stop)

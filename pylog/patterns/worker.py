@@ -34,18 +34,19 @@ class Worker:
         self.stopping = threading.Event()
         self._lock = threading.RLock()
         self._running: list[tuple[Job, threading.Thread]] = []
-        self._close: Callable[[], object] | None = None
+        self._opened: contextlib.ExitStack | None = None
         self._error: BaseException | None = None
 
-    def start(self, jobs: Iterable[Job], close: Callable[[], object]) -> None:
-        """A thread for each. close: called when all have ended. Raises IllegalStateError if there
-        are some already, and what making a job raises, with those before it stopped."""
+    def start(self, jobs: Callable[[contextlib.ExitStack], Iterable[Job]]) -> None:
+        """A thread for each that `jobs` makes; what they share goes on the stack, and is closed
+        when all have ended. Raises IllegalStateError if there are some already, and what making
+        a job raises, with those before it stopped."""
         with self._lock:
-            if self._close is not None:
+            if self._opened is not None:
                 raise IllegalStateError("the app has been started: stop it first")
-            self._close = close
+            self._opened = contextlib.ExitStack()
             try:
-                for job in jobs:
+                for job in jobs(self._opened):
                     thread = threading.Thread(target=self._do, args=(job,), daemon=True,
                                               name=f"pylog-{job.name}")
                     self._running.append((job, thread))
@@ -78,9 +79,9 @@ class Worker:
             for _, thread in self._running:
                 thread.join()
             self._running.clear()
-            if self._close is not None:
-                self._close()
-                self._close = None
+            if self._opened is not None:
+                self._opened.close()
+                self._opened = None
             self.stopping.clear()
 
     @contextlib.contextmanager
