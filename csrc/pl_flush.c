@@ -12,6 +12,7 @@
 
 #include "pl_fault.h"
 #include "pl_log.h"
+#include "pl_spin.h"
 
 enum {
   POLL_MAX_MS = 128,
@@ -161,8 +162,7 @@ static pl_status poll_past(pl_log *log, int64_t offset, int wait_ms, end_of_log 
   }
 }
 
-static pl_status wait_past(pl_log *log, int64_t offset, int wait_ms, end_of_log end) {
-  if (end(log) > offset) return PL_OK;
+static pl_status sleep_past(pl_log *log, int64_t offset, int wait_ms, end_of_log end) {
   pl_log_drop_deleted(log); /* who waits may be what keeps a disk full, and no record from coming */
   if (!log->bells) return poll_past(log, offset, wait_ms, end);
   int64_t deadline = pl_monotonic_ms() + wait_ms;
@@ -182,15 +182,33 @@ static pl_status wait_past(pl_log *log, int64_t offset, int wait_ms, end_of_log 
   }
 }
 
+typedef struct pl_place {
+  const pl_log *log;
+  int64_t offset;
+} pl_place;
+
+static bool is_past(const void *what) {
+  const pl_place *place = what;
+  return pl_log_readable(place->log) > place->offset || atomic_load(&place->log->is_closing);
+}
+
 void pl_end_waits(pl_log *log) {
   atomic_store(&log->is_closing, 1);
   if (log->bells) pl_bells_ring(log->bells, &log->page->bells);
 }
 
 pl_status pl_wait_readable(pl_log *log, int64_t offset, int wait_ms) {
-  return wait_past(log, offset, wait_ms, pl_log_readable);
+  if (pl_log_readable(log) > offset) return PL_OK;
+  uint64_t start_ns = pl_monotonic_ns();
+  pl_place place = {log, offset};
+  if (wait_ms > 0 && pl_spin(start_ns, is_past, &place) && pl_log_readable(log) > offset)
+    return PL_OK;
+  pl_status status = sleep_past(log, offset, wait_ms, pl_log_readable);
+  pl_spin_learn(start_ns, status == PL_OK);
+  return status;
 }
 
 pl_status pl_wait_durable(pl_log *log, int64_t offset, int wait_ms) {
-  return wait_past(log, offset, wait_ms, durable_of);
+  if (durable_of(log) > offset) return PL_OK;
+  return sleep_past(log, offset, wait_ms, durable_of); /* a disk takes longer than any spin */
 }

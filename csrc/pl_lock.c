@@ -10,6 +10,7 @@
 
 #include "pl_clock.h"
 #include "pl_file.h"
+#include "pl_spin.h"
 
 enum { SPINS = 200, SPINS_WITHOUT_SLEEP = 20 };
 
@@ -42,19 +43,13 @@ static pl_lock_result result_of(int error) {
   }
 }
 
-static inline void pause_briefly(void) {
-#if defined(__x86_64__)
-  __builtin_ia32_pause();
-#endif
-}
-
 pl_lock_result pl_lock_try(pthread_mutex_t *lock) { return result_of(pthread_mutex_trylock(lock)); }
 
 pl_lock_result pl_lock_wait(pthread_mutex_t *lock, int wait_ms) {
   for (int i = 0; i < (wait_ms ? SPINS : SPINS_WITHOUT_SLEEP); i++) {
     pl_lock_result result = pl_lock_try(lock);
     if (result != PL_LOCK_BUSY) return result;
-    pause_briefly();
+    pl_spin_pause();
   }
   if (wait_ms == 0) return PL_LOCK_BUSY;
   struct timespec deadline = pl_deadline(wait_ms);
@@ -143,7 +138,7 @@ pl_lock_result pl_slot_wait(pl_slot *slot, int wait_ms) {
   for (int i = 0; i < (wait_ms ? SPINS : SPINS_WITHOUT_SLEEP); i++) {
     pl_lock_result result = pl_slot_try(slot);
     if (result != PL_LOCK_BUSY) return result;
-    pause_briefly();
+    pl_spin_pause();
   }
   for (int waited = 0; waited < wait_ms; waited++) {
     uint32_t seen = atomic_load(&slot->word);

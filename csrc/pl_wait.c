@@ -1,5 +1,7 @@
-/* Looking, announcing oneself at each bell, looking again, sleeping. */
+/* Looking, spinning, announcing oneself at each bell, looking again, sleeping. */
 #include "pl_wait.h"
+
+#include "pl_spin.h"
 
 enum { POLL_ANY_MS = 20 }; /* between looks at logs that have no doorbells in common */
 
@@ -37,8 +39,7 @@ void pl_wait_let_go(const pl_wait *wait) {
   for (int i = 0; i < wait->log_count; i++) pl_log_drop_deleted(wait->logs[i]);
 }
 
-pl_status pl_wait_any(const pl_wait *wait, int wait_ms, int *found) {
-  if ((*found = pl_wait_find(wait)) >= 0) return PL_OK;
+static pl_status sleep_on_any(const pl_wait *wait, int wait_ms, int *found) {
   pl_wait_let_go(wait);
   uint64_t inode;
   pl_bells *bells = pl_wait_bells(wait, &inode);
@@ -52,6 +53,18 @@ pl_status pl_wait_any(const pl_wait *wait, int wait_ms, int *found) {
     else if (!pl_bells_sleep(bells, seen, (int)left)) return PL_BUSY;
   } while ((*found = pl_wait_find(wait)) < 0); /* before it announces, which interrupts a core */
   return PL_OK;
+}
+
+static bool is_there(const void *wait) { return pl_wait_find(wait) >= 0; }
+
+pl_status pl_wait_any(const pl_wait *wait, int wait_ms, int *found) {
+  if ((*found = pl_wait_find(wait)) >= 0) return PL_OK;
+  uint64_t start_ns = pl_monotonic_ns();
+  if (wait_ms > 0 && pl_spin(start_ns, is_there, wait) && (*found = pl_wait_find(wait)) >= 0)
+    return PL_OK;
+  pl_status status = sleep_on_any(wait, wait_ms, found);
+  pl_spin_learn(start_ns, status == PL_OK);
+  return status;
 }
 
 void pl_wait_wake_own(pl_bells *bells) { pl_bells_ring_own(bells ? bells : &own_bells); }

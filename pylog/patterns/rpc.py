@@ -40,7 +40,7 @@ class Rpc(Asker):
     **Failure modes**: no server, or a slow one: RequestTimeoutError, and the reply, if one comes
     yet, is counted (`stats().late`) and dropped. An asker that is killed: its requests are served
     until they expire, the replies are lost. Cost: making one creates a topic, 10 ms; a request and
-    its reply 25 us beside what it takes to wake two processes.
+    its reply 6 us while one follows the other, else two wake-ups, 0.1 ms.
     """
 
     _kind = Server
