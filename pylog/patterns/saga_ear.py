@@ -75,10 +75,17 @@ class Ear:
     def go_back(self, topic: str, ends: list[int]) -> None:
         """Hears again what is behind these offsets: an answer may have come when nobody listened,
         as its saga was another's, or between two attempts."""
-        for number, offset in enumerate(ends):
-            place = TopicPartition(topic, number)
+        for number in range(len(self._logs[topic])):
+            place, offset = TopicPartition(topic, number), 0
+            if number < len(ends):    # or it was added since
+                offset = ends[number]
             if self._consumer.position(place) > offset:
                 self._consumer.seek(place, offset)
+
+    def has_heard(self, topic: str, ends: list[int]) -> bool:
+        """Whether it has come to these offsets."""
+        return all(self._consumer.position(TopicPartition(topic, number)) >= end
+                   for number, end in enumerate(ends))
 
     def forget(self, command: Command, attempt: Attempt) -> None:
         """Nobody waits for its answers."""

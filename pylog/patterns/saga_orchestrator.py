@@ -15,7 +15,7 @@ from typing import Any
 
 from pylog import Broker, IllegalStateError, PylogError, PylogTimeoutError
 from pylog.patterns.saga_calls import Calls
-from pylog.patterns.saga_commands import Command
+from pylog.patterns.saga_commands import Command, Context
 from pylog.patterns.saga_ear import Attempt, Ear
 from pylog.patterns.saga_journal import forget_owner, new_owner
 from pylog.patterns.saga_run import Definition, SagaRun
@@ -48,6 +48,8 @@ class Orchestrator:
         # None where the next is due.
         self._timers: list[tuple[float, int, SagaRun, int, Attempt | None]] = []
         self._numbers = itertools.count()
+        # Commands to be sent again, unless the bus has an answer before these ends.
+        self._unsent: list[tuple[Command, Attempt, Context, Any, list[int]]] = []
         self._ear: Ear | None = None
         self._is_stopping = False
         self._ended = 0
@@ -113,6 +115,9 @@ class Orchestrator:
             self._calls.returned(begun)
             error = CancelledError() if done.cancelled() else done.exception()
             self._over(begun, None if error else done.result(), error)
+            found = True
+        if self._unsent:
+            self._send_again()
             found = True
         now = time.monotonic()
         if self._timers and self._timers[0][0] <= now:
@@ -209,19 +214,41 @@ class Orchestrator:
             data = action.function(*arguments)
         except Exception as error:
             return self._note(run, step, action, None, error)
-        if command.reply is not None:
-            topic, ends = command.bus.name, run.ends
-            ear.watch(topic)
-            run.send(step, ear.ends(topic))
-            if ends is not None:
-                ear.go_back(topic, ends)
-            ear.expect(command, attempt)
+        if command.reply is None:
+            return self._emit(command, attempt, arguments[0], data)
+        topic, ends = command.bus.name, run.ends
+        ear.watch(topic)
+        now = ear.ends(topic)
+        run.send(step, now)
+        ear.expect(command, attempt)
+        if ends is None:
+            return self._emit(command, attempt, arguments[0], data)
+        ear.go_back(topic, ends)
+        self._unsent.append((command, attempt, arguments[0], data, now))
+        return False
+
+    def _send_again(self) -> None:
+        """What was sent before, by whoever had the saga, and has no answer on the bus."""
+        unsent, self._unsent = self._unsent, []
+        for one in unsent:
+            command, attempt, ctx, data, ends = one
+            if attempt.turn != attempt.run.turn:
+                continue    # answered
+            if not self._need_ear().has_heard(command.bus.name, ends):
+                self._unsent.append(one)
+            elif self._emit(command, attempt, ctx, data):
+                self._go(attempt.run)
+
+    def _emit(self, command: Command, attempt: Attempt, ctx: Context, data: Any) -> bool:
+        """Sends it; whether the saga goes on at once."""
+        run, _, step, action = attempt
         try:
-            command.send(arguments[0], data)
+            command.send(ctx, data)
         except IllegalStateError:    # the bus is closed: it is nothing that the saga did wrong
             raise
         except Exception as error:
-            ear.forget(command, attempt)
+            if command.reply is not None:
+                self._need_ear().forget(command, attempt)
             return self._note(run, step, action, None, error)
         if command.reply is None:
             return self._note(run, step, action, None, None)

@@ -25,6 +25,12 @@ def bus(broker):
         yield bus
 
 
+def commands(broker):
+    """The ids of those that were sent."""
+    return [one.header("ce_id") for one in broker.read("events")
+            if one.header("ce_type") == b"saga.processPayment"]
+
+
 def test_command_is_sent_and_its_answer_is_the_result(broker, bus):
     payments = Payments(bus)
     saga = shop(broker, bus)
@@ -121,9 +127,51 @@ def test_answer_that_came_while_the_orchestrator_was_dead_is_found(broker, bus):
 
     saga = shop(broker, bus)
     assert saga.run({"total": 12}, id="o-1") == {"charge": {"receipt": 7}}
+    assert len(commands(broker)) == 1    # it is not sent again
 
 
-def test_command_is_sent_again_with_the_same_id_and_any_answer_counts(broker, bus):
+def test_command_that_nobody_answered_is_sent_again_by_whoever_takes_over(broker, bus):
+    def act():
+        other = Broker(broker.path)
+        saga = shop(other, Bus(other, "events"))
+        handles = [saga.submit({"total": 12}, id=f"o-{number}") for number in range(40)]
+        saga.start()
+        until(lambda: len(commands(other)) == 40)
+        return saga, handles
+
+    killed(act)
+    for number in range(0, 40, 2):
+        bus.emit(f"saga.paymentProcessed.o-{number}", number)
+    pylog.Admin(broker).create_partitions({"events": 4})
+    broker.append("events", b"1", partition=3, headers=[
+        ("ce_type", b"saga.paymentProcessed.o-1"), ("ce_specversion", b"1.0")])
+
+    saga = shop(broker, bus)
+    saga.start()
+    until(lambda: len(commands(broker)) >= 59)
+    for number in range(3, 40, 2):
+        bus.emit(f"saga.paymentProcessed.o-{number}", number)
+
+    assert [saga.handle(f"o-{number}").result(20)["charge"] for number in range(40)] == [*range(40)]
+    assert sorted(commands(broker)[40:]) == sorted(
+        f"checkout/o-{number}/charge".encode() for number in range(3, 40, 2))
+    saga.stop()
+
+
+def test_command_is_sent_again_with_the_same_id(broker, bus):
+    saga = shop(broker, bus, timeout=0.05, retry=Retry(attempts=100, backoff=0.05))
+    saga.start()
+    handle = saga.submit({"total": 12}, id="o-1")
+    until(lambda: len(commands(broker)) >= 2)
+
+    bus.emit("saga.paymentProcessed.o-1", "at last")
+
+    assert handle.result(10) == {"charge": "at last"}
+    assert {*commands(broker)} == {b"checkout/o-1/charge"}
+    saga.stop()
+
+
+def test_answer_between_two_attempts_counts(broker, bus):
     saga = shop(broker, bus, timeout=0.05, retry=Retry(attempts=3, backoff=0.05))
     saga.start()
     handle = saga.submit({"total": 12}, id="o-1")
@@ -132,9 +180,7 @@ def test_command_is_sent_again_with_the_same_id_and_any_answer_counts(broker, bu
     bus.emit("saga.paymentProcessed.o-1", "late")    # while it waits for its next attempt
 
     assert handle.result(10) == {"charge": "late"}
-    ids = [one.header("ce_id") for one in broker.read("events")
-           if one.header("ce_type") == b"saga.processPayment"]
-    assert ids == [b"checkout/o-1/charge"] * 2
+    assert commands(broker) == [b"checkout/o-1/charge"]    # it is not sent again
     saga.stop()
 
 
