@@ -7,6 +7,7 @@ import threading
 import time
 
 import pytest
+from children import in_child
 
 import pylog
 from pylog import _native
@@ -48,6 +49,31 @@ def test_append_in_another_process_to_any_of_them_wakes(log_path, number):
     assert found == number
     os.waitpid(pid, 0)
     assert [log.end_offset for log in logs] == [int(i == number) for i in range(COUNT)]
+
+
+@pytest.mark.parametrize("many", [False, True], ids=["one log", "any of many"])
+def test_two_on_one_core_answer_each_other(log_path, many):
+    """A thread that is answered soon looks before it sleeps; it must not keep the other out."""
+    def pass_to_and_fro():
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:1])
+        pid = os.fork()
+        mine, other = ("there", "back") if pid else ("back", "there")
+        with pylog.Log(log_path / mine) as to, pylog.Log(log_path / other) as of:
+            for number in range(500):
+                if pid:
+                    to.append(b"to")
+                assert (_native.Waiter([of]).wait([number], timeout=30) == 0 if many
+                        else of.wait(number, timeout=30))
+                if not pid:
+                    to.append(b"fro")
+        if pid == 0:
+            os._exit(0)
+        return os.waitpid(pid, 0)[1], resource.getrusage(resource.RUSAGE_THREAD).ru_nvcsw
+
+    status, sleeps = in_child(pass_to_and_fro)
+
+    assert status == 0
+    assert sleeps > 50
 
 
 def test_what_is_there_already_is_found_without_a_sleep(log_path):
