@@ -82,7 +82,7 @@ class Outbox:
 
     def __init__(self, database: Database, table: str = "outbox", *, value: Any = "json",
                  name: str | None = None) -> None:
-        self.connect = connector(database)
+        self._connect = connector(database)
         if not isinstance(table, str):
             raise TypeError(f"table must be a str, not {type(table).__name__}")
         if not re.fullmatch(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)?", table, re.ASCII):
@@ -92,6 +92,13 @@ class Outbox:
         self.name = _name_of(database, table) if name is None else name
         self._codec = codec_of(value)
         self._content_type = CONTENT_TYPES.get(value) if isinstance(value, str) else None
+
+    def connect(self) -> Any:
+        """A new connection to the database."""
+        connection = self._connect()
+        if isinstance(connection, sqlite3.Connection):    # which keeps text that is no UTF-8
+            connection.text_factory = _text_of
+        return connection
 
     # ---- the table
 
@@ -155,8 +162,9 @@ class Outbox:
         return made if made.tzinfo else made.replace(tzinfo=UTC)
 
     def parked(self) -> list[Parked]:
-        """The rows that cannot be sent: a topic that cannot be, a record that is too large."""
-        return [Parked(*row) for row in self._ask(
+        """The rows that cannot be sent: a topic that cannot be, a record that is too large, text
+        that is no UTF-8."""
+        return [Parked(*map(_shown, row)) for row in self._ask(
             "SELECT id, topic, error FROM {table} WHERE error IS NOT NULL ORDER BY number")]
 
     def retry(self, row_id: str | None = None) -> int:
@@ -194,6 +202,15 @@ def _check_transaction(connection: Any) -> None:
             connection.isolation_level is None or getattr(connection, "autocommit", False) is True):
         raise IllegalStateError("the connection commits each statement by itself, and is in no "
                                 "transaction: execute BEGIN first, so that the row is part of it")
+
+
+def _text_of(data: bytes) -> str:
+    return data.decode(errors="surrogateescape")
+
+
+def _shown(column: object) -> str:
+    """Text that can be printed, whatever plain SQL put there."""
+    return str(column).encode(errors="backslashreplace").decode()
 
 
 def _name_of(database: Database, table: str) -> str:

@@ -33,8 +33,8 @@ class Relay(Standby):
     """What `Outbox.relay` returns. See Standby for `start`, `stop`, `error`.
 
     While the database or the broker fails nothing is lost: it is tried again. A row that can never
-    be sent (a name that no topic can have, a record that is too large) is parked, see
-    `Outbox.parked`, and those behind it go on.
+    be sent (a name that no topic can have, a record that is too large, text that is no UTF-8) is
+    parked, see `Outbox.parked`, and those behind it go on.
     """
 
     def __init__(self, broker: Broker, name: str, connect: Callable[[], Any], table: str,
@@ -145,8 +145,11 @@ class _Passage:
         except (TypeError, ValueError, AttributeError) as error:    # a row of plain SQL
             raise ValueError("headers must be JSON, [[name, text in latin-1 or null], ...], not "
                              f"{headers!r:.60}") from error
-        found.append((OUTBOX_ID, row_id.encode()))
-        done = self._broker.append(topic, to_key(value), to_key(key), found)
+        try:
+            found.append((OUTBOX_ID, row_id.encode()))
+            done = self._broker.append(topic, to_key(value), to_key(key), found)
+        except UnicodeEncodeError as error:
+            raise ValueError(f"text must be UTF-8, not {error.object!r:.60}") from error
         return topic, done.partition
 
     def _note(self, names: Iterable[str]) -> bool:
@@ -155,7 +158,7 @@ class _Passage:
         for name in names:
             try:
                 entry = self._broker.topic(name)
-            except TopicError:    # its rows will be refused
+            except (TopicError, TypeError):    # its rows will be refused
                 continue
             ends = [self._broker.log(name, number).end_offset for number in range(entry.partitions)]
             place = str(entry.topic_id), ends

@@ -327,6 +327,32 @@ def test_rows_that_can_never_be_sent_are_parked_and_hold_up_none(broker, outbox,
     assert outbox.retry() == 2
 
 
+@pytest.mark.parametrize("column", ["id", "topic", "key", "value", "headers"])
+def test_text_of_plain_sql_that_is_no_utf8_is_parked_and_holds_up_none(broker, outbox, db, column):
+    columns = {"topic": "'orders'", column: "CAST(x'ff' AS TEXT)"}
+    with db:
+        db.execute(f"INSERT INTO outbox ({', '.join(columns)}) "
+                   f"VALUES ({', '.join(columns.values())})")
+        outbox.add(db, "orders", "well")
+
+    assert outbox.relay(broker).run_once() == 2
+    assert values(broker) == ["well"]
+    [row] = outbox.parked()
+    assert "\\udcff" in row.error
+    assert "".join(row).isprintable()    # also where stdout takes no half of a surrogate pair
+    "".join(row).encode()
+
+
+def test_a_topic_that_is_a_blob_is_parked_and_holds_up_none(broker, outbox, db):
+    with db:
+        db.execute("INSERT INTO outbox (topic) VALUES (x'ff')")
+        outbox.add(db, "orders", "well")
+
+    assert outbox.relay(broker).run_once() == 2
+    assert values(broker) == ["well"]
+    assert [row.topic for row in outbox.parked()] == ["b'\\xff'"]
+
+
 # ---- other databases
 
 
