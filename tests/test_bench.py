@@ -73,7 +73,7 @@ PROMISED = [
 def run_bench(*arguments):
     return subprocess.run(
         [sys.executable, "-m", "bench", *arguments], cwd=ROOT, capture_output=True, text=True,
-        timeout=120, check=False,
+        timeout=400, check=False,
         env={name: value for name, value in os.environ.items() if "XDIST" not in name})
 
 
