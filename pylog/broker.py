@@ -102,6 +102,8 @@ class Broker:
         self._maintainer: Maintainer | None = None    # from the first partition on
         # Producers and consumers: closed first, as they may have something to finish.
         self.dependents: weakref.WeakSet[Any] = weakref.WeakSet()
+        # Synced each second, also those that are closed by others.
+        self.share_consumers: weakref.WeakSet[Any] = weakref.WeakSet()
 
     @classmethod
     def of(cls, given: "Broker | str | os.PathLike[str]") -> tuple["Broker", bool]:
@@ -351,9 +353,8 @@ class Broker:
             for group in groups:
                 group.sync_if_changed()
         if self.durability != "os":
-            for one in list(self.dependents):
-                if hasattr(one, "_sync_if_changed"):
-                    one._sync_if_changed()
+            for consumer in list(self.share_consumers):
+                consumer._sync_if_changed()
 
     def claim(self, name: str, timeout: float | None = None) -> Claim:
         """A lock among all processes of the broker, free again the moment its holder dies.

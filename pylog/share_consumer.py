@@ -4,6 +4,7 @@ Kafka's share groups (KIP-932): what a queue is, under Kafka's words. The hot ca
 (`_native.Shares`, `Leases`).
 """
 
+import contextlib
 import enum
 import os
 import threading
@@ -13,7 +14,7 @@ from typing import Any, Literal, Self
 from pylog import _native
 from pylog._native import Delivery, Leases
 from pylog.broker import Broker
-from pylog.errors import IllegalStateError, UnknownTopicOrPartitionError
+from pylog.errors import ClosedError, IllegalStateError, UnknownTopicOrPartitionError
 from pylog.group import check_group_id
 from pylog.kafka_options import takes_options
 from pylog.options import at_least, one_of, seconds
@@ -95,6 +96,7 @@ class ShareSubscriber(_native.Shares):
         self._in_hand: list[Delivery] = []
         self._broker, self._owns_broker = Broker.of(broker)
         self._broker.dependents.add(self)
+        self._broker.share_consumers.add(self)
         try:
             self._broker.processes.join()
             if topics:
@@ -245,10 +247,11 @@ class ShareSubscriber(_native.Shares):
     def _sync_if_changed(self) -> None:
         """What the maintainer does each second."""
         for partition, leases in list(self._by_partition.items()):
-            settled = leases.settled
-            if self._synced.get(partition) != settled:
-                leases.sync()
-                self._synced[partition] = settled
+            with contextlib.suppress(ClosedError, UnknownTopicOrPartitionError):
+                settled = leases.settled
+                if self._synced.get(partition) != settled:
+                    leases.sync()
+                    self._synced[partition] = settled
 
     def _finish(self) -> None:
         """Gives back what is in hand of a poll, closes all."""

@@ -345,6 +345,20 @@ def test_what_was_settled_is_synced_each_second_where_durability_is_promised(tmp
             assert consumer._synced == ({} if durability == "os" else {AT: 2})
 
 
+def test_consumers_that_are_closed_and_topics_that_are_deleted_hold_up_no_sync(tmp_path):
+    with pylog.Broker(tmp_path / "broker", "interval") as broker:
+        fill(broker, 1)
+        broker.append("gone", b"1")
+        one, other = workers(broker), workers(broker, "jobs", "gone")
+        one.close()
+        for delivery in other.poll():
+            delivery.ack()
+        broker.delete_topic("gone")
+
+        broker.sync_groups()
+        assert other._synced[AT] == 1
+
+
 def forget_boot(path):
     with path.open("r+b") as file:
         file.seek(16)

@@ -91,6 +91,22 @@ def test_topic_may_have_several_partitions(broker, rpc):
     assert all(broker.log("double", number).end_offset for number in range(3))
 
 
+@pytest.mark.parametrize("is_async", [False, True])
+def test_what_a_server_has_done_is_synced_with_all_that_was_settled(tmp_path, is_async):
+    async def later(request):
+        pass
+
+    with pylog.Broker(tmp_path / "broker", "interval") as broker, Rpc(broker) as rpc:
+        server = rpc.handler("ask", later if is_async else lambda request: None)
+        rpc.request("ask")
+
+        def is_synced():
+            broker.sync_groups()    # what the maintainer does each second
+            return server._consumer._synced == {pylog.TopicPartition("ask", 0): 1}
+
+        until(is_synced)
+
+
 # ---- what goes wrong
 
 
