@@ -159,7 +159,7 @@ class EventStore(Tenant):
             end = index.read_on()
             known = index.streams.get(stream) or index.begin(stream)
             version = known.before + len(known.offsets)
-            if expected != version:
+            if expected != version or expected.__class__ is not int:    # True is 1, and 1.0, too
                 earlier = self._earlier(index, known, made, expected)
                 if earlier is not None:
                     return earlier
@@ -182,6 +182,11 @@ class EventStore(Tenant):
         if not isinstance(expected, int | StreamState) or isinstance(expected, bool):
             raise TypeError("expected_version must be an int, NO_STREAM, ANY or EXISTS, not "
                             f"{type(expected).__name__}")
+        if isinstance(expected, int) and expected < 0:
+            raise ConfigurationError(
+                f"expected_version={expected} is no version: use the one that was seen, 0 or "
+                "NO_STREAM where there is no event yet, ANY or EXISTS",
+                option="expected_version", value=expected)
         stream, actual, count, after, same = known.key.decode(), known.version, len(made), 0, 0
         if all(is_given for *_, is_given in made):
             ids = [event_id for _, _, event_id, _ in made]
@@ -190,7 +195,7 @@ class EventStore(Tenant):
             same = sum(one.header(CE_ID) == two for one, two in zip(there, ids, strict=False))
             if same == count:
                 return AppendResult(stream, after + count, index.partition, there[-1].offset)
-        if not same and (expected is ANY or (expected is EXISTS and actual)):
+        if not same and (expected is ANY or expected == actual or (expected is EXISTS and actual)):
             return None
         wanted = expected if isinstance(expected, int) else "one that exists"
         fault = f"{same} of the {count} events are there already, from version {after + 1} on, " \

@@ -69,10 +69,14 @@ def test_append_tells_version_and_place(store):
     assert (store.version("o-1"), store.version("o-3")) == (2, 0)
 
 
+class Seen(int):
+    """A number all the same, as a member of an IntEnum is."""
+
+
 @pytest.mark.parametrize(("expected", "actual", "is_right"), [
     (NO_STREAM, 0, True), (NO_STREAM, 1, False), (1, 0, False), (1, 1, True), (1, 2, False),
-    (2, 1, False), (3, 2, False), (-1, 1, False), (ANY, 0, True), (ANY, 2, True),
-    (EXISTS, 0, False), (EXISTS, 1, True)], ids=str)
+    (2, 1, False), (3, 2, False), (Seen(1), 1, True), (Seen(2), 1, False), (ANY, 0, True),
+    (ANY, 2, True), (EXISTS, 0, False), (EXISTS, 1, True)], ids=str)
 def test_append_goes_by_the_version_that_is_expected(store, expected, actual, is_right):
     for version in range(actual):
         store.append("o-1", new(version), expected_version=version)
@@ -157,7 +161,8 @@ def test_ids_of_another_place_or_stream_or_of_some_only_make_nothing_idempotent(
     (b"o-1", PLACED, ANY, TypeError), ("o" * 256, PLACED, ANY, pylog.ConfigurationError),
     ("\ud800", PLACED, ANY, UnicodeEncodeError),
     ("o-1", PLACED, None, TypeError), ("o-1", PLACED, "any", TypeError),
-    ("o-1", PLACED, 0.5, TypeError),
+    ("o-1", PLACED, 0.5, TypeError), ("o-1", PLACED, 0.0, TypeError),
+    ("o-1", PLACED, False, TypeError), ("o-1", PLACED, -1, pylog.ConfigurationError),
     ("o-1", [new(1, id="a"), new(2, id="a")], ANY, pylog.ConfigurationError),
     ("o-1", NewEvent("a", "x" * (2 << 20)), ANY, pylog.MessageSizeTooLargeError),
     ("o-1", [NewEvent("a", "x" * (1 << 20))] * 2, ANY, pylog.MessageSizeTooLargeError),
