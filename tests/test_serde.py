@@ -145,6 +145,7 @@ def test_what_turns_out_to_be_async_is_told():
 @pytest.mark.parametrize(("given", "value", "cause"), [
     ("str", 5, TypeError), ("str", b"bytes", TypeError), ("str", "\ud800", UnicodeEncodeError),
     ("json", b"bytes", TypeError), ("json", {1, 2}, TypeError), (str.encode, 5, TypeError),
+    ("json", {"a": float("nan")}, ValueError), ("json", [float("-inf")], ValueError),
     (lambda value: 1 / 0, "x", ZeroDivisionError),
 ])
 def test_value_that_does_not_fit_is_told_with_what_it_is(given, value, cause):

@@ -109,8 +109,8 @@ class Audit(Tenant):
         """Adds an entry; it is there for all processes on return, and as durable as the broker is.
 
         actor: who. action: what, as the type of an event: user.deleted. target: to what. before,
-        after, more: JSON, or what else msgspec makes JSON of where it is installed. Raises
-        SerializationError, ConfigurationError, TypeError; nothing is recorded then.
+        after, more: JSON, or what else msgspec makes JSON of where it is installed (of NaN, null).
+        Raises SerializationError, ConfigurationError, TypeError; nothing is recorded then.
         """
         made = self._made({"actor": actor, "action": action, "target": target, "before": before,
                            "after": after, "reason": reason, **more}, self._now_ms())
