@@ -128,8 +128,12 @@ class Rooms(Tenant):
         (`recovered`), then that, then what comes, for ever. heartbeat: seconds after which one
         comes instead, with an id that is up to date. What is slow reads from the log.
 
-        Raises ConfigurationError for a name that no room can have, and what reading raises.
+        after: a message's id. Raises ConfigurationError for a name that no room can have,
+        TypeError, and what reading raises.
         """
+        if not isinstance(after, str | None):
+            raise TypeError("after must be the id of a message, as emit returns it, not "
+                            f"{type(after).__name__}")
         keys = {check_room(room).encode() for room in rooms}
         hub = self._hubs.setdefault(asyncio.get_running_loop(), Hub(self._broker, self.name))
         async with aclosing(hub.listen(keys, after, heartbeat)) as messages:

@@ -379,6 +379,12 @@ def test_what_cannot_be_a_message_is_refused(broker, rooms, arguments, error):
     assert data_of(broker) == []
 
 
+@pytest.mark.parametrize("after", [5, 0, b"5", ["a-5"], True])
+def test_what_is_no_id_of_a_message_is_refused_by_its_type(rooms, after):
+    with pytest.raises(TypeError, match="after must be the id of a message"):
+        run(lambda stack: opened(stack, rooms, "a", after=after))
+
+
 @pytest.mark.parametrize("ttl", [0, -1, None, "1", True, float("nan")])
 def test_a_time_to_live_that_is_none_is_refused(broker, ttl):
     with pytest.raises(ValueError, match="ttl="):
