@@ -106,8 +106,7 @@ def listen(name: str, patterns: tuple[str, ...], data_dir: Path, group: str | No
     if start is None and group is None:
         start = "latest"
     run_consume(data_dir, Wish((name,), group=group, start=start, wanted=is_wanted,
-                               text_of=partial(lines_of, is_json=as_json),
-                               maker="`pylog bus emit {} TYPE`", **wishes))
+                               text_of=partial(lines_of, is_json=as_json), **wishes))
 
 
 def lines_of(records: list[Record], is_json: bool) -> bytes:

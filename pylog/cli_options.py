@@ -34,6 +34,12 @@ PROGRESS_EVERY_SECONDS = 0.1
 TEXT_WIDTH_MIN = 8
 Loaded = TypeVar("Loaded")
 UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
+# What makes the topics that a group of commands is about, {} for the name, and a broker with them.
+MAKERS = {
+    "audit": "`pylog audit record {}`", "bus": "`pylog bus emit {} TYPE`",
+    "events": "`pylog events append {} STREAM TYPE`", "queue": "`pylog queue put {}`",
+    "request": "who answers (`Rpc.handler`)", "saga": "a program that makes the Saga",
+}
 
 
 class Damage(click.ClickException):
@@ -151,20 +157,29 @@ def need_broker(data_dir: Path, make: bool = False) -> None:
     no_address(os.fspath(data_dir))    # kcat's -b
     if not make and not is_broker(data_dir):
         raise click.ClickException(
-            f"there is no broker at {data_dir}; `pylog produce -d {data_dir} TOPIC` makes one, "
+            f"there is no broker at {data_dir}; {maker_of(f'-d {data_dir} TOPIC')} makes one, "
             "-d or PYLOG_DATA names another")
 
 
-def need_topic(broker: Broker, name: str, maker: str = "`pylog produce {}`") -> TopicEntry:
+def need_topic(broker: Broker, name: str) -> TopicEntry:
     """A topic that there is. Raises ClickException with what to do, InvalidTopicError where there
-    can be none of this name. maker: what would make it, {} for its name."""
+    can be none of this name."""
     topics = broker.topics()
     if name not in topics:
         check_name(name)
         raise click.ClickException(
-            f"there is no topic {name!r}{closest(name, topics)}; {maker.format(name)} makes it, "
+            f"there is no topic {name!r}{closest(name, topics)}; {maker_of(name)} makes it, "
             "`pylog topic ls` shows those that there are")
     return topics[name]
+
+
+def maker_of(name: str) -> str:
+    """What makes a topic such as the command that is running wants."""
+    ctx = click.get_current_context(silent=True)
+    while ctx is not None and ctx.parent is not None and ctx.parent.parent is not None:
+        ctx = ctx.parent    # `pylog queue`, of `pylog queue get`
+    what = None if ctx is None else ctx.info_name
+    return MAKERS.get(what or "", "`pylog produce {}`").format(name)
 
 
 def is_broker(data_dir: Path) -> bool:

@@ -50,7 +50,6 @@ Examples:
   pylog queue stats emails --json | jq .ready
 """
 PURGE_EXAMPLE = "Example: pylog queue purge emails --yes"
-MAKER = "`pylog queue put {}`"
 
 name_argument = click.argument("name", metavar="QUEUE", shell_complete=complete_topic)
 group_option = click.option("-g", "--group", default="queue", show_default=True,
@@ -114,7 +113,7 @@ def get(name: str, data_dir: Path, group: str, count: int, wait: float, peek: bo
     if peek and reject is not None:
         raise click.UsageError("--peek gives back, --reject does not: choose one")
     with open_broker(data_dir) as broker:
-        need_topic(broker, name, MAKER)
+        need_topic(broker, name)
         with Queue(broker, name, group=group) as source:
             taken: list[Delivery] = []
             for _ in range(count):
@@ -152,7 +151,7 @@ def stats(name: str | None, data_dir: Path, as_json: bool) -> None:
     """Show how queues stand, in each group that works for them."""
     with open_broker(data_dir) as broker:
         if name is not None:
-            need_topic(broker, name, MAKER)
+            need_topic(broker, name)
         found = [one for one in stand(broker) if name is None or one["queue"] == name]
     if as_json:
         for one in found:
@@ -198,7 +197,7 @@ def age(seconds: float) -> str:
 def purge(name: str, data_dir: Path, group: str, yes: bool) -> None:
     """Throw away all that is ready. What workers have in hand stays theirs."""
     with open_broker(data_dir) as broker:
-        need_topic(broker, name, MAKER)
+        need_topic(broker, name)
         with Queue(broker, name, group=group) as target:
             ready = target.stats().ready
             if ready and not yes:

@@ -194,7 +194,7 @@ def any_of(patterns: tuple[str, ...]) -> re.Pattern[str]:
 class Wish:
     """What is to be read of which topics, and how it is to look.
 
-    names: what the topics are those of that there are; more may come. maker: what would make one.
+    names: what the topics are those of that there are; more may come.
     """
 
     topics: tuple[str, ...]
@@ -209,7 +209,6 @@ class Wish:
     commits: bool = True
     skips_corrupt: bool = False
     text_of: Callable[[list[Record]], bytes] = field(default=envelope.json_lines)
-    maker: str = "`pylog produce {}`"
 
 
 @click.command(epilog=CONSUME_EXAMPLES)
@@ -345,7 +344,7 @@ def need_topics(broker: Broker, wish: Wish) -> None:
     """Finds those that match, if it wants such. Raises ClickException."""
     if wish.names is None:
         for topic in wish.topics:
-            need_topic(broker, topic, wish.maker)
+            need_topic(broker, topic)
         return
     wish.topics = tuple(filter(wish.names.match, sorted(broker.topics())))
     if not wish.topics and (wish.until_end or wish.partition is not None):

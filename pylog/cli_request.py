@@ -43,7 +43,7 @@ def request(topic: str, value: str, data_dir: Path, timeout: float, key: str | N
     """
     data = sys.stdin.buffer.read() if value == "-" else os.fsencode(value)
     with open_broker(data_dir) as broker:
-        need_topic(broker, topic, "who answers (`Rpc.handler`)")
+        need_topic(broker, topic)
         with Rpc(broker) as rpc:
             reply = rpc.request(topic, data, timeout, headers or None,
                                 None if key is None else os.fsencode(key))

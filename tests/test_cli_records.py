@@ -9,7 +9,7 @@ import time
 
 import pytest
 from brokers import codecs
-from shell import COMMAND, fails, lines, run, start
+from shell import COMMAND, done, fails, lines, run, start
 
 import pylog
 from pylog import TopicPartition, cli_records
@@ -308,6 +308,24 @@ def test_reading_makes_no_broker_and_no_topic(data_path, tmp_path):
     fails(Exit.FAILED, "no topic 'zzz'", "consume", "orders", "zzz", "-e")
     with pylog.Broker(data_path) as broker:
         assert list(broker.topics()) == ["orders"]
+
+
+@pytest.mark.parametrize(("arguments", "maker"), [
+    (["consume", "none", "-e"], "`pylog produce {}`"),
+    (["audit", "head", "none"], "`pylog audit record {}`"),
+    (["bus", "listen", "none", "-e"], "`pylog bus emit {} TYPE`"),
+    (["events", "read", "none", "o-1"], "`pylog events append {} STREAM TYPE`"),
+    (["queue", "get", "none"], "`pylog queue put {}`"),
+    (["request", "none", "x"], "who answers (`Rpc.handler`)"),
+    (["saga", "ls", "none"], "a program that makes the Saga"),
+], ids=lambda value: value[0])
+def test_who_finds_nothing_is_told_what_would_make_it(data_path, arguments, maker):
+    fails(Exit.FAILED, re.escape(f"; {maker.format(f'-d {data_path} TOPIC')} makes one, "),
+          *arguments)
+    pylog.Broker(data_path).close()
+    fails(Exit.FAILED, re.escape(f"; {maker.format('none')} makes it, "), *arguments)
+    if verb := re.match("`pylog ([a-z ]+)", maker):    # which there is
+        done(*verb[1].split(), "--help")
 
 
 def test_consume_of_a_name_that_no_topic_can_have_fails(orders):
