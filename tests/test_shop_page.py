@@ -129,6 +129,26 @@ def test_same_key_again_is_the_same_order(shop):
     assert len(json.loads(fetch(f"{shop}/api/users/dee/orders")[1])["orders"]) == 1
 
 
+def test_same_key_for_another_order_is_refused_and_places_none(shop):
+    key = {"Idempotency-Key": "k-1"}
+    first = order_of(user="fay")
+    order_id = json.loads(fetch(f"{shop}/api/orders", first, key)[1])["orderId"]
+
+    status, text = fetch(f"{shop}/api/orders", order_of(user="fay", quantity=2), key)
+
+    assert status == 409
+    assert "'k-1' was used for another order" in text
+    assert fetch(f"{shop}/api/orders", dict(reversed(first.items())), key)[0] == 202
+    assert settled(shop, order_id)["item_count"] == 1
+
+
+def test_key_of_what_was_no_order_may_be_used_for_one(shop):
+    key = {"Idempotency-Key": "k-2"}
+
+    assert fetch(f"{shop}/api/orders", order_of(user="gil", cents=0), key)[0] == 422
+    assert fetch(f"{shop}/api/orders", order_of(user="gil", cents=100), key)[0] == 202
+
+
 def test_unknown_order_is_not_found(shop):
     assert fetch(f"{shop}/api/orders/nobody")[0] == 404
 

@@ -1,7 +1,8 @@
 """The shop's HTTP face: takes orders and answers at once, shows what became of them.
 
     POST /api/orders               {"userId", "items": [{"productId", "quantity"}], "totalCents"}
-                                   Idempotency-Key: the same key of a user is the same order
+                                   Idempotency-Key: the same key of a user is the same order,
+                                   and with other content it is refused
     GET  /api/users/{user}/orders  the read model
     GET  /api/orders/{id}          one of them
     GET  /api/figures              how many there are, completed and rejected
@@ -23,8 +24,8 @@ from starlette.applications import Starlette
 from starlette.responses import FileResponse, JSONResponse
 from starlette.routing import Mount, Route
 
-from pylog import Broker, ValidationError
-from pylog.patterns import Rooms, Schemas, Topic
+from pylog import Broker, FingerprintMismatchError, ValidationError
+from pylog.patterns import Idempotency, Rooms, Schemas, Topic
 
 PAGE = Path(__file__).with_name("page.html")
 MAX_BODY_BYTES = 64 << 10
@@ -34,7 +35,7 @@ def make_app(broker, views):
     """views: the path of the read model (history.py makes it)."""
     orders = Topic(broker, ORDERS, value=Schemas(broker).register(ORDERS, Order),
                    num_partitions=ORDER_PARTITIONS)
-
+    placed = Idempotency(broker, "orders")
     rooms = Rooms(broker, LIVE)
 
     async def place_order(request):
@@ -44,8 +45,14 @@ def make_app(broker, views):
                 raise ValueError("an order is a JSON object of at most 64 KiB")
             key = request.headers.get("Idempotency-Key") or uuid.uuid4()
             order_id = order_id_of(order.get("userId"), key)
-            order = {"placedAt": date.today().isoformat()} | order | {"orderId": order_id}
-            orders.publish(order, key=order.get("userId"))    # a microsecond: nobody waits for it
+            async with placed.claim(order_id, json.dumps(order, sort_keys=True)) as claim:
+                if not claim.done:
+                    order = {"placedAt": date.today().isoformat()} | order | {"orderId": order_id}
+                    orders.publish(order, key=order.get("userId"))    # nobody waits for it
+                    claim.save()
+        except FingerprintMismatchError:
+            return refusal(409, [f"the Idempotency-Key {key!r} was used for another order, "
+                                 f"{order_id}: send this one under a new key"])
         except ValidationError as error:
             return refusal(422, [": ".join(filter(None, one)) for one in error.errors])
         except (TypeError, ValueError, RecursionError) as error:    # the last: "[[[[..."
@@ -66,7 +73,7 @@ def make_app(broker, views):
 
     @asynccontextmanager
     async def lifespan(_):
-        with orders:
+        with orders, placed:
             yield
 
     return Starlette(lifespan=lifespan, routes=[
