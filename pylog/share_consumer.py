@@ -186,6 +186,7 @@ class ShareSubscriber(_native.Shares):
 
     def _reject(self, delivery: Delivery, reason: object) -> None:
         if self._on_reject is not None:
+            delivery.extend(self.lock_ms / 1000)    # raises for one that is not ours any more
             self._on_reject(delivery, reason)    # first: a kill in between repeats, and loses not
         delivery._discard()
 

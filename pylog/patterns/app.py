@@ -199,12 +199,13 @@ class App:
         dedup_key = options["dedup_key"]
         if dedup_key is None:
             return self._put(queue, task, args, kwargs, options, uuid.uuid4().hex)
-        with self._sends.claim(dedup_key) as claim:
+        once = f"{task.name}:{dedup_key}"    # another task of the same key is another call
+        with self._sends.claim(once) as claim:
             if claim.done:
                 return TaskResult(self._states, claim.result)
             # Who was killed behind the next line has put a call of this id, too: see TaskRunner.
             sent = self._put(queue, task, args, kwargs, options,
-                             uuid.uuid5(uuid.NAMESPACE_URL, f"pylog:task:{dedup_key}").hex)
+                             uuid.uuid5(uuid.NAMESPACE_URL, f"pylog:task:{once}").hex)
             with contextlib.suppress(ClaimLostError):    # it took longer than the key is remembered
                 claim.save(sent.id)
             return sent

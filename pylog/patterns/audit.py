@@ -32,6 +32,7 @@ from pylog.patterns.audit_entry import (
     TEXTS,
     AuditEntry,
     check_action,
+    check_more,
     check_texts,
     entry_of,
     entry_of_event,
@@ -157,6 +158,8 @@ class Audit(Tenant):
                 and type(target) in TEXTS and type(data["reason"]) in TEXTS):
             check_texts(data)
         check_action(data["action"])
+        if len(data) > len(FIELDS):
+            check_more(data)
         try:
             value = self._encode(data)
         except (TypeError, ValueError, RecursionError) as error:

@@ -13,6 +13,7 @@ from pylog.patterns.wildcards import check_type
 
 FIELDS = ("actor", "action", "target", "before", "after", "reason")
 NOTHING = dict.fromkeys(FIELDS)    # each entry has these, and more may follow
+TAKEN = frozenset(("offset", "time", "hash"))    # what pylog says of an entry, and nobody else
 TEXTS = (str, type(None))
 check_action = functools.lru_cache(4096)(check_type)
 to_text = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode
@@ -81,6 +82,13 @@ def check_texts(data: Mapping[str, Any]) -> None:
                                  option="actor", value="")
 
 
+def check_more(data: Mapping[str, Any]) -> None:
+    if found := sorted(TAKEN.intersection(data)):
+        raise ConfigurationError(f"an entry cannot say its {found[0]}: that is where and when it "
+                                 "was recorded; use another name", option=found[0],
+                                 value=data[found[0]])
+
+
 def entry_of(record: Record) -> AuditEntry | None:
     """None: the record is no entry."""
     try:
@@ -103,5 +111,6 @@ def entry_of_event(event: Event) -> dict[str, Any]:
 
 def json_of(entry: AuditEntry) -> str:
     """One object: offset, time, what was said, hash."""
-    return to_text({"offset": entry.offset, "time": entry.time.isoformat(), **entry.data,
+    said = {name: one for name, one in entry.data.items() if name not in TAKEN}
+    return to_text({"offset": entry.offset, "time": entry.time.isoformat(), **said,
                     "hash": entry.hash})

@@ -5,6 +5,7 @@ comes from and why it is here, by KIP-1191's names. The topic is `dlq.<group>.<t
 somebody names another.
 """
 
+import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -180,8 +181,10 @@ def replay_headers(letter: Letter, origin: Letter, is_home: bool) -> list[tuple[
         added.append((names.REPLAY_GROUP, origin.group))
         if origin.handler:
             added.append((names.REPLAY_HANDLER, origin.handler))
-    return [*_without(letter.headers, names.REPLAY_PREFIX),
-            *((name, to_value(value)) for name, value in added)]
+    now_ms = time.time() * 1000
+    kept = [(name, value) for name, value in _without(letter.headers, names.REPLAY_PREFIX)
+            if name != names.EXPIRES_AT or number_of(value, 0) > now_ms]    # or nobody would get it
+    return [*kept, *((name, to_value(value)) for name, value in added)]
 
 
 def _without(headers: Iterable[tuple[str, bytes | None]],

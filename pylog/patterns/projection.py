@@ -277,13 +277,20 @@ class Projection(Standby):
         """Until the view has a record: what was written, is read then, in any process.
 
         position: what `append`, `emit`, `publish` have returned. Cost: 20 us if it is there. Raises
-        PylogTimeoutError, ProjectionError if it has stopped in this process.
+        PylogTimeoutError, ProjectionError if it has stopped in this process, ConfigurationError for
+        a position of another topic.
         """
         try:
             partition, offset = position.partition, position.offset
         except AttributeError:
             raise TypeError("position must be what append(), emit() or publish() returned, not "
                             f"{type(position).__name__}") from None
+        topic = getattr(position, "topic", self._projector.topic)
+        if topic != self._projector.topic:
+            raise ConfigurationError(
+                f"the position is of {topic!r}, and the view is made of "
+                f"{self._projector.topic!r}: pass what was returned for that",
+                option="position", value=str(position))
         try:
             self._told.wait(partition, offset, timeout, self._check_error)
         except PylogTimeoutError as late:

@@ -12,7 +12,15 @@ import threading
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
-from pylog import AsyncConsumer, Broker, ClosedError, Consumer, Record, TopicPartition
+from pylog import (
+    AsyncConsumer,
+    Broker,
+    ClosedError,
+    Consumer,
+    OffsetOutOfRangeError,
+    Record,
+    TopicPartition,
+)
 from pylog.patterns.handler import Handler, Stats
 from pylog.patterns.headers import REPLAY_GROUP, REPLAY_HANDLER, text_of
 from pylog.patterns.parking import AsyncParking, Parking, parking_topic
@@ -170,10 +178,20 @@ class _Beginning:
 
 
 def places_of(broker: Broker, topic: str, start: Start) -> dict[TopicPartition, int]:
-    """The offsets that a start means now, partition by partition; none: from the beginning on."""
+    """The offsets that a start means now, partition by partition; none: from the beginning on.
+    Raises OffsetOutOfRangeError beyond an end, from where a consumer would begin anew."""
     count = broker.topic(topic).partitions    # the topic is made, or missed
     if start is None:
         return {}
     place: Any = "latest" if start == "now" else start
-    return {TopicPartition(topic, number): broker.log(topic, number).resolve(place)
-            for number in range(count)}
+    found = {}
+    for number in range(count):
+        log = broker.log(topic, number)
+        offset, end = log.resolve(place), log.end_offset
+        if offset > end:
+            raise OffsetOutOfRangeError(
+                f"start={place!r} lies beyond the end of {topic}-{number}, {end}: pass an offset "
+                "that is there, a time, or 'now'", offset=offset, start_offset=log.start_offset,
+                end_offset=end)
+        found[TopicPartition(topic, number)] = offset
+    return found

@@ -43,7 +43,7 @@ logger = logging.getLogger("pylog.patterns")
 LOOK_SECONDS = 1.0
 KEEP_SECONDS = 60.0    # between two looks at what is parked, at most
 
-_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode
 _numbers = itertools.count(1)
 _owners_here: set[bytes] = set()    # those of this process that are at work
 

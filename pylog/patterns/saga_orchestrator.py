@@ -163,7 +163,7 @@ class Orchestrator:
                 result, error = None, None
                 try:
                     result = action.function(*arguments)
-                except Exception as caught:
+                except (Exception, SystemExit) as caught:    # lest it ends one worker after another
                     error = caught
                 if not self._note(run, step, action, result, error):
                     return
@@ -212,7 +212,7 @@ class Orchestrator:
         (run, _, step, action), ear = attempt, self._need_ear()
         try:
             data = action.function(*arguments)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             return self._note(run, step, action, None, error)
         if command.reply is None:
             return self._emit(command, attempt, arguments[0], data)

@@ -61,10 +61,10 @@ class Task:
 
         delay: seconds before anybody gets it. ttl: seconds after which it is a dead letter instead,
         counted from when it is due. key: of the message, for who looks. dedup_key: a second call
-        with the same, while results are remembered (the app's ttl), sends nothing and returns the
-        first one's TaskResult. Where the first was killed in the midst of it the message may be
-        there twice, under one id: whoever has the second does nothing if the first is done. Both
-        are done if two workers have them at the same time, or the first has failed.
+        of this task with the same, while results are remembered (the app's ttl), sends nothing and
+        returns the first one's TaskResult. Where the first was killed in the midst of it the
+        message may be there twice, under one id: whoever has the second does nothing if the first
+        is done. Both are done if two workers have them at the same time, or the first has failed.
         """
         return Sending(self, {"delay": delay, "ttl": ttl, "key": key, "dedup_key": dedup_key})
 

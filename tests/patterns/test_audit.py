@@ -193,6 +193,19 @@ def contents(broker, topic="audit"):
     return [[one.timestamp, one.key, one.value, list(one.headers)] for one in broker.read(topic)]
 
 
+@pytest.mark.parametrize("name", ["offset", "time", "hash"])
+def test_an_entry_does_not_say_where_and_when_it_was_recorded(broker, trail, name):
+    with pytest.raises(pylog.ConfigurationError, match=f"an entry cannot say its {name}"):
+        trail.record(actor="eve", action="a.b", **{name: "1999"})
+    assert trail.head() is None
+    broker.append("audit", json.dumps({"actor": "eve", "action": "a.b", name: "1999"}).encode())
+
+    file = io.StringIO()
+    trail.export(file)
+
+    assert "1999" not in file.getvalue()
+
+
 def test_a_true_copy_is_no_forgery(broker, trail):
     fill(trail)
 

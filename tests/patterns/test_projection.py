@@ -65,6 +65,13 @@ def test_view_has_what_the_events_say_and_what_was_written_can_be_waited_for(ord
         assert ask(path) == rows_of(1, 2, 3, 4)
 
 
+def test_position_of_another_topic_is_refused(orders, broker, bus):
+    place(bus, 1)
+    with Bus(broker, "other") as other, orders, \
+            pytest.raises(pylog.ConfigurationError, match=r"is of 'other', and .* of 'shop'"):
+        orders.wait(place(other, 1))
+
+
 def test_functions_get_the_events_that_their_patterns_mean_in_order(broker, bus, path):
     orders = Projection(broker, "orders", source=bus, view=path, schema=SCHEMA)
     seen = []

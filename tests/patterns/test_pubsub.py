@@ -219,6 +219,14 @@ async def generate_later(record):
     yield record
 
 
+@pytest.mark.parametrize("group", [None, "g"])
+def test_start_beyond_the_end_is_refused_and_repeats_nothing(broker, group):
+    with Topic(broker, "one") as topic:
+        topic.publish_many([b"x"] * 5)
+        with pytest.raises(pylog.OffsetOutOfRangeError, match="start=6 lies beyond the end of one"):
+            topic.subscribe(print, group=group, start=6)
+
+
 @pytest.mark.parametrize(("start", "error"), [
     ("yesterday", pylog.ConfigurationError), (object(), TypeError),
     (datetime(2026, 1, 1), pylog.ConfigurationError)])

@@ -198,6 +198,23 @@ def test_a_rejection_needs_no_reason(emails):
     assert (letter.message, letter.disposition) == ("no reason was given", "CLIENT_REJECTED")
 
 
+def test_what_is_settled_or_another_has_meanwhile_makes_no_letter(broker):
+    with Queue(broker, "slow", lock=0.02, max_deliveries=2) as jobs:
+        jobs.put_many([b"done", b"late"])
+        done, late = jobs.get(0), jobs.get(0)
+        done.ack()
+        time.sleep(0.05)
+        again = jobs.get(PATIENCE)
+        for delivery in (done, late):
+            with pytest.raises(pylog.InvalidRecordStateError):
+                delivery.reject("too late")
+        again.extend(60)
+        again.ack()
+
+        assert again.value == b"late"
+        assert DeadLetters(broker, "queue").list() == []
+
+
 @pytest.mark.parametrize("seconds", [-1, 31_536_001, float("nan")])
 def test_limits_are_told_alike(emails, seconds):
     emails.put(b"x")
@@ -325,6 +342,16 @@ def test_after_its_time_to_live_a_message_is_a_dead_letter(emails):
     time.sleep(0.1)
     assert drained(emails) == [b"long"]
     assert [(one[0], one[4]) for one in letters(emails)] == [(b"short", "EXPIRED")]
+
+
+def test_who_replays_what_has_expired_wants_it_delivered(emails):
+    emails.put(b"short", ttl=0.05)
+    time.sleep(0.1)
+    assert drained(emails) == []
+
+    dead = DeadLetters(emails._broker, "queue")
+    assert dead.replay(dead.list()) == 1
+    assert drained(emails) == [b"short"]
 
 
 def test_a_dedup_key_puts_once_whoever_puts(broker, emails):

@@ -1,6 +1,7 @@
 """Saga: all steps, or all undone, in whatever process; each step's result is kept."""
 
 import asyncio
+import math
 import os
 import threading
 import time
@@ -50,6 +51,12 @@ def test_same_id_is_the_same_saga(trip, broker):
     assert Trip(broker).saga.run("dan", id="t-1") == first
     assert trip.calls == ["flight", "hotel", "car"]
     assert trip.saga.run("ann") != trip.saga.run("ben")
+
+
+def test_step_that_exits_has_failed_and_ends_nobody(trip):
+    trip.fails("car", *[SystemExit(3)] * 3)
+    with pytest.raises(SagaFailedError, match=r"SystemExit.*is undone"):
+        trip.saga.run("ann", id="t-1")
 
 
 def test_terminal_error_undoes_at_once_what_was_done_in_reverse_order(trip):
@@ -406,9 +413,11 @@ def test_error_of_the_journal_ends_it_and_is_told(broker, caplog):
 # ---- what is wrong
 
 
-def test_result_that_is_no_json_fails_the_step_which_may_have_happened(broker):
+@pytest.mark.parametrize("result", [object(), math.nan, b"x"],
+                         ids=["object", "nan", "bytes"])
+def test_result_that_is_no_json_fails_the_step_which_may_have_happened(broker, result):
     saga, undone = Saga(broker, "s"), []
-    saga.step(lambda ctx, given: object(), name="bad").compensate(
+    saga.step(lambda ctx, given: result, name="bad").compensate(
         lambda ctx, given, result: undone.append(result))
 
     with pytest.raises(SagaFailedError, match="the step has returned what is no JSON"):

@@ -115,6 +115,21 @@ def test_coroutine_functions_are_tasks_side_by_side(app, work):
     assert asyncio.run(wait()) == ["b", second.id]
 
 
+def test_dedup_key_is_of_one_task(app, work):
+    @app.task
+    def transcode(video):
+        return "video"
+
+    @app.task
+    def thumbnail(video):
+        return "picture"
+
+    sent = [one.options(dedup_key="v1").send("v1") for one in (transcode, thumbnail)]
+    work()
+
+    assert [one.result(PATIENCE) for one in sent] == ["video", "picture"]
+
+
 def test_options_of_a_call(app, work):
     seen = []
 
