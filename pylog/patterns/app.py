@@ -127,7 +127,7 @@ class App:
                                      value=seconds)
 
         def register(function: Callable[[], Any]) -> Task:
-            made: Task = self.task(function, **options)
+            made: Task = self.task(check_handler(function, 0), **options)
             self._schedule.append(Every(made, seconds))
             return made
         return register

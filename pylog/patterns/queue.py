@@ -37,7 +37,7 @@ from pylog.patterns.idempotency import Idempotency
 from pylog.patterns.letter import EXPIRED, GIVEN_UP, REJECTED, burier, dlq_name, is_mark
 from pylog.patterns.pending import Pending
 from pylog.patterns.queue_workers import Work, WorkHandler
-from pylog.patterns.retry import check_count, check_seconds
+from pylog.patterns.retry import check_backoff, check_count, check_seconds
 from pylog.patterns.values import advised, codec_of, listed, serde_of
 
 LOCK_MIN = 0.01    # seconds
@@ -82,7 +82,8 @@ class _Queue:
                 f"{name!r} is where the queue {name.removesuffix(DELAYED)!r} keeps what is not due "
                 "yet, and whoever took messages there would have them too early; use another name",
                 option="name", value=name)
-        self._backoff = backoff if callable(backoff) else _always(check_seconds("backoff", backoff))
+        check_backoff(backoff)
+        self._backoff = backoff if callable(backoff) else _always(backoff)
         check_count("max_deliveries", max_deliveries)
         self._broker, self._is_owner = Broker.of(broker)
         self._has_closed = False
@@ -360,7 +361,7 @@ class Queue(_Queue):
         after any failure, damage.
         """
         self._check_open()
-        with self._work.begun(handler, concurrency):
+        with self._work.begun(handler, concurrency, idle):
             if is_async(handler):
                 return asyncio.run(self._work_in_loop(handler, concurrency, idle))
             return self._work.as_threads(self._consumer, handler, concurrency, idle)
@@ -454,7 +455,7 @@ class AsyncQueue(_Queue):
                    idle: float | None = None) -> int:
         """As `Queue.work`: `concurrency` tasks; handler: a coroutine function, or a function."""
         self._check_open()
-        with self._work.begun(handler, concurrency):
+        with self._work.begun(handler, concurrency, idle):
             return await self._work.as_tasks(self._consumer, handler, concurrency, idle)
 
     def stop(self) -> None:

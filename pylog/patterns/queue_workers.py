@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from pylog import AsyncShareConsumer, ClosedError, Delivery, InvalidRecordStateError, ShareConsumer
 from pylog.patterns.handler import awaited_by_nobody, check_handler, name_of
-from pylog.patterns.retry import check_count
+from pylog.patterns.retry import check_count, check_seconds
 
 logger = logging.getLogger("pylog.patterns")
 
@@ -49,11 +49,14 @@ class Work:
         self._stopped.set()
 
     @contextlib.contextmanager
-    def begun(self, handler: WorkHandler, concurrency: int) -> Iterator[None]:
+    def begun(self, handler: WorkHandler, concurrency: int, idle: float | None,
+              ) -> Iterator[None]:
         """`stop()` is for all who work at that moment, and forgotten when the last of them ends.
         Raises TypeError, ConfigurationError."""
         check_count("concurrency", concurrency)
         check_handler(handler)
+        if idle is not None:
+            check_seconds("idle", idle)
         with self._lock:
             self._going_on += 1
         try:

@@ -3,6 +3,7 @@
     Retry(attempts=5, backoff=expo(0.1, 30), except_=PaymentRefused, pause_after=10, cooldown=60)
 """
 
+import inspect
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -91,8 +92,7 @@ class Retry:
             check_count("attempts", self.attempts)
         if self.pause_after is not None:
             check_count("pause_after", self.pause_after)
-        if not callable(self.backoff):
-            check_seconds("backoff", self.backoff)
+        check_backoff(self.backoff)
         check_seconds("cooldown", self.cooldown)
         _check_kinds("only", self.only)
         _check_kinds("except_", self.except_)
@@ -130,6 +130,23 @@ def check_retry(given: object, group: str | None) -> Retry:
             "mode='park' moves records into a queue of the group, and there is none; pass group=, "
             "or use mode='inline'", option="mode", value=given.mode)
     return given
+
+
+def check_backoff(given: object) -> None:
+    """Seconds, or a function of the number of attempts that failed. Raises ConfigurationError,
+    TypeError."""
+    if not callable(given):
+        check_seconds("backoff", given)
+        return
+    try:
+        signature = inspect.signature(given)
+    except (TypeError, ValueError):    # of some builtins nobody can tell
+        return
+    try:
+        signature.bind(1)
+    except TypeError as error:
+        raise TypeError("backoff will be called with the number of attempts that failed: "
+                        f"{error}") from None
 
 
 def check_seconds(option: str, value: object, least: float = 0) -> float:

@@ -36,7 +36,7 @@ from pylog import (
 from pylog.patterns.bus import Bus
 from pylog.patterns.events import Ids
 from pylog.patterns.handler import check_handler
-from pylog.patterns.retry import Retry, check_count
+from pylog.patterns.retry import Retry, check_count, check_seconds
 from pylog.patterns.saga_commands import Command, data_of
 from pylog.patterns.saga_entry import ENDED, STATUSES
 from pylog.patterns.saga_handle import SagaHandle, failure, result_of
@@ -163,6 +163,13 @@ class Saga:
         for one in (kind, reply, failed, compensate, compensated):
             if one is not None:
                 check_type(one)
+        if failed == reply and reply is not None:
+            raise ConfigurationError(f"failed={failed!r} is the reply too, and nobody could tell "
+                                     "one from the other", option="failed", value=failed)
+        if compensated is not None and compensate is None:
+            raise ConfigurationError(f"compensated={compensated!r} answers nothing: pass "
+                                     "compensate=, the type of what asks for it",
+                                     option="compensated", value=compensated)
         make = data_of(data)
         do = action_of(make, retry, timeout, Command(bus, kind, reply, failed))
         undo = compensate and action_of(make, undo_retry, timeout,
@@ -239,6 +246,8 @@ class Saga:
         after so many seconds without anything to do. Any number of processes may work. Raises what
         the journal raises, DiskFullError among it; the sagas in hand are then anybody's.
         """
+        if idle is not None:
+            check_seconds("idle", idle)
         return self._work_of(self._begin(concurrency, in_flight), idle)
 
     def _work_of(self, one: Orchestrator, idle: float | None = None) -> int:

@@ -9,11 +9,12 @@ import json
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from pylog import Record, TerminalError
+from pylog import ConfigurationError, Record, TerminalError
 from pylog.patterns.bus import Bus
 from pylog.patterns.events import Event
-from pylog.patterns.handler import is_async
+from pylog.patterns.handler import check_handler, is_async
 from pylog.patterns.retry import Retry
+from pylog.patterns.wildcards import check_type
 
 
 class Context(NamedTuple):
@@ -60,7 +61,10 @@ class Command(NamedTuple):
 
 
 def data_of(make: Callable[[Context, Any], Any] | None) -> Callable[..., dict[str, Any]]:
-    """(ctx, input), of an undo (ctx, input, result): the data of the command."""
+    """(ctx, input), of an undo (ctx, input, result): the data of the command. Raises TypeError."""
+    if make is not None and is_async(check_handler(make, 2)):
+        raise TypeError("data must be a function that returns a dict, and no `async def`")
+
     def data(ctx: Context, given: Any, *result: Any) -> dict[str, Any]:
         found = given if make is None else make(ctx, given)
         if not isinstance(found, dict):
@@ -84,10 +88,19 @@ def serve(
 
     **Guarantee**: at least once: a command comes again where a process died, with the same
     `event.id`, and must not have its effect twice: see `Idempotency`, or have the id in a table.
+    Raises ConfigurationError, TypeError.
     """
+    if not isinstance(bus, Bus):
+        raise TypeError(f"bus must be a Bus, not {type(bus).__name__}")
+    for one in (command, reply) if failed is None else (command, reply, failed):
+        check_type(one)
+    if failed == reply:
+        raise ConfigurationError(f"failed={failed!r} is the reply too, and nobody could tell one "
+                                 "from the other", option="failed", value=failed)
     if function is None:
         return lambda function: serve(bus, command, function, reply=reply, failed=failed,
                                       group=group, retry=retry)
+    check_handler(function)
 
     def say(event: Event, kind: str, result: Any) -> None:
         saga = event.data["sagaId"]

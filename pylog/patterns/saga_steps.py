@@ -62,7 +62,7 @@ class Step:
         if self.undo is not None:
             raise ConfigurationError(f"the step {self.name!r} has a compensation already",
                                      option="compensate", value=function)
-        self.undo = action_of(function, retry, timeout)
+        self.undo = action_of(check_handler(function, 3), retry, timeout)
         return function
 
     def __call__(self, *arguments: Any) -> Any:

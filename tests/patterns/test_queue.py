@@ -487,6 +487,7 @@ def test_the_async_queue_has_the_same_verbs(broker):
     ({"max_deliveries": 0}, pylog.ConfigurationError, "max_deliveries"),
     ({"backoff": -1}, pylog.ConfigurationError, "backoff"),
     ({"backoff": "slow"}, TypeError, "backoff"),
+    ({"backoff": lambda: 1}, TypeError, "backoff will be called with"),
     ({"value": "yaml"}, pylog.ConfigurationError, "yaml"),
     ({"value": 17}, pylog.ConfigurationError, "serialize"),
     ({"dlq": 17}, TypeError, "dlq"),

@@ -3,6 +3,7 @@
 import asyncio
 import functools
 import logging
+import math
 import sys
 import threading
 import time
@@ -10,6 +11,7 @@ import time
 import pytest
 from queues import PATIENCE, drained, letters
 
+import pylog
 from pylog.patterns import AsyncQueue, Queue
 from pylog.testing import broker as broker
 
@@ -171,6 +173,13 @@ def test_a_message_whose_handler_exits_is_a_dead_letter_after_its_deliveries(bro
         assert jobs.work(leave, idle=0.01) == 0
 
         assert [one[:4] for one in letters(jobs)] == [(b"poison", "SystemExit", "3", 2)]
+
+
+@pytest.mark.parametrize(("idle", "error"), [
+    (math.nan, pylog.ConfigurationError), (-1, pylog.ConfigurationError), ("1", TypeError)])
+def test_what_is_no_time_to_be_idle_is_refused(broker, idle, error):
+    with Queue(broker, "jobs") as jobs, pytest.raises(error, match="idle"):
+        jobs.work(print, idle=idle)
 
 
 def test_a_message_in_hand_at_ctrl_c_is_not_counted(broker):

@@ -104,6 +104,8 @@ def test_a_policy_crosses_processes():
     ({"backoff": -1}, pylog.ConfigurationError, "backoff=-1"),
     ({"backoff": None}, TypeError, "backoff must be a number of seconds"),
     ({"backoff": "1s"}, TypeError, "backoff must be a number of seconds"),
+    ({"backoff": lambda: 1}, TypeError, "backoff will be called with the number of attempts"),
+    ({"backoff": lambda a, b: 1}, TypeError, "backoff will be called with the number of attempts"),
     ({"only": ValueError()}, TypeError, "only must be an exception class"),
     ({"only": [ValueError]}, TypeError, "only must be an exception class"),
     ({"only": (ValueError, "KeyError")}, TypeError, "only must be"),

@@ -25,6 +25,10 @@ def bus(broker):
         yield bus
 
 
+async def later(ctx, given):
+    return {}
+
+
 def commands(broker):
     """The ids of those that were sent."""
     return [one.header("ce_id") for one in broker.read("events")
@@ -194,6 +198,35 @@ def test_data_of_a_command_are_what_was_said(broker, bus):
     assert undo == {**do, "result": None}
     with pytest.raises(SagaFailedError, match="the data of a command is a dict, not int"):
         shop(broker, bus, name="other").run(12)
+
+
+@pytest.mark.parametrize(("options", "error", "words"), [
+    ({"failed": "b"}, pylog.ConfigurationError, "failed='b' is the reply too"),
+    ({"compensated": "c"}, pylog.ConfigurationError, "compensated='c' answers nothing"),
+    ({"data": 5}, TypeError, "must be callable"),
+    ({"data": lambda: 1}, TypeError, "with 2 arguments"),
+    ({"data": later}, TypeError, "no `async def`"),
+])
+def test_command_that_cannot_be_is_refused_where_it_is_declared(broker, bus, options, error, words):
+    with pytest.raises(error, match=words):
+        Saga(broker, "s").command("x", bus, "a", reply="b", **options)
+
+
+@pytest.mark.parametrize(("options", "error", "words"), [
+    ({"command": "a.*"}, pylog.ConfigurationError, "name one type"),
+    ({"command": ""}, pylog.ConfigurationError, "cannot be ''"),
+    ({"reply": "b.*"}, pylog.ConfigurationError, "name one type"),
+    ({"reply": None}, TypeError, "must be a str"),
+    ({"failed": "c d"}, pylog.ConfigurationError, "'c d'"),
+    ({"failed": "b"}, pylog.ConfigurationError, "failed='b' is the reply too"),
+    ({"bus": "events"}, TypeError, "must be a Bus"),
+    ({"function": 5}, TypeError, "must be callable"),
+    ({"function": lambda: 1}, TypeError, "with 1 argument"),
+])
+def test_service_that_cannot_be_is_refused_where_it_is_declared(bus, options, error, words):
+    with pytest.raises(error, match=words):
+        serve(**{"bus": bus, "command": "a", "function": print, "reply": "b", "group": "g",
+                 **options})
 
 
 def test_service_that_is_a_coroutine_and_one_without_a_refusal(broker, bus):

@@ -488,6 +488,7 @@ def test_what_is_done_stays_as_the_first_to_finish_has_it(broker):
     lambda app: app.task(retry=3)(print),
     lambda app: app.task(timeout="1")(print),
     lambda app: app.every("1"),
+    lambda app: app.every(1)(lambda moment: 1),
     lambda app: app.consumer("orders")(7),
     lambda app: app.on("user.*")(7),
     lambda app: app.consumer("orders", concurrency="1"),
