@@ -180,6 +180,7 @@ class Audit(Tenant):
 
     def _try_to_append(self, made: _Made, headers: Headers) -> tuple[int, bytes]:
         timestamp, key, value, _ = made
+        self._check_open()
         end, previous = self._chain_end()
         digest = link(previous, timestamp, key, value, headers)
         self._end = -1    # unless it goes well
@@ -191,6 +192,7 @@ class Audit(Tenant):
 
     def _append_batch(self, batch: list[_Made]) -> None:
         def attempt() -> None:
+            self._check_open()
             end, digest = self._chain_end()
             headers = []
             for timestamp, key, value, _ in batch:

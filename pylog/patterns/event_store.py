@@ -143,6 +143,7 @@ class EventStore(Tenant):
         Raises WrongExpectedVersionError, SerializationError, ConfigurationError, TypeError,
         MessageSizeTooLargeError, DiskFullError.
         """
+        self._check_open()
         made = [self._codec.made(events)] if events.__class__ is NewEvent \
             else self._codec.all_made(events)
         index = self._only or self._index_of(stream)

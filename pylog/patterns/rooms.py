@@ -88,6 +88,7 @@ class Rooms(Tenant):
 
         event: what kind of message. Raises SerializationError, ConfigurationError, TypeError.
         """
+        self._check_open()
         offset, log = self._appending(room, data, event)([]), self._broker.log(self.name)
         if log is not self._tagged[0]:    # its topic is another one
             self._tagged = log, tag_of(self._broker, self.name)

@@ -3,7 +3,7 @@
 import os
 from typing import Self
 
-from pylog import Broker, ConfigurationError
+from pylog import Broker, ClosedError, ConfigurationError
 from pylog.patterns.retry import check_count
 
 
@@ -15,9 +15,15 @@ class Tenant:
 
     def __init__(self, broker: Broker | str | os.PathLike[str]) -> None:
         self._broker, self._is_owner = Broker.of(broker)
+        self._is_closed = False
+
+    def _check_open(self) -> None:
+        if self._is_closed:
+            raise ClosedError(f"{self!r} is closed; make another")
 
     def close(self) -> None:
-        """Closes the broker if it was opened here; idempotent."""
+        """Ends its use, and closes the broker if it was opened here; idempotent."""
+        self._is_closed = True
         if self._is_owner:
             self._broker.close()
 

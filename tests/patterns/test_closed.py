@@ -1,0 +1,66 @@
+"""What is closed does nothing more, also where its broker is open."""
+
+import pytest
+
+import pylog
+from pylog import Broker
+from pylog.patterns import (
+    ANY,
+    Audit,
+    Bus,
+    EventStore,
+    Idempotency,
+    NewEvent,
+    Projection,
+    Queue,
+    Rooms,
+    Rpc,
+    Saga,
+    Topic,
+)
+
+
+def saga_of(broker):
+    saga = Saga(broker, "s")
+    saga.step(lambda ctx, given: given, name="one")
+    return saga
+
+
+def projection_of(broker):
+    view = Projection(broker, "p", source=Topic(broker, "t"),
+                      view=broker.path / "view.db", schema="CREATE TABLE t (id)")
+    view.on(None, lambda db, record: None)
+    return view
+
+
+@pytest.mark.parametrize(("make", "acts"), [
+    (lambda broker: Queue(broker, "q"), [lambda one: one.put(b"x"), lambda one: one.get(0)]),
+    (lambda broker: Topic(broker, "t"), [lambda one: one.publish(b"x")]),
+    (lambda broker: Bus(broker, "b"), [lambda one: one.emit("a.b", {})]),
+    (lambda broker: Rpc(broker), [lambda one: one.request("r", b"x")]),
+    (lambda broker: Idempotency(broker, "i"), [lambda one: one.claim("k").__enter__()]),
+    (lambda broker: EventStore(broker, "e"), [
+        lambda one: one.append("s", NewEvent("a", {}), expected_version=ANY)]),
+    (lambda broker: Audit(broker), [
+        lambda one: one.record(actor="a", action="b"),
+        lambda one: one.record_many([{"actor": "a", "action": "b"}])]),
+    (lambda broker: Rooms(broker, "r"), [lambda one: one.emit("room", {})]),
+    (saga_of, [lambda one: one.submit(1), lambda one: one.run(1), lambda one: one.start(),
+               lambda one: one.resume()]),
+    (projection_of, [lambda one: one.run_once(), lambda one: one.start(),
+                     lambda one: one.rebuild()]),
+], ids=["queue", "topic", "bus", "rpc", "idempotency", "event store", "audit", "rooms", "saga",
+        "projection"])
+def test_what_is_closed_does_nothing_more(tmp_path, make, acts):
+    with Broker(tmp_path / "data") as broker:
+        one = make(broker)
+        one.close()
+        one.close()
+        before = {name: [broker.log(name, number).end_offset for number in range(row.partitions)]
+                  for name, row in broker.topics().items()}
+        for act in acts:
+            with pytest.raises(pylog.ClosedError, match="closed"):
+                act(one)
+        assert not broker.closed
+        for name, ends in before.items():
+            assert [broker.log(name, number).end_offset for number in range(len(ends))] == ends
