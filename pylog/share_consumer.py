@@ -262,6 +262,8 @@ class ShareSubscriber(_native.Shares):
             if delivery.held:
                 delivery.release(count=False)
         self._in_hand = []
+        if self._broker.durability != "os":    # nobody else may be there to do it
+            self._sync_if_changed()
         self._shut()
         if self._owns_broker:
             self._broker.close()

@@ -408,6 +408,21 @@ def test_a_reader_whose_broker_another_thread_closes_is_told(log_path):
     assert told == [pylog.ClosedError]
 
 
+@pytest.mark.parametrize("durability", ["os", "interval"])
+def test_last_commits_of_an_interval_broker_are_synced_at_its_end(tmp_path, durability):
+    with pylog.Broker(tmp_path / "data", durability=durability) as broker:
+        broker.create_topic("orders", 1)
+        broker.append("orders", b"0")
+        group = broker.group("g")
+        before = group._synced
+        consumer = grouped(broker, enable_auto_commit=False)
+        next(consumer)
+        consumer.commit()
+        commits = group.table.commits
+
+    assert group._synced == (commits if durability == "interval" else before)
+
+
 def test_commits_of_an_interval_broker_are_synced_within_seconds(tmp_path, monkeypatch):
     with pylog.Broker(tmp_path / "data", durability="interval") as broker:
         broker.create_topic("orders", 1)

@@ -345,6 +345,17 @@ def test_what_was_settled_is_synced_each_second_where_durability_is_promised(tmp
             assert consumer._synced == ({} if durability == "os" else {AT: 2})
 
 
+@pytest.mark.parametrize("durability", ["os", "interval", "fsync"])
+def test_what_was_settled_last_is_synced_at_the_end(tmp_path, durability, monkeypatch):
+    with pylog.Broker(tmp_path / "broker", durability) as broker:
+        fill(broker, 2)
+        monkeypatch.setattr(broker, "sync_groups", lambda: None)    # each second
+        with workers(broker) as consumer:
+            for one in consumer.poll():
+                one.ack()
+        assert consumer._synced == ({} if durability == "os" else {AT: 2})
+
+
 def test_consumers_that_are_closed_and_topics_that_are_deleted_hold_up_no_sync(tmp_path):
     with pylog.Broker(tmp_path / "broker", "interval") as broker:
         fill(broker, 1)
