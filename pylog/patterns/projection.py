@@ -23,7 +23,6 @@ from typing import Any, Self, TypeVar
 
 from pylog import (
     Broker,
-    ClosedError,
     ConfigurationError,
     IllegalStateError,
     ProjectionError,
@@ -103,7 +102,6 @@ class Projection(Standby):
                                      "up; use 'inline'", option="retry", value=retry)
         group = GROUP_PREFIX + name
         self._projector = Projector(source, group)
-        self._is_closed = False
         self._file = ViewFile(view)
         self._schema = schema
         self._reset: Callable[[Any], object] | None = None
@@ -170,9 +168,7 @@ class Projection(Standby):
                                     "now would miss events: stop it first, and then rebuild() it")
         self._projector.add(writer)
 
-    def _check_usable(self) -> None:
-        if self._is_closed:
-            raise ClosedError(f"{self!r} is closed; make another")
+    def _check_functions(self) -> None:
         if self._projector.is_empty:
             raise IllegalStateError(f"the projection {self.name!r} has no function: register some "
                                     "by on() or rows() first")
@@ -183,7 +179,7 @@ class Projection(Standby):
         """Begins in a thread, or stands by while another process is at it; returns itself. What
         the database or the broker fail on is tried again, see `error`; a record that does not go in
         ends it. Raises IllegalStateError where no function is registered."""
-        self._check_usable()
+        self._check_functions()
         return super().start()
 
     def run(self) -> None:
@@ -252,7 +248,7 @@ class Projection(Standby):
     @contextlib.contextmanager
     def _running(self, wait: Callable[[float], None], seeks: bool = True,
                  ) -> Iterator[ProjectionRun]:
-        self._check_usable()
+        self._check_functions()
         if self._file.identity is None:
             with self._broker.claim(f"{self._claim_name}.file"):
                 if self._file.identity is None:    # not made by a rebuild meanwhile
@@ -312,7 +308,6 @@ class Projection(Standby):
 
     def close(self) -> None:
         """Stops it, and closes the broker if it was opened here; idempotent."""
-        self._is_closed = True
         self.stop()
         self._close_broker()
 

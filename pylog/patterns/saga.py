@@ -112,7 +112,7 @@ class Saga:
         self._ids = Ids()
         self._orchestrators: set[Orchestrator] = set()
         self._thread: threading.Thread | None = None
-        self._has_begun = self._is_closed = False
+        self._has_begun = False
         self.error: BaseException | None = None
         self._broker.dependents.add(self)
 
@@ -196,7 +196,6 @@ class Saga:
         and the input of the first counts. Cost: a change of a `State`. Raises SerializationError,
         ConfigurationError.
         """
-        self._check_open()
         saga = self._ids.next() if id is None else _checked_id(id)
         self._journal.start(saga.encode(), self._bytes_of(value))
         return SagaHandle(self._journal, saga)
@@ -308,7 +307,6 @@ class Saga:
             self.stop(EXIT_SECONDS)
 
     def _begin(self, concurrency: int = 1, in_flight: int = 1) -> Orchestrator:
-        self._check_open()
         self._need_steps()
         check_count("concurrency", concurrency)
         check_count("in_flight", in_flight)
@@ -360,13 +358,8 @@ class Saga:
 
     # ---- lifetime
 
-    def _check_open(self) -> None:
-        if self._is_closed:
-            raise ClosedError(f"{self!r} is closed; make another")
-
     def close(self) -> None:
         """Stops what was begun here, and closes the broker if it was opened here; idempotent."""
-        self._is_closed = True
         self.stop()
         if self._is_owner:
             self._broker.close()
