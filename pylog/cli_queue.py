@@ -81,11 +81,12 @@ def queue() -> None:
 def put(name: str, values: tuple[str, ...], data_dir: Path, key: str | None,
         headers: list[tuple[str, bytes]] | None, delay: float, ttl: float | None,
         dedup_key: str | None, quiet: bool) -> None:
-    """Put messages: each VALUE, or else each line of stdin."""
-    if dedup_key is not None and len(values) != 1:
+    """Put messages: each VALUE, or each line of stdin where there is none, or it is -."""
+    if dedup_key is not None and (len(values) != 1 or values == ("-",)):
         raise click.UsageError("--dedup-key names one message: pass one VALUE")
-    given = map(os.fsencode, values) if values \
-        else (line.removesuffix(b"\n") for line in sys.stdin.buffer)
+    given = (one for value in values or ("-",) for one in (
+        (line.removesuffix(b"\n") for line in sys.stdin.buffer) if value == "-"
+        else (os.fsencode(value),)))
     count = 0
     with open_broker(data_dir, make=True) as broker, Queue(broker, name) as target:
         for value in given:

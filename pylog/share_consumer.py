@@ -197,8 +197,8 @@ class ShareSubscriber(_native.Shares):
 
     def _give_up(self, delivery: Delivery) -> None:
         """It was delivered often enough, and nobody settled it."""
-        self._reject(delivery, f"delivered {self.max_deliveries} times, and never settled: whoever "
-                               "had it died, or took longer than its lock")
+        self._reject(delivery, f"delivered {delivery.delivery_count} times, and never settled: "
+                               "whoever had it died, or took longer than its lock")
 
     # ---- the rest
 

@@ -36,6 +36,12 @@ def test_lines_of_stdin_are_messages(data_path):
     assert lines("queue", "get", "jobs", "-n", "9") == [b"a", b"b", b"", b"c"]
 
 
+def test_a_value_that_is_a_dash_is_the_lines_of_stdin(data_path):
+    done("queue", "put", "jobs", "-q", "first", "-", "last", given=b"a\nb")
+    assert lines("queue", "get", "jobs", "-n", "9") == [b"first", b"a", b"b", b"last"]
+    fails(Exit.USAGE, "pass one VALUE", "queue", "put", "jobs", "-", "--dedup-key", "k")
+
+
 def test_messages_bear_keys_headers_delays_and_dedup_keys(data_path):
     done("queue", "put", "jobs", "x", "-k", "alice", "-H", "tenant=eu", "--ttl", "100")
     assert "the dedup key is known" not in done("queue", "put", "jobs", "y", "--dedup-key",

@@ -136,6 +136,7 @@ cdef class Shares:
             self._displace(delivery, grant.due_ms)
             return None
         if grant.deliveries > self.most_deliveries:
+            delivery.delivery_count -= 1    # this time nobody gets it
             self._give_up(delivery)
             return None
         if self.looks_at_headers and has_headers(<Record>record) and not self._accepts(delivery):

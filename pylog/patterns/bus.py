@@ -65,6 +65,10 @@ class _Bus(Listening):
         """The event that a record of its topic is, however it was read."""
         return Event(record, self._codec.deserialize)
 
+    def __reduce__(self) -> Any:
+        raise TypeError("a bus cannot be pickled; pass the path of its broker, and open it in the "
+                        "other process")
+
     # ---- emitting
 
     def _made(self, kind: Any, data: Any, key: Any, subject: str | None, source: str | None,

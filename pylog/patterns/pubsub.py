@@ -64,9 +64,9 @@ class _Topic:
         subscriber: "now", "latest", an offset, -10 (the last ten), an aware datetime.
 
         retry: one attempt by default. dlq: where records go that were given up: True, as for each
-        group, is the topic dlq.<group>.<topic>; or its name; False, there is none. A group without
-        ends on the first such record, which is not lost; without a group it is logged and skipped.
-        What cannot be deserialized goes there at once.
+        group, is the topic dlq.<group>.<topic>; or its name, and one that exists is not changed;
+        False, there is none. A group without ends on the first such record, which is not lost;
+        without a group it is logged and skipped. What cannot be deserialized goes there at once.
 
         concurrency: records handled at a time, each of another partition.
 

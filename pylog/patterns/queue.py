@@ -51,7 +51,7 @@ class RejectedError(PylogError):
 class QueueStats(NamedTuple):
     """How a queue stands. ready: for anybody to take. delayed: not due. in_flight: somebody has
     them. dead: dead letters that are pending. oldest_age: seconds since the oldest that is not done
-    was put; 0 where none is. done, expired, redelivered: counts since the queue was made; what is
+    was put; 0 where none is. done, redelivered: counts since the queue was made; what is
     redelivered was given back, or taken from who died or took too long."""
 
     ready: int
@@ -261,6 +261,10 @@ class _Queue:
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name!r}{', closed' if self.closed else ''}>"
 
+    def __reduce__(self) -> Any:
+        raise TypeError("a queue cannot be pickled; pass the path of its broker, and open it in "
+                        "the other process")
+
 
 class Queue(_Queue):
     """A queue of messages, each for one of its workers. A context manager, safe for threads.
@@ -270,9 +274,10 @@ class Queue(_Queue):
     an object with serialize and deserialize. lock: seconds that a worker has for a message before
     another may get it. max_deliveries: how often one is tried. backoff: seconds until one that
     failed comes again, or a function of the number of deliveries, such as `expo(1, 60)`.
-    ordered_by_key: a message waits until those of its key before it are done; None: as the queue
-    was made, which is not, if it is new. dlq: dead letters go to `dlq.<group>.<name>`; or to the
-    topic of this name; False: they are dropped. dedup_window: seconds that a dedup_key is
+    ordered_by_key: a message waits until those of its key before it are done, where one that is put
+    with a delay has its place when it is due; None: as the queue was made, which is not, if it is
+    new. dlq: dead letters go to `dlq.<group>.<name>`; or to the topic of this name, which is not
+    changed if it exists; False: they are dropped. dedup_window: seconds that a dedup_key is
     remembered.
 
     Guarantees: at least once, and once where nobody is killed, takes longer than its lock, or loses

@@ -1,9 +1,10 @@
 """Queue: each message for one worker, who says what became of it."""
 
 import asyncio
+import copy
 import dataclasses
+import pickle
 import queue as stdlib
-import random
 import threading
 import time
 
@@ -13,7 +14,7 @@ from queues import PATIENCE, drained, letters
 from waiting import until
 
 import pylog
-from pylog.patterns import AsyncQueue, DeadLetters, Queue, RejectedError, Rpc, Topic, expo
+from pylog.patterns import AsyncQueue, Bus, DeadLetters, Queue, RejectedError, Rpc, Topic, expo
 from pylog.patterns.delayed import TRIM_RECORDS
 from pylog.testing import broker as broker
 
@@ -254,7 +255,10 @@ def test_a_worker_that_dies_often_enough_makes_a_dead_letter(broker):
         held = [jobs.get(PATIENCE), jobs.get(PATIENCE)]
         with pytest.raises(stdlib.Empty):
             jobs.get(0.2)
-        assert letters(jobs)[0][:2] == (b"slow", "RejectedError")
+        ((value, error, message, attempts, disposition),) = letters(jobs)
+        assert (value, error, attempts, disposition) == (
+            b"slow", "RejectedError", 2, "MAX_DELIVERY_ATTEMPTS_REACHED")
+        assert message.startswith("delivered 2 times, and never settled")
         with pytest.raises(pylog.InvalidRecordStateError):
             held[1].ack()
 
@@ -269,6 +273,14 @@ def test_dead_letters_may_have_a_name_or_none(broker):
         chores.put(b"one")
         chores.get(0).reject("no")
         assert (chores.dlq, chores.stats().dead) == (None, 0)
+
+
+def test_a_topic_of_letters_that_exists_keeps_its_own_retention(broker):
+    broker.create_topic("mine", configs={"retention.ms": 1000})
+    for name in ("mine", "new"):
+        Queue(broker, "jobs", dlq=name).close()
+    assert [broker.topic(name).configs["retention.ms"] for name in ("mine", "new")] == [
+        "1000", "-1"]
 
 
 def test_a_replayed_letter_comes_to_the_group_that_failed_alone(broker, emails):
@@ -368,40 +380,6 @@ def test_a_dedup_key_is_forgotten_after_its_window(broker):
         assert jobs.put(b"one", dedup_key="k")
         time.sleep(0.3)
         assert jobs.put(b"one", dedup_key="k")
-
-
-# ---- order ---------------------------------------------------------------------------------------
-
-def test_messages_of_a_key_are_done_one_after_another(broker):
-    with Queue(broker, "jobs", ordered_by_key=True) as jobs:
-        for number in range(6):
-            jobs.put(b"%d" % number, key="ab"[number % 2])
-        first, second = jobs.get(0), jobs.get(0)
-        assert (first.value, second.value) == (b"0", b"1")
-        with pytest.raises(stdlib.Empty):
-            jobs.get(0)
-        first.nack()
-        second.ack()
-        again, third = jobs.get(0), jobs.get(0)
-        assert (again.value, third.value) == (b"0", b"3")
-
-
-def test_many_threads_keep_the_order_of_each_key(broker):
-    rng = random.Random(7)
-    done, lock = {}, threading.Lock()
-    with Queue(broker, "jobs", ordered_by_key=True) as jobs:
-        keys = [rng.randrange(5) for _ in range(300)]
-        jobs.put_many([b"%d" % n for n in range(300)], keys=[b"%d" % key for key in keys])
-
-        def work(delivery):
-            if rng.random() < 0.1 and delivery.delivery_count == 1:
-                raise ValueError
-            with lock:
-                done.setdefault(delivery.key, []).append(int(delivery.value))
-
-        assert jobs.work(work, concurrency=6, idle=0.3) > 300
-    for key in range(5):
-        assert done[b"%d" % key] == [n for n in range(300) if keys[n] == key]
 
 
 # ---- numbers -------------------------------------------------------------------------------------
@@ -548,6 +526,13 @@ def test_wrong_calls_are_told(broker):
         Queue(broker, "no/topic")
     with pytest.raises(pylog.ConfigurationError, match="not made to keep the order"):
         Queue(broker, "jobs", ordered_by_key=True)
+
+
+@pytest.mark.parametrize("kind", [Queue, AsyncQueue, Bus])
+@pytest.mark.parametrize("act", [pickle.dumps, copy.copy, copy.deepcopy])
+def test_neither_a_queue_nor_a_bus_is_pickled_or_copied(broker, kind, act):
+    with pytest.raises(TypeError, match="cannot be pickled; pass the path of its broker"):
+        act(kind(broker, "jobs"))
 
 
 def test_a_rejection_is_an_error_of_pylog():
