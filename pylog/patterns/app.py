@@ -26,16 +26,18 @@ from typing import Any, NamedTuple, Self, TypeVar
 
 from pylog import Broker, ClaimLostError, ConfigurationError, IllegalStateError
 from pylog.patterns.bus import Bus
+from pylog.patterns.events import declared
 from pylog.patterns.handler import check_handler, name_of
 from pylog.patterns.idempotency import Idempotency
 from pylog.patterns.pubsub import Topic
 from pylog.patterns.queue import Queue
-from pylog.patterns.retry import Retry, check_count, check_retry, check_seconds, expo
+from pylog.patterns.retry import Retry, check_count, check_name, check_retry, check_seconds, expo
 from pylog.patterns.schedule import Every, send_when_due
 from pylog.patterns.task import Task, at_work
 from pylog.patterns.task_runner import TaskRunner
 from pylog.patterns.task_status import QUEUED, TaskResult, TaskStates, TaskStatus
-from pylog.patterns.values import codec_of
+from pylog.patterns.values import codec_of, listed
+from pylog.patterns.wildcards import matcher
 from pylog.patterns.worker import Job, Worker, is_listening, marked
 
 logger = logging.getLogger("pylog.patterns")
@@ -83,7 +85,7 @@ class App:
 
     def __init__(self, broker: Broker | str | os.PathLike[str], name: str = "app", *,
                  ttl: float = 86_400, lock: float = 30.0) -> None:
-        self.name = name
+        self.name = check_name("name", name)
         self.ttl = check_seconds("ttl", ttl)
         self.lock = check_seconds("lock", lock)
         self.tasks: dict[str, Task] = {}
@@ -112,7 +114,7 @@ class App:
         if function is None:
             return partial(self.task, name=name, queue=queue, retry=retry, timeout=timeout)
         made = Task(check_handler(function, None), _short(function) if name is None else name,
-                    queue, check_retry(retry, queue), timeout, self._send)
+                    check_name("queue", queue), check_retry(retry, None), timeout, self._send)
         if made.name in self.tasks:
             raise ConfigurationError(f"two tasks are called {made.name!r}: pass name= to one",
                                      option="name", value=made.name)
@@ -140,6 +142,7 @@ class App:
         group: `<app>.<function>` by default. The rest as `Topic` and its `subscribe` have it.
         """
         codec_of(value)
+        check_name("topic", topic)
         return partial(self._listen, topic, None, group, {
             "value": value, "start": start, "retry": check_retry(retry, self.name), "dlq": dlq,
             "concurrency": check_count("concurrency", concurrency)})
@@ -153,6 +156,9 @@ class App:
         bus: the name of a Bus, whose events are JSON. group: `<app>.<function>` by default, so that
         each function waits for no other. The rest as `Bus.on` has it.
         """
+        check_name("bus", bus)
+        said = declared(pattern)
+        matcher(pattern if said is None else said.type)
         return partial(self._listen, bus, pattern, group, {
             "start": start, "retry": check_retry(retry, self.name), "dlq": dlq})
 
@@ -242,7 +248,8 @@ class App:
         """
         check_count("concurrency", concurrency)
         known = {one.queue for one in self.tasks.values()}
-        if unknown := sorted(set(queues or ()) - known):
+        wanted = known if queues is None else set(listed("queues", queues))
+        if unknown := sorted(wanted - known):
             raise ConfigurationError(
                 f"no task has the queue {unknown[0]!r}; there are {', '.join(sorted(known))}",
                 option="queues", value=queues)
@@ -250,8 +257,7 @@ class App:
             raise ConfigurationError("the app has nothing to do: declare tasks, consumers or "
                                      "listeners before it starts, or import where they are")
         self._open()
-        self._worker.start(
-            partial(self._jobs, concurrency, sorted(known if queues is None else set(queues))))
+        self._worker.start(partial(self._jobs, concurrency, sorted(wanted)))
 
     def _jobs(self, concurrency: int, queues: Sequence[str],
               opened: contextlib.ExitStack) -> Iterator[Job]:

@@ -128,7 +128,8 @@ class Asker:
         check_handler(function)
         self._need(topic)
         answering = Answering(self._broker, function, self._codec)
-        server = self._kind(self._broker, topic, answering, group or f"rpc.{topic}", concurrency)
+        server = self._kind(self._broker, topic, answering,
+                            f"rpc.{topic}" if group is None else group, concurrency)
         self._servers.append(server)
         return server
 

@@ -13,7 +13,7 @@ from typing import Any
 from pylog import Broker, ClosedError
 from pylog.patterns.handler import is_async, name_of
 from pylog.patterns.key_claim import KeyClaim, Store, as_key, digest, fold
-from pylog.patterns.retry import check_seconds
+from pylog.patterns.retry import check_name, check_seconds
 from pylog.patterns.state import State
 from pylog.patterns.tenant import Tenant
 from pylog.patterns.values import codec_of
@@ -51,8 +51,7 @@ class Idempotency(Tenant):
         self, broker: Broker | str | os.PathLike[str], name: str, ttl: float | None = 86_400,
         value: Any = "json", clock: Callable[[], float] = time.time,
     ) -> None:
-        if not isinstance(name, str):
-            raise TypeError(f"name must be a str, not {type(name).__name__}")
+        check_name("name", name)
         codec = codec_of(value)
         self._is_closed = False
         super().__init__(broker)

@@ -19,10 +19,12 @@ from typing import Any, NamedTuple
 from pylog import Broker, ConfigurationError, IllegalStateError, NotSupportedError
 from pylog.patterns.dbapi import Database, connector, execute
 from pylog.patterns.events import CONTENT_TYPES, attributes
-from pylog.patterns.headers import as_headers, to_key
+from pylog.patterns.headers import OUTBOX_ID, as_headers, to_key
 from pylog.patterns.relay import Relay, with_tables
+from pylog.patterns.retry import check_seconds
 from pylog.patterns.values import codec_of
 
+POLL_MIN = 0.001
 TABLES = """
 CREATE TABLE IF NOT EXISTS {table} (
     number INTEGER PRIMARY KEY,                              -- the order
@@ -139,6 +141,10 @@ class Outbox:
             raise TypeError(f"topic must be a str, not {type(topic).__name__}")
         if not isinstance(key, str | bytes | bytearray | memoryview | None):
             raise TypeError(f"key must be bytes, str or None, not {type(key).__name__}")
+        if any(name == OUTBOX_ID for name, _ in headers):
+            raise ConfigurationError(f"the header {OUTBOX_ID!r} is the relay's, which knows by it "
+                                     "what was sent: use another name", option="headers",
+                                     value=OUTBOX_ID)
         _check_transaction(connection)
         serialize = self._codec.serialize
         data = value if serialize is None else serialize(topic, None, value)
@@ -190,6 +196,9 @@ class Outbox:
         dies. poll: seconds between two looks at an idle table, for a database rings no bell to
         other processes; a look costs 10 us in SQLite. `relay.wake()` has it look now.
         """
+        if not isinstance(broker, Broker):
+            raise TypeError(f"broker must be a Broker, not {type(broker).__name__}")
+        check_seconds("poll", poll, POLL_MIN)
         return Relay(broker, self.name, self.connect, self.table, poll)
 
     def __repr__(self) -> str:

@@ -5,11 +5,12 @@
 
 import inspect
 import random
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-from pylog import ConfigurationError, SerdeError, TerminalError
+from pylog import ConfigurationError, InvalidTopicError, SerdeError, TerminalError
 
 Kinds = type[BaseException] | tuple[type[BaseException], ...]
 
@@ -166,6 +167,17 @@ def check_count(option: str, value: object) -> int:
     if value < 1:
         raise ConfigurationError(f"{option}={value} is impossible; use 1 or more",
                                  option=option, value=value)
+    return value
+
+
+def check_name(option: str, value: object) -> str:
+    """Returns what becomes a part of a topic's name. Raises InvalidTopicError, TypeError."""
+    if not isinstance(value, str):
+        raise TypeError(f"{option} must be a str, not {type(value).__name__}")
+    if not re.fullmatch(r"[A-Za-z0-9._-]+", value):
+        raise InvalidTopicError(f"{option}={value[:60]!r} cannot be a part of a topic's name: use "
+                                "ASCII letters, digits, '.', '_' and '-', one at least",
+                                topic=value)
     return value
 
 

@@ -13,6 +13,7 @@ Last-Event-ID are those of server-sent events.)
 """
 
 import asyncio
+import math
 import os
 import weakref
 from collections.abc import AsyncGenerator, Callable
@@ -27,9 +28,11 @@ from pylog.patterns.headers import ROOM_EVENT
 from pylog.patterns.hub import NAME_MAX, Hub, Message, check_room, tag_of
 from pylog.patterns.inflow import Headers, Inflow
 from pylog.patterns.push_asgi import Authorize, PushApp
+from pylog.patterns.retry import check_seconds
 from pylog.patterns.tenant import Tenant
 from pylog.patterns.values import codec_of
 
+SECONDS_MIN = 0.001    # of a heartbeat, and of patience
 OURS = ("ready", "heartbeat", "open", "error")    # the last two are what an EventSource itself says
 
 
@@ -60,7 +63,8 @@ class Rooms(Tenant):
 
     def __init__(self, broker: Broker | str | os.PathLike[str], name: str = "live", *,
                  ttl: float = 86_400) -> None:
-        if isinstance(ttl, bool) or not isinstance(ttl, int | float) or not ttl > 0:
+        if isinstance(ttl, bool) or not isinstance(ttl, int | float) or \
+                not 0 < ttl < math.inf:
             raise ConfigurationError(f"ttl={ttl!r}: use seconds, more than 0", option="ttl",
                                      value=ttl)
         super().__init__(broker)
@@ -135,6 +139,8 @@ class Rooms(Tenant):
         if not isinstance(after, str | None):
             raise TypeError("after must be the id of a message, as emit returns it, not "
                             f"{type(after).__name__}")
+        if heartbeat is not None:
+            check_seconds("heartbeat", heartbeat)
         keys = {check_room(room).encode() for room in rooms}
         hub = self._hubs.setdefault(asyncio.get_running_loop(), Hub(self._broker, self.name))
         async with aclosing(hub.listen(keys, after, heartbeat)) as messages:
@@ -153,6 +159,8 @@ class Rooms(Tenant):
         """
         if authorize is not None:
             check_handler(authorize, 2)
+        check_seconds("heartbeat", heartbeat, SECONDS_MIN)
+        check_seconds("patience", patience, SECONDS_MIN)
         return PushApp(self._listen, authorize, heartbeat, patience)
 
     def _listen(self, rooms: list[str], after: str | None, heartbeat: float,

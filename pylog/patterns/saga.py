@@ -36,7 +36,7 @@ from pylog import (
 from pylog.patterns.bus import Bus
 from pylog.patterns.events import Ids
 from pylog.patterns.handler import check_handler
-from pylog.patterns.retry import Retry, check_count, check_seconds
+from pylog.patterns.retry import Retry, check_count, check_name, check_seconds
 from pylog.patterns.saga_commands import Command, data_of
 from pylog.patterns.saga_entry import ENDED, STATUSES
 from pylog.patterns.saga_handle import SagaHandle, failure, result_of
@@ -96,8 +96,7 @@ class Saga:
         self, broker: Broker | str | os.PathLike[str], name: str, *, value: Any = "json",
         ttl: float | None = 2_592_000, max_takeovers: int = 10,
     ) -> None:
-        if not isinstance(name, str):
-            raise TypeError(f"name must be a str, not {type(name).__name__}")
+        check_name("name", name)
         codec = codec_of(value)
         check_count("max_takeovers", max_takeovers)
         self.name = name

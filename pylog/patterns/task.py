@@ -27,6 +27,11 @@ class Task:
 
     def __init__(self, function: Callable[..., Any], name: str, queue: str, retry: Retry,
                  timeout: float | None, send: Send) -> None:
+        if not isinstance(name, str):
+            raise TypeError(f"the name of a task must be a str, not {type(name).__name__}")
+        if not name:
+            raise ConfigurationError("the name of the task is empty: pass name=", option="name",
+                                     value=name)
         if timeout is not None and not check_seconds("timeout", timeout):
             raise ConfigurationError("timeout=0 lets no task begin; None is none",
                                      option="timeout", value=timeout)
@@ -65,7 +70,18 @@ class Task:
         returns the first one's TaskResult. Where the first was killed in the midst of it the
         message may be there twice, under one id: whoever has the second does nothing if the first
         is done. Both are done if two workers have them at the same time, or the first has failed.
+        Raises ConfigurationError, TypeError.
         """
+        check_seconds("delay", delay)
+        if ttl is not None:
+            check_seconds("ttl", ttl)
+        if not isinstance(key, str | bytes | None):
+            raise TypeError(f"key must be bytes, str or None, not {type(key).__name__}")
+        if not isinstance(dedup_key, str | None):
+            raise TypeError(f"dedup_key must be a str or None, not {type(dedup_key).__name__}")
+        if dedup_key == "":
+            raise ConfigurationError("dedup_key is empty, and all calls that have none would be "
+                                     "one", option="dedup_key", value=dedup_key)
         return Sending(self, {"delay": delay, "ttl": ttl, "key": key, "dedup_key": dedup_key})
 
     def __repr__(self) -> str:

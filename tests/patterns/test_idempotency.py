@@ -273,7 +273,8 @@ def test_an_empty_key_is_not_shared_by_all_that_have_none(payments, key):
 
 
 @pytest.mark.parametrize(("options", "error"), [
-    ({"name": 7}, TypeError), ({"name": "a/b"}, pylog.InvalidTopicError),
+    ({"name": 7}, TypeError), ({"name": ""}, pylog.InvalidTopicError),
+    ({"name": "a/b"}, pylog.InvalidTopicError),
     ({"name": "a" * 250}, pylog.InvalidTopicError), ({"ttl": 0}, pylog.ConfigurationError),
     ({"ttl": "day"}, TypeError), ({"value": "jsn"}, pylog.ConfigurationError),
     ({"value": 7}, pylog.ConfigurationError), ({"broker": None}, TypeError)], ids=str)

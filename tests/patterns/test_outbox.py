@@ -472,6 +472,30 @@ def test_what_cannot_be_a_record_is_refused_when_it_is_added(outbox, db, argumen
     assert outbox.pending() == 0
 
 
+@pytest.mark.parametrize("add", [
+    lambda outbox, db: outbox.add(db, "orders", 1, headers={"outbox_id": "7"}),
+    lambda outbox, db: outbox.emit(db, "shop", "order.placed", headers={"outbox_id": "7"})])
+def test_the_header_of_the_relay_is_refused_to_others(outbox, db, add):
+    with pytest.raises(pylog.ConfigurationError, match="'outbox_id' is the relay's"):
+        add(outbox, db)
+
+    assert outbox.pending() == 0
+
+
+@pytest.mark.parametrize(("arguments", "error"), [
+    ((0,), pylog.ConfigurationError), ((-1,), pylog.ConfigurationError),
+    ((float("nan"),), pylog.ConfigurationError), (("x",), TypeError), ((None,), TypeError)])
+def test_what_is_no_time_between_two_looks_is_refused(outbox, broker, arguments, error):
+    with pytest.raises(error, match="poll"):
+        outbox.relay(broker, *arguments)
+
+
+@pytest.mark.parametrize("given", [None, 7])
+def test_what_is_no_broker_to_relay_to_is_refused(outbox, given):
+    with pytest.raises(TypeError, match="broker must be a Broker"):
+        outbox.relay(given)
+
+
 @pytest.mark.parametrize("connection", [object(), None, "app.db"])
 def test_what_is_no_connection_is_refused(outbox, connection):
     with pytest.raises(ValueError, match="no connection of a DB-API module"):

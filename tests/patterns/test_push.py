@@ -256,6 +256,16 @@ def test_who_may_enter_has_to_be_said(rooms, options):
         rooms.asgi(**options)
 
 
+@pytest.mark.parametrize(("options", "error"), [
+    ({"heartbeat": 0}, pylog.ConfigurationError), ({"heartbeat": -1}, pylog.ConfigurationError),
+    ({"heartbeat": "x"}, TypeError), ({"heartbeat": None}, TypeError),
+    ({"patience": 0}, pylog.ConfigurationError), ({"patience": -1}, pylog.ConfigurationError),
+    ({"patience": float("nan")}, pylog.ConfigurationError), ({"patience": "x"}, TypeError)])
+def test_times_that_are_none_are_refused(rooms, options, error):
+    with pytest.raises(error, match=next(iter(options))):
+        rooms.asgi(authorize=None, **options)
+
+
 # ---- real servers
 
 

@@ -385,10 +385,17 @@ def test_what_is_no_id_of_a_message_is_refused_by_its_type(rooms, after):
         run(lambda stack: opened(stack, rooms, "a", after=after))
 
 
-@pytest.mark.parametrize("ttl", [0, -1, None, "1", True, float("nan")])
+@pytest.mark.parametrize("ttl", [0, -1, None, "1", True, float("nan"), float("inf")])
 def test_a_time_to_live_that_is_none_is_refused(broker, ttl):
     with pytest.raises(ValueError, match="ttl="):
         Rooms(broker, ttl=ttl)
+
+
+@pytest.mark.parametrize(("heartbeat", "error"), [
+    (-1, ValueError), (float("nan"), ValueError), ("x", TypeError)])
+def test_what_is_no_time_between_heartbeats_is_refused(rooms, heartbeat, error):
+    with pytest.raises(error, match="heartbeat"):
+        run(lambda stack: opened(stack, rooms, "a", heartbeat=heartbeat))
 
 
 def test_a_topic_of_several_partitions_is_refused(broker):

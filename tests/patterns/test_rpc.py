@@ -473,7 +473,7 @@ def test_what_cannot_be_sent_is_not_waited_for(rpc):
 @pytest.mark.parametrize(("arguments", "error"), [
     ({"function": None, "topic": "no/topic"}, pylog.InvalidTopicError),
     ({"function": 7}, TypeError), ({"concurrency": 0}, pylog.ConfigurationError),
-    ({"group": 7}, TypeError)], ids=str)
+    ({"group": 7}, TypeError), ({"group": ""}, pylog.InvalidGroupIdError)], ids=str)
 def test_what_cannot_serve_is_refused(rpc, arguments, error):
     with pytest.raises(error):
         made = rpc.handler(**{"topic": "double", "function": double, **arguments})

@@ -574,7 +574,7 @@ def test_bus_of_another_broker_and_types_that_are_none_are_refused(broker, bus, 
 
 
 @pytest.mark.parametrize(("options", "error"), [
-    ({"name": 3}, TypeError), ({"name": "a/b"}, pylog.InvalidTopicError),
+    ({"name": 3}, TypeError), *[({"name": one}, pylog.InvalidTopicError) for one in ("a/b", "")],
     ({"ttl": -1}, pylog.ConfigurationError), ({"max_takeovers": 0}, pylog.ConfigurationError),
     ({"value": "xml"}, pylog.ConfigurationError)])
 def test_bad_options_are_refused(broker, options, error):

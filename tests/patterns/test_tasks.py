@@ -493,6 +493,18 @@ def test_what_is_done_stays_as_the_first_to_finish_has_it(broker):
     lambda app: app.on("user.*")(7),
     lambda app: app.consumer("orders", concurrency="1"),
     lambda app: app.start(concurrency="1"),
+    lambda app: app.start(queues="default"),
+    lambda app: app.start(queues=7),
+    lambda app: app.task(name=7)(print),
+    lambda app: app.task(queue=None)(print),
+    lambda app: app.consumer(None),
+    lambda app: app.on(None),
+    lambda app: app.on("user.*", bus=7),
+    lambda app: App("data", None),
+    lambda app: app.task(print).options(key=5),
+    lambda app: app.task(print).options(dedup_key=5),
+    lambda app: app.task(print).options(delay="1"),
+    lambda app: app.task(print).options(ttl="1"),
     lambda app: current_task().progress("half"),
     lambda app: current_task().progress(True),
 ])
@@ -504,6 +516,12 @@ def test_of_the_wrong_type_is_a_type_error(app, call):
 @pytest.mark.parametrize(("call", "words"), [
     (lambda app: [app.task(print, name="p"), app.task(print, name="p")], "two tasks"),
     (lambda app: app.task(timeout=0)(print), "timeout=0"),
+    (lambda app: app.task(retry=Retry(mode="park"))(print), "inline"),
+    (lambda app: app.task(name="")(print), "name of the task is empty"),
+    (lambda app: app.on("a..b"), "words with dots between"),
+    (lambda app: app.task(print).options(delay=-1), "delay=-1"),
+    (lambda app: app.task(print).options(ttl=-1), "ttl=-1"),
+    (lambda app: app.task(print).options(dedup_key=""), "dedup_key is empty"),
     (lambda app: app.task(timeout=-1)(print), "timeout"),
     (lambda app: app.every(0), "every 0"),
     (lambda app: app.every(-1), "seconds"),
@@ -515,10 +533,22 @@ def test_of_the_wrong_type_is_a_type_error(app, call):
     (lambda app: [app.task(print, name="p"), app.start(queues=["video"])], "default"),
     (lambda app: current_task().progress(1.1), "0 to 1"),
     (lambda app: current_task().progress(-0.1), "0 to 1"),
-    (lambda app: app.task(lambda: 1, name="f").options(delay=-1).send(), "delay"),
 ])
 def test_what_is_impossible_is_said(app, call, words):
     with pytest.raises(pylog.ConfigurationError, match=words):
+        call(app)
+
+
+@pytest.mark.parametrize("call", [
+    lambda app: App("data", ""),
+    lambda app: App("data", "a/b"),
+    lambda app: app.task(queue="a/b")(print),
+    lambda app: app.task(queue="")(print),
+    lambda app: app.consumer(""),
+    lambda app: app.on("user.*", bus="a b"),
+])
+def test_what_can_be_no_part_of_a_topic_is_refused_where_it_is_declared(app, call):
+    with pytest.raises(pylog.InvalidTopicError, match="cannot be a part of a topic's name"):
         call(app)
 
 
