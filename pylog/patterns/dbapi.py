@@ -24,17 +24,33 @@ Database = str | os.PathLike[str] | Callable[[], Any]
 
 
 def connector(database: Database) -> Callable[[], Any]:
-    """A function that returns a connection to it. Raises TypeError.
+    """A function that returns a connection to it. Raises ConfigurationError, TypeError.
 
         >>> connector(":memory:")().execute("SELECT 17").fetchone()
         (17,)
     """
     if callable(database):
-        return database
+        return _checked(database)
     if isinstance(database, str | os.PathLike):
+        if not os.fspath(database):
+            raise ConfigurationError("the path of the database is empty, and SQLite would have one "
+                                     "that ends with its connection: name a file",
+                                     option="database", value=database)
         return lambda: sqlite3.connect(database, timeout=BUSY_SECONDS)
     raise TypeError("database must be the path of an SQLite database or a function that returns a "
                     f"connection, not {type(database).__name__}")
+
+
+def _checked(connect: Callable[[], Any]) -> Callable[[], Any]:
+    """It, and it says so where what it returns is no connection."""
+    def connection() -> Any:
+        found = connect()
+        if not hasattr(found, "cursor"):
+            raise TypeError("the function of the database must return a DB-API connection, not "
+                            f"{type(found).__name__}")
+        return found
+
+    return connection
 
 
 def execute(connection: Any, statement: str, values: tuple[Any, ...] = ()) -> Any:

@@ -164,6 +164,8 @@ class DeadLetters(Tenant):
         see it as any record. Raises UnknownTopicOrPartitionError where the topic is gone,
         RecordNotFoundError, PylogTimeoutError while another process is at it.
         """
+        if isinstance(rate, bool) or not isinstance(rate, int | float | None):
+            raise TypeError(f"rate must be a number of records, not {type(rate).__name__}")
         if rate is not None and not rate > 0:
             raise ConfigurationError(f"rate={rate} is impossible; use records a second",
                                      option="rate", value=rate)

@@ -215,6 +215,12 @@ class EventStore(Tenant):
         Cost: 0.9 us an event that is returned, whatever else the store has. Raises
         ConfigurationError, CorruptRecordError, and DeserializationError where `data` is looked at.
         """
+        for option, given in (("after", after), ("limit", limit)):
+            if given is not None and (isinstance(given, bool) or not isinstance(given, int)):
+                raise TypeError(f"{option} must be an int or None, not {type(given).__name__}")
+        if after is not None and after < 0:
+            raise ConfigurationError(f"after={after} is no version: use 0 or more, or None for all",
+                                     option="after", value=after)
         if limit is not None and limit < 0:
             raise ConfigurationError(f"limit={limit} is no number of events: use 0 or more, or "
                                      "None for all", option="limit", value=limit)
@@ -317,7 +323,7 @@ class EventStore(Tenant):
 
     def _id_of(self, stream: str, version: int) -> bytes | None:
         """Of the event of this version; None: there is none, or it was deleted."""
-        found = list(self.read(stream, after=version - 1, limit=1))
+        found = list(self.read(stream, after=max(version - 1, 0), limit=1))
         return found[0].header(CE_ID) if found and found[0].version == version else None
 
     def _fold(self, stream: str, initial: Any, apply: Apply, version: int) -> Folded:

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from pylog import Broker, Consumer, OffsetAndMetadata, PylogTimeoutError, TopicPartition
+from pylog.patterns.retry import check_seconds
 from pylog.patterns.view_file import ViewFile
 from pylog.patterns.views import Place
 
@@ -59,7 +60,7 @@ class Told:
     def wait(self, partition: int, offset: int, timeout: float | None,
              check: Callable[[], object]) -> None:
         """Until the view has that record. check: raises to end it. Raises PylogTimeoutError."""
-        deadline = None if timeout is None else time.monotonic() + timeout
+        deadline = None if timeout is None else time.monotonic() + check_seconds("timeout", timeout)
         with self._news:
             while (self._next_offset(partition) or 0) <= offset:
                 check()

@@ -4,6 +4,7 @@ import time
 from typing import Any
 
 from pylog import PylogTimeoutError, SagaFailedError
+from pylog.patterns.retry import check_seconds
 from pylog.patterns.saga_entry import ENDED, Entry
 from pylog.patterns.saga_journal import Journal
 
@@ -32,7 +33,7 @@ class SagaHandle:
         Raises SagaFailedError (compensated or parked), PylogTimeoutError after `timeout` s: it goes
         on then, if anybody works.
         """
-        deadline = None if timeout is None else time.monotonic() + timeout
+        deadline = None if timeout is None else time.monotonic() + check_seconds("timeout", timeout)
         while (entry := self._journal.entry(self.id.encode())).status not in ENDED:
             left = None if deadline is None else deadline - time.monotonic()
             if left is not None and left <= 0:

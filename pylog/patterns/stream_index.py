@@ -41,7 +41,12 @@ def key_of(stream: object) -> bytes:
         raise ConfigurationError(
             f"the name of a stream cannot have {len(stream)} characters; use 1 to "
             f"{NAME_LENGTH_MAX}, as order-42", option="stream", value=stream)
-    return stream.encode()
+    try:
+        return stream.encode()
+    except UnicodeEncodeError:
+        raise ConfigurationError(
+            f"the name of a stream cannot be {stream[:60]!r}: half a character of UTF-16 is no "
+            "text", option="stream", value=stream) from None
 
 
 class Stream:

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 from pylog import Broker, PylogTimeoutError, Record, TaskFailedError
 from pylog.patterns import headers as names
 from pylog.patterns.headers import number_of, text_of, to_value
+from pylog.patterns.retry import check_seconds
 from pylog.patterns.state import State
 from pylog.patterns.values import codec_of
 
@@ -161,7 +162,7 @@ class TaskResult:
     def watch(self, timeout: float | None = None) -> Iterator[TaskStatus]:
         """Its status now and after each change that is seen, until it is finished. Changes that
         come faster than they are read are seen as one. Raises PylogTimeoutError."""
-        deadline = None if timeout is None else time.monotonic() + timeout
+        deadline = None if timeout is None else time.monotonic() + check_seconds("timeout", timeout)
         seen = None
         while seen is None or not seen.is_finished:
             status = self.status()

@@ -242,9 +242,11 @@ def test_partition_that_a_topic_no_longer_has_is_chosen_by_the_key(buried, broke
     assert len(list(broker.read("orders"))) == 6
 
 
-@pytest.mark.parametrize("rate", [0, -1, float("nan")])
-def test_rates_that_are_none(kept, rate):
-    with pytest.raises(pylog.ConfigurationError, match="rate="):
+@pytest.mark.parametrize(("rate", "error"), [
+    (0, pylog.ConfigurationError), (-1, pylog.ConfigurationError),
+    (float("nan"), pylog.ConfigurationError), ("x", TypeError), (True, TypeError)])
+def test_rates_that_are_none(kept, rate, error):
+    with pytest.raises(error, match="rate"):
         kept.replay(kept.list(), rate=rate)
 
     assert len(kept.list()) == 6

@@ -159,7 +159,7 @@ def test_ids_of_another_place_or_stream_or_of_some_only_make_nothing_idempotent(
     ("o-1", NewEvent("a", object()), ANY, pylog.SerializationError),
     ("", PLACED, ANY, pylog.ConfigurationError), (None, PLACED, ANY, TypeError),
     (b"o-1", PLACED, ANY, TypeError), ("o" * 256, PLACED, ANY, pylog.ConfigurationError),
-    ("\ud800", PLACED, ANY, UnicodeEncodeError),
+    ("\ud800", PLACED, ANY, pylog.ConfigurationError),
     ("o-1", PLACED, None, TypeError), ("o-1", PLACED, "any", TypeError),
     ("o-1", PLACED, 0.5, TypeError), ("o-1", PLACED, 0.0, TypeError),
     ("o-1", PLACED, False, TypeError), ("o-1", PLACED, -1, pylog.ConfigurationError),
@@ -195,8 +195,17 @@ def test_read_from_to_and_backwards(store):
     assert versions(backwards=True, after=9, limit=2) == [5, 4]
     assert versions(backwards=True, after=1) == []
     assert list(store.read("nobody")) == []
-    with pytest.raises(pylog.ConfigurationError, match="limit=-1"):
-        versions(limit=-1)
+
+
+@pytest.mark.parametrize(("terms", "error", "words"), [
+    ({"limit": -1}, pylog.ConfigurationError, "limit=-1"), ({"limit": "x"}, TypeError, "limit"),
+    ({"limit": True}, TypeError, "limit"), ({"after": "x"}, TypeError, "after"),
+    ({"after": 1.0}, TypeError, "after"), ({"after": -5}, pylog.ConfigurationError, "after=-5"),
+    ({"stream": "\ud800"}, pylog.ConfigurationError, "cannot be '\\\\ud800'"),
+    ({"stream": 7}, TypeError, "must be a str")], ids=str)
+def test_what_cannot_be_read_is_refused(store, terms, error, words):
+    with pytest.raises(error, match=words):
+        store.read(**{"stream": "o-1", **terms})
 
 
 def test_read_is_the_same_however_the_events_were_appended(store, rng):

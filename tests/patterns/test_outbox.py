@@ -449,6 +449,7 @@ def test_a_connection_that_commits_by_itself_is_refused(outbox, path):
 @pytest.mark.parametrize(("arguments", "error", "words"), [
     ((17,), TypeError, "path of an SQLite database"),
     ((None,), TypeError, "path of an SQLite database"),
+    (("",), ValueError, "path of the database is empty"),
     (("a.db", "out box"), ValueError, "cannot be called"),
     (("a.db", "outbox; DROP TABLE x"), ValueError, "cannot be called"),
     (("a.db", ""), ValueError, "cannot be called"),
@@ -470,6 +471,14 @@ def test_what_cannot_be_a_record_is_refused_when_it_is_added(outbox, db, argumen
 
     assert not db.in_transaction
     assert outbox.pending() == 0
+
+
+@pytest.mark.parametrize("made", [5, None, "app.db"])
+def test_a_function_that_returns_no_connection_is_told(broker, made):
+    outbox = Outbox(lambda: made)
+    for use in (outbox.pending, outbox.parked, outbox.relay(broker).run_once):
+        with pytest.raises(TypeError, match="must return a DB-API connection"):
+            use()
 
 
 @pytest.mark.parametrize("add", [

@@ -134,6 +134,7 @@ def test_other_databases_by_their_own_style(broker, bus, path):
     ({"source": None}, TypeError, "source must be"),
     ({"source": "no/topic"}, pylog.InvalidTopicError, "no/topic"),
     ({"view": 17}, TypeError, "path of an SQLite"),
+    ({"view": ""}, pylog.ConfigurationError, "path of the database is empty"),
     ({"view": ":memory:"}, pylog.ConfigurationError, "name a file"),
     ({"schema": None}, TypeError, "schema must be a str"),
     ({"retry": 3}, TypeError, "retry must be a Retry"),
@@ -204,6 +205,13 @@ def test_source_of_another_broker_is_refused(tmp_path, bus, path):
 def test_only_positions_can_be_waited_for(orders, position):
     with pytest.raises(TypeError, match="position must be"):
         orders.wait(position)
+
+
+@pytest.mark.parametrize(("timeout", "error"), [
+    ("x", TypeError), (-1, pylog.ConfigurationError), (float("nan"), pylog.ConfigurationError)])
+def test_what_is_no_time_to_wait_is_refused(orders, bus, timeout, error):
+    with pytest.raises(error, match="timeout"):
+        orders.wait(place(bus, 1), timeout=timeout)
 
 
 def test_connections_that_commit_by_themselves_are_refused(broker, bus, path):

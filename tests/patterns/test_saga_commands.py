@@ -188,6 +188,13 @@ def test_answer_between_two_attempts_counts(broker, bus):
     saga.stop()
 
 
+@pytest.mark.parametrize(("timeout", "error"), [
+    ("x", TypeError), (-1, pylog.ConfigurationError), (float("nan"), pylog.ConfigurationError)])
+def test_what_is_no_time_to_wait_for_a_result_is_refused(broker, bus, timeout, error):
+    with pytest.raises(error, match="timeout"):
+        shop(broker, bus).submit({"total": 1}).result(timeout)
+
+
 def test_data_of_a_command_are_what_was_said(broker, bus):
     saga = shop(broker, bus, data=lambda ctx, order: {"total": order, "as": ctx.step}, timeout=0)
     with pytest.raises(SagaFailedError):

@@ -505,6 +505,7 @@ def test_what_is_done_stays_as_the_first_to_finish_has_it(broker):
     lambda app: app.task(print).options(dedup_key=5),
     lambda app: app.task(print).options(delay="1"),
     lambda app: app.task(print).options(ttl="1"),
+    lambda app: app.result("nobody").result("x"),
     lambda app: current_task().progress("half"),
     lambda app: current_task().progress(True),
 ])
@@ -531,6 +532,7 @@ def test_of_the_wrong_type_is_a_type_error(app, call):
     (lambda app: app.start(), "nothing to do"),
     (lambda app: [app.task(print, name="p"), app.start(0)], "concurrency"),
     (lambda app: [app.task(print, name="p"), app.start(queues=["video"])], "default"),
+    (lambda app: app.result("nobody").result(float("nan")), "timeout=nan"),
     (lambda app: current_task().progress(1.1), "0 to 1"),
     (lambda app: current_task().progress(-0.1), "0 to 1"),
 ])
