@@ -84,6 +84,7 @@ LAZY = {
     "export": "pylog.cli_export:export",
     "graph": "pylog.live:graph",
     "group": "pylog.cli_groups:group",
+    "idempotency": "pylog.cli_idempotency:idempotency",
     "import": "pylog.cli_export:import_",
     "outbox": "pylog.cli_outbox:outbox",
     "produce": "pylog.cli_records:produce",

@@ -38,6 +38,7 @@ UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 MAKERS = {
     "audit": "`pylog audit record {}`", "bus": "`pylog bus emit {} TYPE`",
     "events": "`pylog events append {} STREAM TYPE`", "queue": "`pylog queue put {}`",
+    "idempotency": "a program that makes the Idempotency",
     "request": "who answers (`Rpc.handler`)", "saga": "a program that makes the Saga",
 }
 

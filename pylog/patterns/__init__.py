@@ -46,7 +46,7 @@ from pylog.patterns.handler import Stats
 from pylog.patterns.hub import Message
 from pylog.patterns.idempotency import Idempotency
 from pylog.patterns.inflow import Inflow
-from pylog.patterns.key_claim import KeyClaim
+from pylog.patterns.key_claim import KeyClaim, KeyEntry
 from pylog.patterns.letter import Letter
 from pylog.patterns.outbox import Outbox, Parked
 from pylog.patterns.projection import Projection
@@ -98,6 +98,7 @@ __all__ = [
     "Idempotency",
     "Inflow",
     "KeyClaim",
+    "KeyEntry",
     "Letter",
     "Message",
     "Moment",

@@ -12,7 +12,15 @@ from typing import Any
 
 from pylog import Broker, ClosedError
 from pylog.patterns.handler import is_async, name_of
-from pylog.patterns.key_claim import KeyClaim, Store, as_key, digest, fold
+from pylog.patterns.key_claim import (
+    KeyClaim,
+    KeyEntry,
+    Store,
+    as_key,
+    digest,
+    entries_of,
+    fold,
+)
 from pylog.patterns.retry import check_name, check_seconds
 from pylog.patterns.state import State
 from pylog.patterns.tenant import Tenant
@@ -54,6 +62,7 @@ class Idempotency(Tenant):
         check_name("name", name)
         codec = codec_of(value)
         self._is_closed = False
+        self._ttl = ttl
         super().__init__(broker)
         try:
             state = State(self._broker, f"idempotency.{name}", fold, ttl, clock)
@@ -135,6 +144,15 @@ class Idempotency(Tenant):
             return call_async if is_async(function) else call
 
         return decorate
+
+    def list(self) -> list[KeyEntry]:
+        """The keys that are remembered, the one that changed last at the end.
+
+        `expires` is by this object's ttl. Cost: a look at each. Raises ClosedError.
+        """
+        if self._is_closed:
+            raise ClosedError(f"{self!r} is closed; make another")
+        return entries_of(self._store, self._ttl)
 
     def __len__(self) -> int:
         """How many keys are remembered, those in progress included."""

@@ -29,6 +29,7 @@ from pylog.patterns.values import Codec
 
 STATE, CLAIMANT = "idempotency_state", "idempotency_claimant"
 FINGERPRINT = "idempotency_fingerprint"
+STATES = DONE, IN_PROGRESS, ABANDONED = "done", "in_progress", "abandoned"    # of a KeyEntry
 LOOK_SECONDS = 0.05    # how soon one who waits notices that a claimant has died
 
 _numbers = itertools.count(1)
@@ -38,6 +39,7 @@ class Entry(NamedTuple):
     record: Record | None    # of a done one
     claimant: bytes
     fingerprint: bytes | None
+    changed: int             # ms since the epoch
 
 
 def fold(entry: Entry | None, record: Record) -> Entry | None:
@@ -47,7 +49,23 @@ def fold(entry: Entry | None, record: Record) -> Entry | None:
     if state not in (b"claimed", b"done") or claimant is None:
         raise ValueError(f"{STATE}={state!r}, {CLAIMANT}={claimant!r}")
     place_of(claimant)
-    return Entry(record if state == b"done" else None, claimant, record.header(FINGERPRINT))
+    return Entry(record if state == b"done" else None, claimant, record.header(FINGERPRINT),
+                 record.timestamp)
+
+
+class KeyEntry(NamedTuple):
+    """How a key stands. state: DONE, IN_PROGRESS, or ABANDONED: its claimant has died before it
+    saved, and the next one gets the key. changed: when that was written, in ms since the epoch, as
+    a record's timestamp. expires: when the key is new again, in the same; None: never. pid: of who
+    has it in progress. value: the result of a done one, as it was serialized.
+    """
+
+    key: bytes
+    state: str
+    changed: int
+    expires: int | None
+    pid: int | None
+    value: bytes | None
 
 
 class Store(NamedTuple):
@@ -56,6 +74,17 @@ class Store(NamedTuple):
     state: State
     processes: Any
     codec: Codec
+
+
+def entries_of(store: Store, ttl: float | None) -> list[KeyEntry]:
+    found = []
+    for key, entry in store.state.current().copy().items():
+        pid = None if entry.record else store.processes.pid_of(*place_of(entry.claimant))
+        state = DONE if entry.record else ABANDONED if pid is None else IN_PROGRESS
+        found.append(KeyEntry(
+            key, state, entry.changed, None if ttl is None else entry.changed + int(ttl * 1000),
+            pid, entry.record.value if entry.record else None))
+    return sorted(found, key=lambda one: one.changed)
 
 
 class KeyClaim:

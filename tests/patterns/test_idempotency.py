@@ -218,6 +218,35 @@ def test_results_are_what_the_serde_makes(broker, value, result):
     assert do(Idempotency(broker, "payments", value=value), "17") == (True, result)
 
 
+def test_keys_are_listed_with_how_they_stand(broker, payments):
+    do(payments, "17", {"charged": 12})
+    killed(lambda: claimed_in(broker.path, "18"))
+    with payments.claim("19"):
+        listed = payments.list()
+        assert in_child(lambda: [(one.state, one.pid) for one in listed_in(broker.path)]) == [
+            ("done", None), ("abandoned", None), ("in_progress", os.getpid())]
+    done, abandoned, claimed = listed
+
+    assert (done.key, done.value) == (b"17", b'{"charged":12}')
+    assert done.expires - done.changed == 86_400_000
+    assert abs(done.changed / 1000 - time.time()) < 60
+    assert (abandoned.key, claimed.key, claimed.value) == (b"18", b"19", None)
+    assert [one.key for one in payments.list()] == [b"17", b"18"]    # the last was freed
+    assert [one.expires for one in Idempotency(broker, "payments", None).list()] == [None, None]
+
+
+def claimed_in(path, key):
+    broker = Broker(path)
+    claim = Idempotency(broker, "payments").claim(key)
+    claim.__enter__()
+    return broker, claim
+
+
+def listed_in(path):
+    with Broker(path) as broker:
+        return Idempotency(broker, "payments").list()
+
+
 def test_records_that_make_no_sense_are_skipped(broker, payments):
     do(payments, "17", "done")
     for headers in ([], [("idempotency_state", b"done")], [("idempotency_state", b"lost"),
@@ -300,6 +329,8 @@ def test_one_that_is_closed_claims_no_more(broker):
     payments.close()
     with pytest.raises(pylog.ClosedError, match="is closed; make another"):
         payments.claim("17")
+    with pytest.raises(pylog.ClosedError, match="is closed; make another"):
+        payments.list()
 
 
 def test_a_path_is_opened_and_closed(tmp_path):
