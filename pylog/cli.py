@@ -92,6 +92,7 @@ LAZY = {
     "queue": "pylog.cli_queue:queue",
     "request": "pylog.cli_request:request",
     "restore": "pylog.cli_topics:restore",
+    "rooms": "pylog.cli_rooms:rooms",
     "run": "pylog.cli_run:run",
     "saga": "pylog.cli_saga:saga",
     "schema": "pylog.cli_schema:schema",

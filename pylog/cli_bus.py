@@ -1,8 +1,6 @@
 """`pylog bus`: events emitted and listened to by hand."""
 
 import json
-import reprlib
-import sys
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,6 +15,7 @@ from pylog.cli_options import (
     data_dir,
     open_broker,
     split_header,
+    to_json,
     to_place,
 )
 from pylog.cli_records import Wish, run_consume
@@ -47,7 +46,7 @@ def bus() -> None:
 @bus.command(epilog=EMIT_EXAMPLE)
 @click.argument("name", metavar="BUS", shell_complete=complete_topic)
 @click.argument("kind", metavar="TYPE")
-@click.argument("data", metavar="[JSON]", default="null")
+@click.argument("data", metavar="[JSON]", default="null", callback=to_json)
 @data_dir
 @click.option("-k", "--key", metavar="TEXT", help="Events of one key stay in order.")
 @click.option("-H", "--header", "headers", metavar="NAME=VALUE", multiple=True,
@@ -56,17 +55,11 @@ def bus() -> None:
 @click.option("--source", metavar="TEXT", help="Who says so.  [default: the bus]")
 @click.option("--id", "event_id", metavar="TEXT", help="Its own.  [default: a new one]")
 @as_json
-def emit(name: str, kind: str, data: str, data_dir: Path, headers: Headers, as_json: bool,
+def emit(name: str, kind: str, data: Any, data_dir: Path, headers: Headers, as_json: bool,
          **attributes: Any) -> None:
     """Emit one event, whose data is JSON (stdin, if it is -). A bus that is not there is made."""
-    text = sys.stdin.buffer.read() if data == "-" else data
-    try:
-        value = json.loads(text)
-    except ValueError as error:
-        raise click.BadParameter(f"{reprlib.repr(text)} is no JSON: {error}; text is '\"text\"'",
-                                 param_hint="JSON") from None
     with open_broker(data_dir, make=True) as broker, Bus(broker, name) as events:
-        done = events.emit(kind, value, headers=headers, **attributes)
+        done = events.emit(kind, data, headers=headers, **attributes)
     if as_json:
         click.echo(json.dumps({"topic": done.topic, "partition": done.partition,
                                "offset": done.offset, "timestamp": done.timestamp}))

@@ -4,8 +4,10 @@ them; what is shown of long work.
 
 import importlib
 import inspect
+import json
 import os
 import re
+import reprlib
 import shutil
 import sys
 import time
@@ -39,7 +41,8 @@ MAKERS = {
     "audit": "`pylog audit record {}`", "bus": "`pylog bus emit {} TYPE`",
     "events": "`pylog events append {} STREAM TYPE`", "queue": "`pylog queue put {}`",
     "idempotency": "a program that makes the Idempotency",
-    "request": "who answers (`Rpc.handler`)", "saga": "a program that makes the Saga",
+    "request": "who answers (`Rpc.handler`)", "rooms": "`pylog rooms emit ROOM EVENT`",
+    "saga": "a program that makes the Saga",
 }
 
 
@@ -208,6 +211,16 @@ def split_header(ctx: click.Context, param: click.Parameter, value: tuple[str, .
     if wrong := [name for name, _, _ in pairs if re.search("[\ud800-\udfff]", name)]:
         raise click.BadParameter(f"the name {wrong[0]!r} is not UTF-8", ctx, param)
     return [(name, os.fsencode(text)) for name, _, text in pairs]
+
+
+def to_json(ctx: click.Context, param: click.Parameter, value: str) -> Any:
+    """The callback of an argument that is JSON: stdin, if it is -."""
+    text = sys.stdin.buffer.read() if value == "-" else value
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise click.BadParameter(f"{reprlib.repr(text)} is no JSON: {error}; text is '\"text\"'",
+                                 param_hint="JSON") from None
 
 
 def parser_of(key: str | None, separator: bytes | None, headers: Headers, is_json: bool,

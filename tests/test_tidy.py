@@ -97,7 +97,7 @@ FLOORS = {
     "cli_export": 19, "cli_queue": 21, "cli_saga": 21, "cli_schema": 21, "cli_request": 21,
     "supervisor": 10, "cli_run": 21, "cli_task": 21, "cli_projection": 21, "cli_outbox": 21,
     "cli_stat": 19.5, "cli_dlq": 19, "cli_bus": 19.5, "cli_events": 21, "cli_audit": 21,
-    "cli_idempotency": 21,
+    "cli_idempotency": 21, "cli_rooms": 21,
     "cli": 20,
     "__main__": 21,
 }

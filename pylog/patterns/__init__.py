@@ -57,7 +57,7 @@ from pylog.patterns.registry import Schemas, SchemaVersion
 from pylog.patterns.relay import Relay
 from pylog.patterns.replies import PendingReply
 from pylog.patterns.retry import Retry, expo
-from pylog.patterns.rooms import Rooms
+from pylog.patterns.rooms import RoomEntry, Rooms
 from pylog.patterns.rpc import AsyncRpc, Rpc
 from pylog.patterns.saga import Saga
 from pylog.patterns.saga_commands import Context, serve
@@ -115,6 +115,7 @@ __all__ = [
     "Relay",
     "Request",
     "Retry",
+    "RoomEntry",
     "Rooms",
     "Rpc",
     "RpcStats",

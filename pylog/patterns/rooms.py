@@ -18,13 +18,13 @@ import os
 import weakref
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
-from typing import Any
+from typing import Any, NamedTuple
 
 from pylog import Broker, ConfigurationError
 from pylog.patterns.bus import AsyncBus, Bus
 from pylog.patterns.events import Event
 from pylog.patterns.handler import check_handler
-from pylog.patterns.headers import ROOM_EVENT
+from pylog.patterns.headers import ROOM_EVENT, text_of
 from pylog.patterns.hub import NAME_MAX, Hub, Message, check_room, tag_of
 from pylog.patterns.inflow import Headers, Inflow
 from pylog.patterns.push_asgi import Authorize, PushApp
@@ -34,6 +34,16 @@ from pylog.patterns.values import codec_of
 
 SECONDS_MIN = 0.001    # of a heartbeat, and of patience
 OURS = ("ready", "heartbeat", "open", "error")    # the last two are what an EventSource itself says
+
+
+class RoomEntry(NamedTuple):
+    """A room that was emitted to. messages: how many are there still. id: of the last, as emit
+    returned it. changed: when that came, in ms since the epoch, as a record's timestamp."""
+
+    room: str
+    messages: int
+    id: str
+    changed: int
 
 
 class Rooms(Tenant):
@@ -166,6 +176,27 @@ class Rooms(Tenant):
     def _listen(self, rooms: list[str], after: str | None, heartbeat: float,
                 ) -> AsyncGenerator[Message, None]:
         return self.messages(*rooms, after=after, heartbeat=heartbeat)
+
+    # ---- looking
+
+    def list(self) -> list[RoomEntry]:
+        """The rooms whose messages are there still, by name; who is in them is not known.
+
+        Cost: reads all keys of the topic; a record that is no message is counted by its key.
+        Raises what reading raises.
+        """
+        log, tag = self._broker.log(self.name), tag_of(self._broker, self.name)
+        found: dict[bytes, tuple[int, int, int]] = {}
+        position, end = log.start_offset, log.readable_offset
+        while position < end:
+            chunk = log.fetch(position)
+            for key, offset, moment in zip(chunk.keys(), chunk.offsets.tolist(),
+                                           chunk.timestamps.tolist(), strict=True):
+                if key is not None:
+                    found[key] = found.get(key, (0,))[0] + 1, offset, moment
+            position = chunk.next_offset
+        return [RoomEntry(text_of(key), count, f"{tag}-{offset + 1}", moment)
+                for key, (count, offset, moment) in sorted(found.items())]
 
     def __repr__(self) -> str:
         return f"<Rooms of {self.name!r}>"

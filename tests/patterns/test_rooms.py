@@ -53,6 +53,25 @@ async def opened(stack, rooms, *names, **options):
     return messages, ready
 
 
+def test_rooms_are_listed_by_what_is_there_of_them(broker, rooms):
+    assert rooms.list() == []
+    ids = [rooms.emit(room, number) for number, room in enumerate(["b", "a", "b", "größe"])]
+    broker.append("live", b"1")    # of no room
+
+    assert [(one.room, one.messages, one.id) for one in rooms.list()] == [
+        ("a", 1, ids[1]), ("b", 2, ids[2]), ("größe", 1, ids[3])]
+    assert [one.changed for one in rooms.list()] == [
+        broker.log("live").get(offset).timestamp for offset in (1, 2, 3)]
+    broker.log("live").delete_before(2)
+    assert [(one.room, one.messages) for one in rooms.list()] == [("b", 1), ("größe", 1)]
+    assert run(lambda stack: missed(stack, rooms, ids[2])) == 3
+
+
+async def missed(stack, rooms, place):
+    messages, _ = await opened(stack, rooms, "größe", after=place)
+    return (await take(messages, 1))[0].data
+
+
 # ---- who listens
 
 
