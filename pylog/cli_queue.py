@@ -81,7 +81,7 @@ def queue() -> None:
 def put(name: str, values: tuple[str, ...], data_dir: Path, key: str | None,
         headers: list[tuple[str, bytes]] | None, delay: float, ttl: float | None,
         dedup_key: str | None, quiet: bool) -> None:
-    """Put messages: each VALUE, or each line of stdin where there is none, or it is -."""
+    """Put messages: each VALUE; without one, or for -, stdin's lines."""
     if dedup_key is not None and (len(values) != 1 or values == ("-",)):
         raise click.UsageError("--dedup-key names one message: pass one VALUE")
     given = (one for value in values or ("-",) for one in (

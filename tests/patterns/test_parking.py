@@ -101,7 +101,7 @@ def test_the_handler_sees_the_record_as_it_was(topic, written):
     given = {"tenant": "eu", "__queue.moved": "17", "__queue.expires_at": "1", "__retry.topic": "x",
              "__retry.kept.a": b"", "deliver_at": None}
     topic.publish("a", key="k", headers=given, partition=1, timestamp_ms=NOON)
-    with topic.subscribe(written(fail_once), group="g", start=1, retry=PARK) as subscription:
+    with topic.subscribe(written(fail_once), group="g", start=-1, retry=PARK) as subscription:
         until(lambda: subscription.stats().handled)
 
     assert seen[0] == seen[1]
