@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from pylog import Broker, ClosedError
+from pylog import Broker
 from pylog.patterns.handler import is_async, name_of
 from pylog.patterns.key_claim import (
     KeyClaim,
@@ -61,7 +61,6 @@ class Idempotency(Tenant):
     ) -> None:
         check_name("name", name)
         codec = codec_of(value)
-        self._is_closed = False
         self._ttl = ttl
         super().__init__(broker)
         try:
@@ -84,8 +83,7 @@ class Idempotency(Tenant):
         Entering raises KeyInProgressError when the time is over, FingerprintMismatchError where the
         key came with something else. Leaving without `save`, by an exception too, frees the key.
         """
-        if self._is_closed:
-            raise ClosedError(f"{self!r} is closed; make another")
+        self._check_open()
         if timeout is not None:
             check_seconds("timeout", timeout)
         return KeyClaim(self._store, as_key(key), digest(fingerprint), timeout)
@@ -150,8 +148,7 @@ class Idempotency(Tenant):
 
         `expires` is by this object's ttl. Cost: a look at each. Raises ClosedError.
         """
-        if self._is_closed:
-            raise ClosedError(f"{self!r} is closed; make another")
+        self._check_open()
         return entries_of(self._store, self._ttl)
 
     def __len__(self) -> int:
@@ -160,7 +157,6 @@ class Idempotency(Tenant):
 
     def close(self) -> None:
         """Closes the broker if it was opened here; idempotent. Keys in progress are not freed."""
-        self._is_closed = True
         super().close()
 
     def __repr__(self) -> str:

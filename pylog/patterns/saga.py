@@ -37,7 +37,7 @@ from pylog.patterns.bus import Bus
 from pylog.patterns.events import Ids
 from pylog.patterns.handler import check_handler
 from pylog.patterns.retry import Retry, check_count, check_name, check_seconds
-from pylog.patterns.saga_commands import Command, data_of
+from pylog.patterns.saga_commands import Command, check_answers, data_of
 from pylog.patterns.saga_entry import ENDED, STATUSES
 from pylog.patterns.saga_handle import SagaHandle, failure, result_of
 from pylog.patterns.saga_journal import Journal, Moment, SagaEntry
@@ -162,9 +162,7 @@ class Saga:
         for one in (kind, reply, failed, compensate, compensated):
             if one is not None:
                 check_type(one)
-        if failed == reply and reply is not None:
-            raise ConfigurationError(f"failed={failed!r} is the reply too, and nobody could tell "
-                                     "one from the other", option="failed", value=failed)
+        check_answers(reply, failed)
         if compensated is not None and compensate is None:
             raise ConfigurationError(f"compensated={compensated!r} answers nothing: pass "
                                      "compensate=, the type of what asks for it",

@@ -60,6 +60,13 @@ class Command(NamedTuple):
         raise TerminalError(str(reason or json.dumps(data, default=str)))
 
 
+def check_answers(reply: str | None, failed: str | None) -> None:
+    """ConfigurationError where what is done and what will not be done are answered alike."""
+    if reply is not None and failed == reply:
+        raise ConfigurationError(f"failed={failed!r} is the reply too, and nobody could tell one "
+                                 "from the other", option="failed", value=failed)
+
+
 def data_of(make: Callable[[Context, Any], Any] | None) -> Callable[..., dict[str, Any]]:
     """(ctx, input), of an undo (ctx, input, result): the data of the command. Raises TypeError."""
     if make is not None and is_async(check_handler(make, 2)):
@@ -94,9 +101,7 @@ def serve(
         raise TypeError(f"bus must be a Bus, not {type(bus).__name__}")
     for one in (command, reply) if failed is None else (command, reply, failed):
         check_type(one)
-    if failed == reply:
-        raise ConfigurationError(f"failed={failed!r} is the reply too, and nobody could tell one "
-                                 "from the other", option="failed", value=failed)
+    check_answers(reply, failed)
     if function is None:
         return lambda function: serve(bus, command, function, reply=reply, failed=failed,
                                       group=group, retry=retry)
