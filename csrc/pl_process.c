@@ -132,6 +132,11 @@ static void sleep_watching(pl_processes *self, uint32_t joins, int wait_ms) {
   pl_futex_wait(&self->file->joins, joins, wait_ms < LOOK_MS ? wait_ms : LOOK_MS);
 }
 
+static int wait_ms_of(uint32_t every) { return every && every < REST_MS ? (int)every : REST_MS; }
+
+/* A watcher that slept for longer than this was stopped, or its machine is very busy. */
+static int64_t overslept_ms(uint32_t every) { return 2 * wait_ms_of(every); }
+
 static void *watch(void *argument) {
   pl_processes *self = argument;
   pl_bells_register();
@@ -146,9 +151,9 @@ static void *watch(void *argument) {
     int64_t now_ms = pl_monotonic_ms();
     uint32_t joins = atomic_load(&self->file->joins);
     uint32_t every = atomic_load(&self->file->beat_every_ms);
-    int wait_ms = every && every < REST_MS ? (int)every : REST_MS;
+    int wait_ms = wait_ms_of(every);
+    if (now_ms - last_ms > overslept_ms(every)) atomic_store(&self->stalled_ms, now_ms);
     atomic_store(&slot->beat_ms, now_ms);
-    if (now_ms - last_ms > 2 * wait_ms) atomic_store(&self->stalled_ms, now_ms);
     last_ms = now_ms;
     look(self);
     if (atomic_load(&self->state) == JOINED) sleep_watching(self, joins, wait_ms);
@@ -207,8 +212,13 @@ bool pl_process_is_alive(const pl_processes *self, int slot, uint64_t nonce) {
 }
 
 int64_t pl_process_silence_ms(const pl_processes *self, int slot) {
-  if (!atomic_load(&self->file->beat_every_ms)) return 0;
+  uint32_t every = atomic_load(&self->file->beat_every_ms);
+  if (!every) return 0;
   int64_t now_ms = pl_monotonic_ms();
+  /* Stopped with all others, and running again before our own watcher, who would have told it. */
+  if (self->slot >= 0 &&
+      now_ms - atomic_load(&self->file->slots[self->slot].beat_ms) > overslept_ms(every))
+    return 0;
   int64_t since = atomic_load(&self->file->slots[slot].beat_ms);
   int64_t stalled = atomic_load(&self->stalled_ms);
   return now_ms - (since > stalled ? since : stalled);
