@@ -407,7 +407,7 @@ class _SegmentCheck:
             advice = "" if fault.is_harmless else INDEX_ADVICE
             check.tell(self.name.removesuffix(".log") + fault.suffix, fault.position, fault.offset,
                        fault.what + advice, "notice" if fault.is_harmless else "anomaly")
-        figures.end_offset = self.expected
+        figures.end_offset, figures.size = self.expected, self.window.size    # perhaps trimmed
         check.report.segments.append(figures)
         return self.expected if is_known else None
 
@@ -545,8 +545,8 @@ class _SegmentCheck:
         return True
 
     def _leave_rest(self, position: int) -> None:
+        is_zero = self.window.is_zero(position)    # first: it sees what was trimmed meanwhile
         rest = self.window.size - position
-        is_zero = self.window.is_zero(position)
         self.figures.unverified += rest
         self.check.leave(PREALLOCATED if is_zero else BEHIND_END, rest)
         if rest and self.check.is_clean:
