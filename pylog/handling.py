@@ -167,10 +167,10 @@ class Handling(Progress):
                 found = {}
             for partition, records in found.items():
                 self._give(partition, records)
-            self._resume()
+            may_be_more = self._resume()
             self._commit_if_due()
             now = time.monotonic()
-            if found or self._is_busy():
+            if found or may_be_more or self._is_busy():
                 last = now
             elif idle_seconds is not None and now - last >= idle_seconds:
                 return
@@ -205,12 +205,14 @@ class Handling(Progress):
             self._consumer._hold(partition, True)
         self._queues[place].put((partition, records))
 
-    def _resume(self) -> None:
+    def _resume(self) -> bool:
+        """Whether there may be more, of a partition that was held."""
         with self._lock:
             free = {one for one in self._full if self._pending[one] < AHEAD_LISTS}
             self._full -= free
         for partition in free & set(self._consumer._partitions()):
             self._consumer._hold(partition, False)
+        return bool(free)
 
     def let_go(self, partitions: list[TopicPartition]) -> set[TopicPartition]:
         """Handles no more of these, but for the record that is being handled: waits for that, and

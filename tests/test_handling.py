@@ -50,6 +50,30 @@ def test_every_record_is_handled_once_and_a_partition_in_order(broker, concurren
     assert all(len(threads) == 1 for threads in diary.threads.values())
 
 
+def test_run_whose_reader_was_stopped_ends_when_all_was_read(broker):
+    """Its partition was held until the handlers had caught up, for longer than the timeout."""
+    fill(broker, 50)
+    diary = Diary(0.002)
+
+    with Consumer(broker, "orders", consumer_timeout_ms=50, max_poll_records=7) as consumer:
+        poll, stops = consumer._poll, []
+
+        def poll_and_be_stopped(*given):
+            try:
+                return poll(*given)
+            except pylog.WakeupError:    # a handler is free
+                while consumer._handling._is_busy():
+                    time.sleep(0.06)
+                stops.append(True)
+                raise
+
+        consumer._poll = poll_and_be_stopped
+        consumer.run(diary, concurrency=2)
+
+    assert stops
+    assert [diary.offsets(number) for number in range(3)] == [list(range(50))] * 3
+
+
 def test_partitions_are_handled_at_once(broker):
     fill(broker, 5)
     diary = Diary(0.02)
