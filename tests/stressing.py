@@ -24,3 +24,17 @@ def run(directory, *arguments, **keywords):
     done = stress(directory, "--json", *arguments, **keywords)
     assert done.returncode == 0, done.stdout + done.stderr
     return report_of(done)
+
+
+def run_until_found(names, directory, *arguments, seconds, script, tries=4):
+    """The report of a run of a faulty `script` that found one of `names`: what a run of seconds
+    does not meet on a busy machine a longer one does."""
+    for number in range(tries):
+        done = stress(directory.with_name(f"{directory.name}-{number}"), "--json", *arguments,
+                      "--seconds", seconds * 2 ** number, script=script)
+        assert done.returncode in (0, 4), done.stdout + done.stderr
+        report = report_of(done)
+        if report["anomalies"].keys() & names:
+            assert done.returncode == 4, done.stdout + done.stderr
+            return report
+    raise AssertionError((report["counts"], report["anomalies"]))

@@ -350,7 +350,7 @@ def test_deleting_does_not_wait_beyond_its_time_for_a_stopped_one(log_path, hold
         start = time.monotonic()
         with pytest.raises(pylog.PylogTimeoutError, match="maintenance lock") as caught:
             log.delete_before(log.end_offset)
-        assert time.monotonic() - start < 5
+        assert time.monotonic() - start < 30
         assert caught.value.holder_pid == stopped.pid
 
         stopped.send_signal(signal.SIGCONT)
@@ -474,7 +474,7 @@ def test_users_do_not_wait_for_one_who_is_stopped_while_deleting(log_path, holde
         start = time.monotonic()
         with pytest.raises(pylog.UnknownTopicOrPartitionError):
             user.append(b"lost")
-        assert time.monotonic() - start < 5
+        assert time.monotonic() - start < 30
         with pytest.raises(pylog.PylogTimeoutError, match="delete again"):
             _native.delete_log(os.fsencode(log_path), os.fsencode(aside), 150)
         assert log_path.exists()

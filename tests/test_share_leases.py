@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
+from chances import assert_once_below
 from children import in_child, killed
 from drivers import built
 from sharing import AT, fill, taken, workers
@@ -125,12 +126,11 @@ def take_over(broker, ready):
 
 
 def test_who_waits_hears_of_a_death_within_200_ms(broker):
-    taken = []
-    while not taken or (min(taken) >= 0.2 and len(taken) < 5):    # a busy machine is given a chance
+    def seconds(number):
         fill(broker, 1)
-        taken.append(take_over(broker, broker.path / f"ready-{len(taken)}"))
-    print("after", taken)
-    assert min(taken) < 0.2
+        return take_over(broker, broker.path / f"ready-{number}")
+
+    assert_once_below(0.2, seconds)
 
 
 def test_one_that_is_closed_gives_its_leases_up(broker):
@@ -202,7 +202,7 @@ def test_wakeup_and_close_end_a_wait(broker):
         start = time.monotonic()
         with pytest.raises(error):
             consumer.take(10)
-        assert time.monotonic() - start < 2
+        assert time.monotonic() - start < 9
         timer.join()
         consumer.close()
 

@@ -4,7 +4,7 @@ import json
 import re
 
 import pytest
-from stressing import report_of, run, stress
+from stressing import run, run_until_found, stress
 
 
 @pytest.mark.slow
@@ -97,11 +97,10 @@ commands()
 
 @pytest.mark.slow
 def test_group_that_shares_partitions_too_early_is_found_and_named(log_path):
-    done = stress(log_path, "--json", "--workload", "group", "--seconds", 0.6,
-                  script=TAKES_WHAT_ANOTHER_HAS)
+    report = run_until_found({"double-owner"}, log_path, "--workload", "group", seconds=0.6,
+                             script=TAKES_WHAT_ANOTHER_HAS)
 
-    assert done.returncode == 4, done.stdout + done.stderr
-    row = report_of(done)["anomalies"]["double-owner"]
+    row = report["anomalies"]["double-owner"]
     assert "diary-" in row["examples"][0]["file"]
 
 
@@ -116,11 +115,10 @@ commands()
 
 @pytest.mark.slow
 def test_queue_that_gives_away_too_early_is_found_and_named(log_path):
-    done = stress(log_path, "--json", "--workload", "queue", "--seconds", 1,
-                  script=GIVES_AWAY_TOO_EARLY)
+    report = run_until_found({"two-holders"}, log_path, "--workload", "queue", seconds=1,
+                             script=GIVES_AWAY_TOO_EARLY)
 
-    assert done.returncode == 4, done.stdout + done.stderr
-    row = report_of(done)["anomalies"]["two-holders"]
+    row = report["anomalies"]["two-holders"]
     assert "diary-" in row["examples"][0]["file"]
 
 
@@ -160,11 +158,11 @@ commands()
     ("duplicate-put", "_claim_of", "claim_nothing"),
 ], ids=lambda one: one if "-" in one else "")
 def test_promise_of_a_queue_that_is_broken_is_found_and_named(log_path, anomaly, method, what):
-    done = stress(log_path, "--json", "--workload", "queue", "--nemesis", "pause", "--rate", 4,
-                  "--seconds", 1.5, script=BREAKS_A_PROMISE.format(method=method, what=what))
+    report = run_until_found({anomaly}, log_path, "--workload", "queue", "--nemesis", "pause",
+                             "--rate", 4, seconds=1.5,
+                             script=BREAKS_A_PROMISE.format(method=method, what=what))
 
-    assert done.returncode == 4, done.stdout + done.stderr
-    assert [*report_of(done)["anomalies"]] == [anomaly]
+    assert [*report["anomalies"]] == [anomaly]
 
 
 FAULTY = """
@@ -255,12 +253,10 @@ KILLS = {"nemesis": "kill", "seconds": 4}
 def test_fault_of_request_reply_is_found_and_named(log_path, anomaly, place, what, more):
     settings = {"burst": 8, "short": 0.02, "slow": 0, "rest": 0.06, "brief": 0.1,
                 "again": 0.2, "nemesis": "", "seconds": 1.5} | more
-    done = stress(log_path, "--json", "--workload", "request", "--seconds", settings["seconds"],
-                  "--nemesis", settings["nemesis"], "--quiet-seconds", 2,
-                  script=FAULTY.format(place=place, what=what, **settings))
+    report = run_until_found({anomaly}, log_path, "--workload", "request", "--nemesis",
+                             settings["nemesis"], "--quiet-seconds", 2, seconds=settings["seconds"],
+                             script=FAULTY.format(place=place, what=what, **settings))
 
-    assert done.returncode == 4, done.stdout + done.stderr
-    rows = report_of(done)["anomalies"]
-    assert anomaly in rows, (report_of(done)["counts"], rows)
+    rows = report["anomalies"]
     assert rows[anomaly]["severity"] == "never allowed"
     assert rows[anomaly]["examples"][0]["file"]

@@ -227,7 +227,7 @@ def test_who_waits_for_a_lock_keeps_no_other_thread_waiting(place, table, at, ca
         waiting.start()
         for _ in range(20):
             time.sleep(0.001)
-        assert time.monotonic() - started < 2
+        assert time.monotonic() - started < 20
         assert not done
     waiting.join()
     assert len(done) == 1

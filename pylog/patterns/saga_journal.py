@@ -9,7 +9,7 @@ import json
 import logging
 import time
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
@@ -73,20 +73,24 @@ class Moment(NamedTuple):
 
 
 class Journal:
-    """The records of all sagas of a name, and the entries that they come to. Safe for threads."""
+    """The records of all sagas of a name, and the entries that they come to. Safe for threads.
+    clock: the time, for tests."""
 
-    def __init__(self, broker: Broker, name: str, ttl: float | None) -> None:
+    def __init__(
+        self, broker: Broker, name: str, ttl: float | None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
         self.topic = f"saga.{name}"
         # Those that have not ended, oldest first: nobody's; somebody's; of these, the dead's.
         self._free: OrderedDict[bytes, Entry] = OrderedDict()
         self._owned: dict[bytes, Entry] = {}
         self._orphans: OrderedDict[bytes, Entry] = OrderedDict()
         self._parked: OrderedDict[bytes, Entry] = OrderedDict()    # the longest first
-        self._ttl, self._keep_at = ttl, 0.0
+        self._ttl, self._keep_at, self._clock = ttl, 0.0, clock
         self.processes = broker.processes
         self.processes.join()
         self._deaths, self._look_at = -1, 0.0
-        self.state = State(broker, self.topic, self._fold, ttl)
+        self.state = State(broker, self.topic, self._fold, ttl, clock)
         self._log = broker.log(self.topic)
 
     def _fold(self, entry: Entry | None, record: Record) -> Entry:
@@ -201,7 +205,7 @@ class Journal:
             key, entry = next(iter(self._parked.items()))
             if entries.get(key) is not entry:    # expired
                 del self._parked[key]
-            elif time.time() < entry.changed / 1000 + (self._ttl or 0) / 2:
+            elif self._clock() < entry.changed / 1000 + (self._ttl or 0) / 2:
                 return None
             else:
                 return self._anew(entry)

@@ -91,7 +91,7 @@ def test_one_that_is_in_progress_for_too_long_is_an_error_that_names_it(payments
         begun = time.monotonic()
         with pytest.raises(pylog.KeyInProgressError, match=f"in process {os.getpid()} ") as caught:
             do(payments, "17", timeout=0.1)
-        assert 0.1 <= time.monotonic() - begun < 2
+        assert 0.1 <= time.monotonic() - begun < 20
         with pytest.raises(TimeoutError):
             do(payments, "17", timeout=0)
 
@@ -128,7 +128,7 @@ def test_who_waits_has_the_key_soon_after_its_claimant_was_killed(broker, paymen
     begun = time.monotonic()
 
     assert do(payments, "17", "mine") == (False, "mine")
-    assert 0.09 < time.monotonic() - begun < 5
+    assert 0.09 < time.monotonic() - begun < 20
     timer.join()
 
 

@@ -210,7 +210,7 @@ def test_another_process_takes_over_at_once(tmp_path):
             first.kill()
             start = time.monotonic()
             seen.wait(place(bus, 3))
-            assert time.monotonic() - start < 5
+            assert time.monotonic() - start < 15
             assert until(lambda: seen.status().pid) == second.pid
     finally:
         if second:

@@ -125,7 +125,7 @@ def test_no_reply_in_time_is_an_error(rpc):
     with pytest.raises(pylog.RequestTimeoutError, match="no reply from 'nobody'") as caught:
         rpc.request("nobody", 1, timeout=0.1)
 
-    assert 0.1 <= time.monotonic() - begun < 1
+    assert 0.1 <= time.monotonic() - begun < 20
     assert (caught.value.topic, caught.value.timeout_ms) == ("nobody", 100)
     assert isinstance(caught.value, TimeoutError)
     with pytest.raises(pylog.RequestTimeoutError):

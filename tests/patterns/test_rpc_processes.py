@@ -50,7 +50,7 @@ def test_request_whose_server_is_killed_is_served_by_another(tmp_path):
             victim.kill()
             begun = time.monotonic()
             assert pending.result().value == ["heir", 144]
-            assert time.monotonic() - begun < 2
+            assert time.monotonic() - begun < 10
             until(lambda: heir.stats().answered == 1)
     finally:
         victim.start()

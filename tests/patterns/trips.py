@@ -1,6 +1,7 @@
 """Sagas for tests: a trip of three steps, and a shop whose payments are a service on a bus."""
 
 import asyncio
+import time
 
 from pylog import TerminalError
 from pylog.patterns import Retry, Saga, serve
@@ -40,6 +41,12 @@ class Trip:
 
     def fails(self, name, *errors):
         self.failures[name] = list(errors)
+
+    def later(self, seconds):
+        """As if so much time had passed since what was written."""
+        journal = self.saga._journal
+        journal._clock = journal.state._clock = lambda: time.time() + seconds
+        journal._keep_at = 0.0
 
     def history(self, saga):
         return [one.event if one.step is None else f"{one.event} {one.step}"
