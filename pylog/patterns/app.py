@@ -36,6 +36,7 @@ from pylog.patterns.schedule import Every, send_when_due
 from pylog.patterns.task import Task, at_work
 from pylog.patterns.task_runner import TaskRunner
 from pylog.patterns.task_status import QUEUED, TaskResult, TaskStates, TaskStatus
+from pylog.patterns.unpicklable import Unpicklable
 from pylog.patterns.values import codec_of, listed
 from pylog.patterns.wildcards import matcher
 from pylog.patterns.worker import Job, Worker, is_listening, marked
@@ -56,7 +57,7 @@ class _Listener(NamedTuple):
     options: dict[str, Any]
 
 
-class App:
+class App(Unpicklable):
     """Tasks, consumers and listeners of a program, and the worker that runs them. A context
     manager, safe for threads. Who only sends needs nothing but this.
 
@@ -306,7 +307,8 @@ class App:
     # ---- lifetime
 
     def close(self) -> None:
-        """Stops, and closes what was opened here; idempotent."""
+        """Stops, and closes what was opened here; idempotent. What is sent afterwards opens it
+        again: an app is a declaration, of a module, and lives as long as that."""
         self.stop()
         with self._mutex:
             for queue in self._queues.values():

@@ -10,6 +10,7 @@ from pylog.patterns.answering import Answering, Request
 from pylog.patterns.handler import check_handler
 from pylog.patterns.headers import CORRELATION_ID, EXPIRES, REPLY_TO, to_key
 from pylog.patterns.replies import ReplyPlace
+from pylog.patterns.unpicklable import Unpicklable
 from pylog.patterns.values import codec_of
 
 LOOK_SECONDS = 10.0    # between looks whether a topic has got more partitions
@@ -32,7 +33,7 @@ class _Target(NamedTuple):
     look_at: float
 
 
-class Asker:
+class Asker(Unpicklable):
     """What both have: a place for replies, how requests are sent, how they are served."""
 
     _kind: Any    # of server

@@ -34,10 +34,11 @@ from pylog.patterns.headers import to_key
 from pylog.patterns.listening import Line, Listening
 from pylog.patterns.subscription import AsyncSubscription, Subscription
 from pylog.patterns.tenant import make_topic
+from pylog.patterns.unpicklable import Unpicklable
 from pylog.patterns.values import advised, codec_of, serde_of
 
 
-class _Bus(Listening):
+class _Bus(Unpicklable, Listening):
     """What both have."""
 
     def __init__(self, broker: Broker | str | os.PathLike[str], name: str = "events", *,
@@ -64,10 +65,6 @@ class _Bus(Listening):
     def event(self, record: Record) -> Event:
         """The event that a record of its topic is, however it was read."""
         return Event(record, self._codec.deserialize)
-
-    def __reduce__(self) -> Any:
-        raise TypeError("a bus cannot be pickled; pass the path of its broker, and open it in the "
-                        "other process")
 
     # ---- emitting
 

@@ -19,12 +19,13 @@ from pylog.patterns.reader import Start
 from pylog.patterns.retry import Retry, check_retry
 from pylog.patterns.subscription import AsyncSubscription, Subscription
 from pylog.patterns.tenant import make_topic
+from pylog.patterns.unpicklable import Unpicklable
 from pylog.patterns.values import advised, codec_of, listed, serde_of
 
 Function = TypeVar("Function", bound=Callable[[Any], Any])
 
 
-class _Topic:
+class _Topic(Unpicklable):
     """What both have: a name, how values become bytes, how a subscription is made."""
 
     _kind: Any

@@ -38,6 +38,7 @@ from pylog.patterns.letter import EXPIRED, GIVEN_UP, REJECTED, burier, dlq_name,
 from pylog.patterns.pending import Pending
 from pylog.patterns.queue_workers import Work, WorkHandler
 from pylog.patterns.retry import check_backoff, check_count, check_seconds
+from pylog.patterns.unpicklable import Unpicklable
 from pylog.patterns.values import advised, codec_of, listed, serde_of
 
 LOCK_MIN = 0.01    # seconds
@@ -63,7 +64,7 @@ class QueueStats(NamedTuple):
     redelivered: int
 
 
-class _Queue:
+class _Queue(Unpicklable):
     """What a queue is, whether its workers are threads or tasks."""
 
     def __init__(
@@ -260,10 +261,6 @@ class _Queue:
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name!r}{', closed' if self.closed else ''}>"
-
-    def __reduce__(self) -> Any:
-        raise TypeError("a queue cannot be pickled; pass the path of its broker, and open it in "
-                        "the other process")
 
 
 class Queue(_Queue):

@@ -44,6 +44,7 @@ from pylog.patterns.saga_journal import Journal, Moment, SagaEntry
 from pylog.patterns.saga_orchestrator import Orchestrator
 from pylog.patterns.saga_run import Definition, SagaRun
 from pylog.patterns.saga_steps import RETRY, UNDO_RETRY, Step, action_of
+from pylog.patterns.unpicklable import Unpicklable
 from pylog.patterns.values import codec_of
 from pylog.patterns.wildcards import check_type
 
@@ -53,7 +54,7 @@ EXIT_SECONDS = 1.0    # that the interpreter waits for functions when it ends
 LOOK_SECONDS = 0.05   # how soon `run` notices that another who has its saga has died
 
 
-class Saga:
+class Saga(Unpicklable):
     """A saga: its steps, and the sagas of its name, each with an id. Safe for threads.
 
     broker: a Broker, or the path of one, which is then closed with this. name: the journal is the

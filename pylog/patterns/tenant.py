@@ -5,9 +5,10 @@ from typing import Self
 
 from pylog import Broker, ClosedError, ConfigurationError
 from pylog.patterns.retry import check_count
+from pylog.patterns.unpicklable import Unpicklable
 
 
-class Tenant:
+class Tenant(Unpicklable):
     """A context manager that closes its broker if it has opened it.
 
     broker: a Broker, or the path of one, which is opened here then.

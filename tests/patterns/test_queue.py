@@ -1,9 +1,7 @@
 """Queue: each message for one worker, who says what became of it."""
 
 import asyncio
-import copy
 import dataclasses
-import pickle
 import queue as stdlib
 import threading
 import time
@@ -14,7 +12,7 @@ from queues import PATIENCE, drained, letters
 from waiting import until
 
 import pylog
-from pylog.patterns import AsyncQueue, Bus, DeadLetters, Queue, RejectedError, Rpc, Topic, expo
+from pylog.patterns import AsyncQueue, DeadLetters, Queue, RejectedError, Rpc, Topic, expo
 from pylog.patterns.delayed import TRIM_RECORDS
 from pylog.testing import broker as broker
 
@@ -526,13 +524,6 @@ def test_wrong_calls_are_told(broker):
         Queue(broker, "no/topic")
     with pytest.raises(pylog.ConfigurationError, match="not made to keep the order"):
         Queue(broker, "jobs", ordered_by_key=True)
-
-
-@pytest.mark.parametrize("kind", [Queue, AsyncQueue, Bus])
-@pytest.mark.parametrize("act", [pickle.dumps, copy.copy, copy.deepcopy])
-def test_neither_a_queue_nor_a_bus_is_pickled_or_copied(broker, kind, act):
-    with pytest.raises(TypeError, match="cannot be pickled; pass the path of its broker"):
-        act(kind(broker, "jobs"))
 
 
 def test_a_rejection_is_an_error_of_pylog():
