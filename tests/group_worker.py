@@ -17,7 +17,7 @@ from pathlib import Path
 
 from pylog.broker import Broker
 from pylog.errors import IllegalStateError, WakeupError
-from pylog.stress.diary import Diary
+from pylog.stress.diary import Diary, noting_stalls
 from pylog.stress.grouping import GroupMember
 
 TOPIC, GROUP = "t", "g"
@@ -59,7 +59,7 @@ def main():
         os.write(1, b"ready\n")
         if not sys.stdin.buffer.readline():
             return
-        with Diary(diaries) as diary:
+        with Diary(diaries) as diary, noting_stalls(diary):
             worker = Worker(broker, diary, options)
             signal.signal(signal.SIGTERM, lambda *unused: worker.consumer.wakeup())
             signal.signal(signal.SIGUSR1, worker.fork)

@@ -1,8 +1,14 @@
 """The judge of groups: whatever can be wrong is planted in diaries, and found by its name."""
 
-import pytest
+import os
+import signal
+import time
 
-from pylog.stress.diary import Diary, Entry, read_diaries
+import pytest
+from children import kill, start
+from tables import eventually
+
+from pylog.stress.diary import Diary, Entry, noting_stalls, read_diaries
 from pylog.stress.forgery import ENDS, FORGERIES, GOOD, Forgery, forge
 from pylog.stress.judgement import Judgement, Outage
 
@@ -45,6 +51,35 @@ def test_a_commit_that_was_refused_or_cut_off_by_a_kill_proves_nothing(tmp_path)
 ])
 def test_what_a_killed_or_stopped_member_had_may_be_taken(tmp_path, outage, expected):
     assert names(judged(tmp_path, changed((DROP, "")), outage)) == expected
+
+
+@pytest.mark.parametrize(("stall", "expected"), [
+    ("501 stood 25 0 0 -1 15", []), ("501 stood 5 0 0 -1 90", []),
+    ("501 stood 31 0 0 -1 15", ["double-owner"]), ("502 stood 25 0 0 -1 15", ["double-owner"]),
+])
+def test_what_a_member_had_that_stood_still_may_be_taken(tmp_path, stall, expected):
+    assert names(judged(tmp_path, changed((DROP, f"{stall}\n")))) == expected
+
+
+def test_a_process_that_was_stopped_writes_down_for_how_long(tmp_path):
+    def stand(diaries):
+        with Diary(diaries) as diary, noting_stalls(diary):
+            diary.note("look", 0, 0, 0)
+            while True:
+                signal.pause()
+
+    pid = start(lambda: stand(tmp_path))
+    eventually(lambda: read_diaries(tmp_path))
+    try:
+        before = time.monotonic_ns()
+        os.kill(pid, signal.SIGSTOP)
+        time.sleep(0.3)
+        os.kill(pid, signal.SIGCONT)
+        eventually(lambda: [one for one in read_diaries(tmp_path)
+                            if one.kind == "stood" and one.offset > 200_000_000
+                            and before - one.offset < one.at < time.monotonic_ns()])
+    finally:
+        kill(pid)
 
 
 def test_a_takeover_lasts_until_the_last_partition_is_taken(tmp_path):

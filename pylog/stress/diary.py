@@ -5,6 +5,7 @@
     ask 81801 7 12 3 151      it is about to commit 151
     done 81804 7 12 3 151     that was accepted; or refused
     drop 81999 7 13 3 -1      it is about to let the partition go; lost: it hears that it has
+    stood 82100 0 0 -1 950    its process stood still for 950 ns, as one that is stopped
 
 A worker of the workload queue writes, in place of member, generation and partition, the queue, the
 number of the delivery and the key: `put`, a message was added; `want`, when it began to take the
@@ -28,16 +29,20 @@ nanoseconds of the monotonic clock, which all processes of a machine share. A li
 with O_APPEND: a SIGKILL comes before or after it.
 """
 
+import contextlib
 import os
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple, Self
 
-KINDS = ("own", "work", "ask", "done", "refused", "drop", "lost", "look", "end",
+KINDS = ("own", "work", "ask", "done", "refused", "drop", "lost", "stood", "look", "end",
          "put", "want", "got", "back",
          "send", "sent", "wait", "reply", "over", "count", "serve", "answer", "there",
          "post", "posted", "reach", "take", "settle", "settled", "letter")
+
+TICK_SECONDS, STALL_NS = 0.02, 100_000_000
 
 
 class Entry(NamedTuple):
@@ -77,6 +82,29 @@ class Diary:
 
     def __exit__(self, *unused: object) -> None:
         self.close()
+
+
+@contextlib.contextmanager
+def noting_stalls(diary: Diary) -> Iterator[None]:
+    """Within it the diary tells when its process stood still, on a busy machine or in a container
+    that was paused: whoever is silent for his session is fenced, though nobody has stopped him."""
+    ending = threading.Event()
+
+    def watch() -> None:
+        last = time.monotonic_ns()
+        while not ending.wait(TICK_SECONDS):
+            now = time.monotonic_ns()
+            if now - last > STALL_NS:
+                diary.note("stood", 0, 0, -1, now - last, at=last)
+            last = now
+
+    thread = threading.Thread(target=watch, name="stress-stalls", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ending.set()
+        thread.join()
 
 
 def read_diaries(directory: Path) -> list[Entry]:

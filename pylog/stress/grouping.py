@@ -14,7 +14,7 @@ from pylog.broker import Broker
 from pylog.consumer import Consumer
 from pylog.errors import GroupError
 from pylog.stress.board import Board, Phase
-from pylog.stress.diary import Diary
+from pylog.stress.diary import Diary, noting_stalls
 from pylog.stress.examination import Layout
 from pylog.stress.plan import Plan
 from pylog.topic import TopicPartition
@@ -100,7 +100,7 @@ def found(plan: Plan, layout: Layout, partitions: int = PARTITIONS) -> None:
 def take_part(plan: Plan, layout: Layout, board: Board, index: int) -> None:
     """The life of a member. Every second one has a session, and is fenced when it was stopped."""
     options = plan.options
-    with opened(plan, layout) as broker, Diary(layout.ledgers) as diary:
+    with opened(plan, layout) as broker, Diary(layout.ledgers) as diary, noting_stalls(diary):
         member = GroupMember(
             broker, TOPIC, diary, random.Random(f"{options.seed} {diary.process}"),
             by_hand=0.2 * (index % 3), group_id=GROUP, auto_commit_interval_ms=50,

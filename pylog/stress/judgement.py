@@ -85,7 +85,9 @@ class Judgement:
         self.entries = sorted(entries)
         self.ends = ends
         self.outages: dict[int, list[Outage]] = defaultdict(list)
-        for outage in outages:
+        stalls = [Outage(entry.process, entry.at, entry.at + entry.offset)
+                  for entry in self.entries if entry.kind == "stood"]
+        for outage in (*outages, *stalls):
             self.outages[outage.process].append(outage)
         self.by_partition: dict[int, list[Entry]] = defaultdict(list)
         for entry in self.entries:
