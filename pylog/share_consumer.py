@@ -14,7 +14,12 @@ from typing import Any, Literal, Self
 from pylog import _native
 from pylog._native import Delivery, Leases
 from pylog.broker import Broker
-from pylog.errors import ClosedError, IllegalStateError, UnknownTopicOrPartitionError
+from pylog.errors import (
+    ClosedError,
+    IllegalStateError,
+    InvalidRecordStateError,
+    UnknownTopicOrPartitionError,
+)
 from pylog.group import check_group_id
 from pylog.kafka_options import takes_options
 from pylog.options import at_least, one_of, seconds
@@ -224,7 +229,8 @@ class ShareSubscriber(_native.Shares):
                     "acknowledge all of a poll before the next, or use "
                     "acknowledgement_mode='implicit'")
             if delivery.held:
-                delivery.ack()
+                with contextlib.suppress(InvalidRecordStateError):    # over at this moment
+                    delivery.ack()
 
     def stats(self) -> dict[TopicPartition, dict[str, int]]:
         """Of each partition: what the group has in hand and has done, in numbers, and its `lag`:
@@ -260,7 +266,8 @@ class ShareSubscriber(_native.Shares):
             return
         for delivery in self._in_hand:
             if delivery.held:
-                delivery.release(count=False)
+                with contextlib.suppress(InvalidRecordStateError):
+                    delivery.release(count=False)
         self._in_hand = []
         if self._broker.durability != "os":    # nobody else may be there to do it
             self._sync_if_changed()

@@ -133,6 +133,53 @@ def test_who_waits_hears_of_a_death_within_200_ms(broker):
     assert_once_below(0.2, seconds)
 
 
+def accept_late(steal):
+    def accepts(delivery):
+        steal()
+        delivery.ack()
+    return {"accepts": accepts}
+
+
+def deserialize_late(steal):
+    def deserialize(value):
+        steal()
+        raise ValueError
+    return {"value_deserializer": deserialize}
+
+
+def give_up_late(steal):
+    return {"max_deliveries": 1, "on_reject": lambda delivery, reason: steal()}
+
+
+@pytest.mark.parametrize("late", [accept_late, deserialize_late, give_up_late])
+def test_what_another_got_before_it_was_settled_for_us_is_no_error_of_a_take(broker, late):
+    """It was stopped for longer than its lock between the two, as it seems."""
+    broker.append("jobs", b"0", headers=[("for", b"somebody else")])
+    stolen = []
+    with workers(broker) as other:
+        def steal():
+            time.sleep(0.05)
+            stolen.append(other.take(30))
+
+        with workers(broker, lock_ms=20, **late(steal)) as consumer:
+            if late is give_up_late:
+                other.take(0).release()
+            assert consumer.take(0) is None
+            assert consumer.take(0) is None
+        assert [one.held for one in stolen] == [True]
+
+
+def test_an_error_of_somebody_who_looks_at_headers_is_raised(broker):
+    broker.append("jobs", b"0", headers=[("a", b"b")])
+
+    def accepts(delivery):
+        raise pylog.InvalidRecordStateError("of another delivery")
+
+    with workers(broker, accepts=accepts) as consumer:
+        with pytest.raises(pylog.InvalidRecordStateError, match="of another"):
+            consumer.take(0)
+
+
 def test_one_that_is_closed_gives_its_leases_up(broker):
     fill(broker, 1)
 

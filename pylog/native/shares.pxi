@@ -117,7 +117,7 @@ cdef class Shares:
     # -- taking --
 
     cdef Delivery deliver(self, Leases leases, pl_grant *grant):
-        """None: it is not to be delivered, and was settled."""
+        """None: it is not to be delivered, and was settled, or is not ours any more."""
         cdef Delivery delivery
         cdef object record
         try:
@@ -132,22 +132,32 @@ cdef class Shares:
         delivery.leases, delivery.owner, delivery.record = leases, self, record
         delivery.index, delivery.token = grant.index, grant.token
         delivery.delivery_count = grant.deliveries
+        try:
+            return delivery if self.is_wanted(delivery, grant) else None
+        except errors.InvalidRecordStateError:
+            if delivery.held:
+                raise
+            return None    # we were stopped for longer than its lock, and another may have it
+
+    cdef bint is_wanted(self, Delivery delivery, pl_grant *grant) except -1:
+        """False: it is not to be delivered, and was settled."""
         if grant.due_ms:
             self._displace(delivery, grant.due_ms)
-            return None
+            return False
         if grant.deliveries > self.most_deliveries:
             delivery.delivery_count -= 1    # this time nobody gets it
             self._give_up(delivery)
-            return None
-        if self.looks_at_headers and has_headers(<Record>record) and not self._accepts(delivery):
-            return None
+            return False
+        if self.looks_at_headers and has_headers(<Record>delivery.record) \
+                and not self._accepts(delivery):
+            return False
         if self.convert is not None:
             try:
-                delivery.record = self.convert(record)
+                delivery.record = self.convert(delivery.record)
             except errors.SerdeError as error:
                 self._reject(delivery, error)
-                return None
-        return delivery
+                return False
+        return True
 
     cdef int collect(self, Leases leases, int64_t count, list out, bint listens) except -1:
         """Takes up to `count` from one; how many there were, be they delivered or not."""

@@ -24,6 +24,7 @@ from pylog import (
     ClosedError,
     ConfigurationError,
     Delivery,
+    InvalidRecordStateError,
     Producer,
     PylogError,
     SendFuture,
@@ -381,8 +382,9 @@ class Queue(_Queue):
         """Throws away what is ready; returns how many. What others have in hand stays theirs."""
         count = 0
         while (delivery := self._consumer.take(0)) is not None:
-            delivery.ack()
-            count += 1
+            with contextlib.suppress(InvalidRecordStateError):    # its lock is over, at this moment
+                delivery.ack()
+                count += 1
         return count
 
     def close(self) -> None:
@@ -468,8 +470,9 @@ class AsyncQueue(_Queue):
         """As `Queue.purge`."""
         count = 0
         while (delivery := await self._consumer.take(0)) is not None:
-            delivery.ack()
-            count += 1
+            with contextlib.suppress(InvalidRecordStateError):    # its lock is over, at this moment
+                delivery.ack()
+                count += 1
         return count
 
     async def close(self) -> None:
