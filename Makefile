@@ -5,7 +5,8 @@ PYTHON ?= python3
 VENV := .venv
 PY := $(VENV)/bin/python
 PIP := $(PY) -m pip --disable-pip-version-check --quiet
-PYTEST := $(PY) -m pytest -n 2 --dist loadfile $(ARGS)
+# Four at a time, also on two cores: tests wait for as long as they compute (360 s; two: 470).
+PYTEST := $(PY) -m pytest -n 4 --dist loadfile $(ARGS)
 
 FLAVOUR := $(if $(filter 1,$(PYLOG_DEBUG)),debug,release)
 CYTHON := $(wildcard pylog/*.pyx pylog/*.pxd pylog/native/*.pxi)
