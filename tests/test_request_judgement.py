@@ -58,14 +58,21 @@ def test_what_a_killed_server_had_in_work_may_be_served_again(tmp_path, outage, 
     assert names(judged(tmp_path, text, outage)) == expected
 
 
-@pytest.mark.parametrize(("killed", "expected"), [
-    (BILLION, []), (1_000_000_022, []), (1_000_000_024, ["served-again"])])
-def test_server_that_is_killed_long_after_its_answer_had_finished(tmp_path, killed, expected):
+@pytest.mark.parametrize(("killed", "others", "stall", "expected"), [
+    (BILLION, [], "", []), (1_000_000_022, [], "", []), (1_000_000_024, [], "", ["served-again"]),
+    (1_500_000_000, [Outage(SECOND, 20, 500_000_020)], "", []),    # it ran for less
+    (1_500_000_000, [], "602 stood 24 0 0 -1 600000000", []),
+    (1_500_000_000, [], "601 stood 24 0 0 -1 600000000", ["served-again"]),
+    (1_500_000_000, [], "602 stood 24 0 0 -1 400000000", ["served-again"]),
+    (1_500_000_000, [], "602 stood 1400000000 0 0 -1 900000000", ["served-again"]),
+])
+def test_server_that_is_killed_long_after_its_answer_had_finished(
+        tmp_path, killed, others, stall, expected):
     again = f"601 serve 2000000050 {A + 2} {X + 2} 4 1\n" \
         f"601 answer 2000000051 {A + 2} {X + 2} 4 1\n"
     text = changed((SERVED_B, SERVED_B + again), (COUNT, COUNT[:-1] + "1"))
 
-    assert names(judged(tmp_path, text, Outage(SECOND, killed))) == expected
+    assert names(judged(tmp_path, text + stall, Outage(SECOND, killed), *others)) == expected
 
 
 @pytest.mark.parametrize(("outage", "expected"), [

@@ -53,6 +53,12 @@ class Finding(NamedTuple):
     at: int
 
 
+def with_stalls(outages: Iterable[Outage], entries: Iterable[Entry]) -> list[Outage]:
+    """With those that nobody has made: a process that stood still is as one that was stopped."""
+    return [*outages, *(Outage(entry.process, entry.at, entry.at + entry.offset)
+                        for entry in entries if entry.kind == "stood")]
+
+
 def were_others_hit(outages: Iterable[Outage], outage: Outage, end: float) -> bool:
     """Killed between it and the end, or stopped at some time between."""
     return any(other.start < end and (other.until or other.start) > outage.start
@@ -85,9 +91,7 @@ class Judgement:
         self.entries = sorted(entries)
         self.ends = ends
         self.outages: dict[int, list[Outage]] = defaultdict(list)
-        stalls = [Outage(entry.process, entry.at, entry.at + entry.offset)
-                  for entry in self.entries if entry.kind == "stood"]
-        for outage in (*outages, *stalls):
+        for outage in with_stalls(outages, entries):
             self.outages[outage.process].append(outage)
         self.by_partition: dict[int, list[Entry]] = defaultdict(list)
         for entry in self.entries:

@@ -11,7 +11,14 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from pylog.stress.diary import Entry
-from pylog.stress.judgement import SECOND, Finding, Outage, Takeover, were_others_hit
+from pylog.stress.judgement import (
+    SECOND,
+    Finding,
+    Outage,
+    Takeover,
+    were_others_hit,
+    with_stalls,
+)
 
 MARGIN = SECOND          # so much later than told an error, a reply, a server may be
 PATIENCE = 2 * SECOND    # so long a request may wait where nobody is killed or stopped
@@ -74,9 +81,9 @@ class RequestJudgement:
                  outages: Collection[Outage] = ()) -> None:
         self.entries = sorted(entries)
         self.ends = ends
-        self.outages = outages
+        self.outages = with_stalls(outages, entries)
         self.by_process: dict[int, list[Outage]] = defaultdict(list)
-        for outage in outages:
+        for outage in self.outages:
             self.by_process[outage.process].append(outage)
         self.requests: dict[int, Asked] = {}
         self.of_process: dict[int, list[Asked]] = defaultdict(list)
@@ -115,6 +122,12 @@ class RequestJudgement:
         """Whether it was killed or stopped at some time between."""
         return any(outage.start < end and (outage.until or NEVER) > start
                    for outage in self.by_process[process])
+
+    def _ran(self, process: int, start: int, end: int) -> int:
+        """For how long, in that time, it was not stopped."""
+        return end - start - sum(
+            max(0, min(end, outage.until) - max(start, outage.start))
+            for outage in self.by_process[process] if outage.until is not None)
 
     # ---- replies
 
@@ -212,9 +225,9 @@ class RequestJudgement:
         for asked in self.requests.values():
             for first, then in zip(asked.serves, asked.serves[1:], strict=False):
                 one, other = first.entry, then.entry
-                if not any(outage.until is None and outage.start < min(
-                        other.at, first.answered + MARGIN) for outage in
-                           self.by_process[one.process]):
+                if not any(outage.until is None and outage.start < other.at
+                           and self._ran(one.process, first.answered, outage.start) < MARGIN
+                           for outage in self.by_process[one.process]):
                     yield _found("served-again", other, f"offset {one.offset} of partition "
                                  f"{one.partition} was served by process {one.process} before")
 

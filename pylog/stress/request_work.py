@@ -24,7 +24,7 @@ from pylog.errors import RemoteError, RequestTimeoutError
 from pylog.patterns.rpc import AsyncRpc, Rpc
 from pylog.share_consumer import ShareConsumer
 from pylog.stress.board import Board, Phase
-from pylog.stress.diary import Diary
+from pylog.stress.diary import Diary, noting_stalls
 from pylog.stress.examination import Layout
 from pylog.stress.grouping import LOOK_SECONDS, opened
 from pylog.stress.plan import Plan
@@ -173,7 +173,7 @@ def shares_of(broker: Broker) -> ShareConsumer:
 
 def take_part(plan: Plan, layout: Layout, board: Board, index: int) -> None:
     """The life of a member: of four, one serves alone, one in two threads, and two ask."""
-    with opened(plan, layout) as broker, Diary(layout.ledgers) as diary:
+    with opened(plan, layout) as broker, Diary(layout.ledgers) as diary, noting_stalls(diary):
         rng = random.Random(f"{plan.options.seed} {diary.process}")
         if index % 2 == 0:
             serve(broker, Answerer(diary, rng), board, concurrency=1 + index // 2 % 2)
