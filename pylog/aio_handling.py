@@ -72,13 +72,14 @@ class AsyncHandling(Progress):
                 self._give(partition, records)
             self._commit_if_due()
             deadlines = [self._commit_at] if self._count and self._seconds is not None else []
-            if self._tasks:
-                last = time.monotonic()    # and the end of one ends the wait
-            elif idle_seconds is not None:
+            is_busy = bool(self._tasks)
+            if not is_busy and idle_seconds is not None:
                 if time.monotonic() - last >= idle_seconds:
                     return
                 deadlines.append(last + idle_seconds)
-            await wait(min(deadlines, default=None))
+            await wait(min(deadlines, default=None))    # the end of a task ends it, too
+            if is_busy:
+                last = time.monotonic()
 
     def _give(self, partition: TopicPartition, records: list[Any]) -> None:
         before, work = self._works.get(partition), _Work(partition, records)

@@ -1,5 +1,6 @@
 """`pylog queue`: messages put, taken and looked at, each for one worker."""
 
+import contextlib
 import json
 import os
 import queue as stdlib
@@ -21,6 +22,7 @@ from pylog.cli_options import (
     open_broker,
     split_header,
 )
+from pylog.errors import InvalidRecordStateError
 from pylog.patterns import Queue
 from pylog.share import share_groups
 
@@ -129,7 +131,8 @@ def get(name: str, data_dir: Path, group: str, count: int, wait: float, peek: bo
                 elif not peek:
                     delivery.ack()
             for delivery in taken if peek else ():
-                delivery.release(count=False)
+                with contextlib.suppress(InvalidRecordStateError):    # over: it is back already
+                    delivery.release(count=False)
     if not taken:
         click.echo(f"nothing is ready in {name}", err=True)
 

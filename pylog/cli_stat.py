@@ -16,6 +16,7 @@ from pylog.dump import instant
 from pylog.errors import PylogError, RecordNotFoundError
 from pylog.report import counted
 
+LOOKS = 10    # at a log whose first records are being deleted
 EXAMPLES = """\b
 Examples:
   pylog stat
@@ -82,6 +83,15 @@ def summary_of_broker(figures: dict[str, Any]) -> Iterator[tuple[str, str]]:
 
 def figures_of(log: pylog.Log) -> dict[str, Any]:
     """`Log.stats`, and the time of the first and the last record."""
+    figures = _figures_now(log)
+    for _ in range(LOOKS):
+        if log.start_offset == figures["start_offset"]:
+            break    # nothing was deleted behind our back, which would look like damage
+        figures = _figures_now(log)
+    return figures
+
+
+def _figures_now(log: pylog.Log) -> dict[str, Any]:
     figures = log.stats()
     options = figures.pop("options")
     start, end = figures["start_offset"], figures["readable_offset"]

@@ -220,7 +220,7 @@ class ShareSubscriber(_native.Shares):
         self._turn()
         in_hand, self._in_hand = self._in_hand, []
         for delivery in in_hand:
-            if delivery.settled:
+            if not delivery.held:    # settled, or another may have it
                 continue
             if not self._is_implicit:
                 self._in_hand = in_hand
@@ -228,9 +228,8 @@ class ShareSubscriber(_native.Shares):
                     f"offset {delivery.offset} of {delivery.topic!r} is not acknowledged; "
                     "acknowledge all of a poll before the next, or use "
                     "acknowledgement_mode='implicit'")
-            if delivery.held:
-                with contextlib.suppress(InvalidRecordStateError):    # over at this moment
-                    delivery.ack()
+            with contextlib.suppress(InvalidRecordStateError):    # over at this moment
+                delivery.ack()
 
     def stats(self) -> dict[TopicPartition, dict[str, int]]:
         """Of each partition: what the group has in hand and has done, in numbers, and its `lag`:

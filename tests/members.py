@@ -73,7 +73,7 @@ class Worker:
         return None if found is None else found.offset
 
 
-def settle(*workers, seconds=5.0):
+def settle(*workers, seconds=30.0):
     """Syncs in turn until nobody has anything to do."""
     deadline = time.monotonic() + seconds
     while True:

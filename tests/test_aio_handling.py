@@ -1,6 +1,7 @@
 """A consumer's records given to a coroutine, one at a time or several at once."""
 
 import asyncio
+import threading
 import time
 
 import pytest
@@ -458,3 +459,23 @@ def test_async_handler_is_refused_by_who_would_not_await_it(broker, concurrency)
                 consumer.run(handler, concurrency=concurrency)
 
     assert committed(broker) == [None, None, None]
+
+
+@pytest.mark.slow
+def test_the_time_of_a_handler_is_not_one_without_records(broker):
+    broker.create_topic("late")
+    broker.append("late", b"0")
+    seen = []
+
+    async def handle(record):
+        seen.append(record.value)
+        if record.value == b"0":
+            await asyncio.sleep(1.1)
+            threading.Timer(0.05, broker.append, ("late", b"1")).start()
+
+    async def main():
+        async with AsyncConsumer(broker, "late", consumer_timeout_ms=1000) as consumer:
+            await consumer.run(handle)
+
+    asyncio.run(main())
+    assert seen == [b"0", b"1"]

@@ -12,7 +12,7 @@ from planted import HEADER, batches, flip, segments
 from shell import READERS, lines, run
 
 import pylog
-from pylog import Admin
+from pylog import Admin, cli_stat
 from pylog.exits import Exit
 
 
@@ -157,6 +157,22 @@ def test_stat_as_json_tells_figures_and_options(small):
     assert found["size_bytes"] == sum(one.stat().st_size for one in segments(small))
     assert found["options"]["durability"] == "os"
     assert found["options"]["timestamp_type"] == "create"
+
+
+def test_stat_of_a_log_whose_start_moves_says_nothing_of_damage(log_path, monkeypatch):
+    with pylog.Log(log_path, segment_bytes=4096) as log:
+        for _ in range(200):
+            log.append(b"x" * 100)
+        look = cli_stat.gaps_of
+
+        def delete_and_look(log, start, end):
+            log.delete_before(100)
+            return look(log, start, end)
+
+        monkeypatch.setattr(cli_stat, "gaps_of", delete_and_look)
+        figures = cli_stat.figures_of(log)
+        assert figures["gaps"] == []
+        assert figures["start_offset"] == log.start_offset > 0
 
 
 def test_stat_of_an_empty_log_has_no_times(log_path):

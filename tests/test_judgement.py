@@ -82,6 +82,14 @@ def test_a_process_that_was_stopped_writes_down_for_how_long(tmp_path):
         kill(pid)
 
 
+def test_a_stall_that_ends_with_the_diary_is_written_down(tmp_path, monkeypatch):
+    clock, real = [0], time.monotonic_ns
+    monkeypatch.setattr(time, "monotonic_ns", lambda: real() + clock[0])
+    with Diary(tmp_path) as diary, noting_stalls(diary):
+        clock[0] = 10**9    # a second passes, and the end is there
+    assert [one.offset // 10**9 for one in read_diaries(tmp_path)] == [1]
+
+
 def test_a_takeover_lasts_until_the_last_partition_is_taken(tmp_path):
     text = changed((DROP, "")) + "501 own 10 1 4 1 -1\n502 own 40 2 5 1 -1\n"
     judgement = judged(tmp_path, text, Outage(A, 25), ends={0: 5, 1: 0})

@@ -323,7 +323,7 @@ except KeyboardInterrupt:
     process.send_signal(signal.SIGINT)
 
     assert process.stdout.readline() == "interrupted 0\n"
-    assert time.monotonic() - start < 5
+    assert time.monotonic() - start < 30
 
 
 # A writer that is stopped at a random moment holds the append lock now and then; it is stopped

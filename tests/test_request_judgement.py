@@ -62,6 +62,8 @@ def test_what_a_killed_server_had_in_work_may_be_served_again(tmp_path, outage, 
     (BILLION, [], "", []), (1_000_000_022, [], "", []), (1_000_000_024, [], "", ["served-again"]),
     (1_500_000_000, [Outage(SECOND, 20, 500_000_020)], "", []),    # it ran for less
     (1_500_000_000, [], "602 stood 24 0 0 -1 600000000", []),
+    (1_500_000_000, [Outage(SECOND, 24, 400_000_024)], "602 stood 30 0 0 -1 400000000",
+     ["served-again"]),    # one stop, told by both
     (1_500_000_000, [], "601 stood 24 0 0 -1 600000000", ["served-again"]),
     (1_500_000_000, [], "602 stood 24 0 0 -1 400000000", ["served-again"]),
     (1_500_000_000, [], "602 stood 1400000000 0 0 -1 900000000", ["served-again"]),

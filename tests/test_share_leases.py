@@ -1,5 +1,6 @@
 """The leases of a share group: a full ring, other processes, waiting, and what a reboot leaves."""
 
+import asyncio
 import os
 import re
 import signal
@@ -167,6 +168,51 @@ def test_what_another_got_before_it_was_settled_for_us_is_no_error_of_a_take(bro
             assert consumer.take(0) is None
             assert consumer.take(0) is None
         assert [one.held for one in stolen] == [True]
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit, asyncio.CancelledError])
+def test_what_ends_a_thread_ends_it_though_another_has_its_delivery(broker, error):
+    fill(broker, 1)
+    with workers(broker) as other, workers(broker, lock_ms=20) as consumer:
+        delivery = consumer.take(0)
+        time.sleep(0.05)
+        stolen = other.take(30)
+        with pytest.raises(error):
+            with delivery:
+                raise error
+        assert stolen.held
+
+
+def test_a_failure_of_what_another_has_says_so(broker):
+    fill(broker, 1)
+    with workers(broker) as other, workers(broker, lock_ms=20) as consumer:
+        delivery = consumer.take(0)
+        time.sleep(0.05)
+        stolen = other.take(30)
+        with pytest.raises(pylog.InvalidRecordStateError, match="is over"):
+            with delivery:
+                raise ValueError
+        assert stolen.held
+
+
+def test_a_poll_does_not_ask_for_what_is_over(broker):
+    fill(broker, 2)
+    with workers(broker) as other, workers(broker, lock_ms=20) as consumer:
+        late, = consumer.poll(0, 1)
+        time.sleep(0.05)
+        stolen = other.take(30)
+        with pytest.raises(pylog.InvalidRecordStateError, match="is over"):
+            late.ack()
+        stolen.ack()
+        after, = consumer.poll(5000)
+        assert after.value == b"1"
+
+
+def test_settling_twice_within_a_take_is_told(broker):
+    broker.append("jobs", b"0", headers=[("a", b"b")])
+    with workers(broker, accepts=lambda one: (one.ack(), one.ack())) as consumer:
+        with pytest.raises(pylog.InvalidRecordStateError, match="settle each once"):
+            consumer.take(0)
 
 
 def test_an_error_of_somebody_who_looks_at_headers_is_raised(broker):

@@ -160,7 +160,7 @@ def test_who_was_stopped_with_all_others_calls_none_of_them_silent(place, proces
     with another(place) as (pid, name):
         os.kill(pid, signal.SIGSTOP)
         eventually(lambda: processes.silence_ms(name[0]) >= 100)
-        set_back(place, processes.me, 2000)
+        set_back(place, processes.me, 5000)
         assert processes.silence_ms(name[0]) == 0
         eventually(lambda: processes.silence_ms(name[0]) >= 100)    # it goes by its own beat again
 

@@ -132,7 +132,7 @@ def test_timeout_ends_the_wait(log_path):
     start = time.monotonic()
 
     assert _native.Waiter(logs).wait([0, 0, 0], timeout=0.15) == -1
-    assert 0.1 < time.monotonic() - start < 5
+    assert 0.1 < time.monotonic() - start < 30
 
 
 def test_logs_without_common_doorbells_are_waited_for_as_well(log_path):

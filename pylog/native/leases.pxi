@@ -372,10 +372,16 @@ cdef class Delivery:
             return
         if kind is None:
             self.settle(PL_SETTLE_DONE, 0)
-        elif issubclass(kind, (Exception, SystemExit)):    # lest it ends one worker after another
+        elif issubclass(kind, Exception):
             self.owner._nack(self, None, error)
-        else:    # Ctrl-C is no failure of the record
-            self.settle(PL_SETTLE_RETURN, 0)
+        else:
+            try:
+                if issubclass(kind, SystemExit):    # lest it ends one worker after another
+                    self.owner._nack(self, None, error)
+                else:    # Ctrl-C is no failure of the record
+                    self.settle(PL_SETTLE_RETURN, 0)
+            except errors.InvalidRecordStateError:
+                pass    # another has it; and what is to end a thread or a task does
 
     def __repr__(self):
         return (f"<Delivery {self.delivery_count} of offset {self.record.offset} of "

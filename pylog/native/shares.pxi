@@ -135,7 +135,7 @@ cdef class Shares:
         try:
             return delivery if self.is_wanted(delivery, grant) else None
         except errors.InvalidRecordStateError:
-            if delivery.held:
+            if delivery.is_settled or delivery.held:    # it is about something else
                 raise
             return None    # we were stopped for longer than its lock, and another may have it
 

@@ -84,6 +84,8 @@ class Work:
             thread.start()
         try:
             self._in_thread(consumer, handler, idle, crew, 0)
+            for thread in threads:    # what one is at may fail, and be for it to do again
+                thread.join()
         finally:
             crew.is_over.set()
             for thread in threads:

@@ -1,4 +1,4 @@
-"""Unpicklable: what is of use only in the process that made it."""
+"""Unpicklable: what a user opens, and is of use only in the process that did."""
 
 from typing import Any
 

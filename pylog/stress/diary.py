@@ -91,8 +91,9 @@ def noting_stalls(diary: Diary) -> Iterator[None]:
     ending = threading.Event()
 
     def watch() -> None:
-        last = time.monotonic_ns()
-        while not ending.wait(TICK_SECONDS):
+        last, is_over = time.monotonic_ns(), False
+        while not is_over:
+            is_over = ending.wait(TICK_SECONDS)
             now = time.monotonic_ns()
             if now - last > STALL_NS:
                 diary.note("stood", 0, 0, -1, now - last, at=last)

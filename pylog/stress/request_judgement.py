@@ -124,10 +124,13 @@ class RequestJudgement:
                    for outage in self.by_process[process])
 
     def _ran(self, process: int, start: int, end: int) -> int:
-        """For how long, in that time, it was not stopped."""
-        return end - start - sum(
-            max(0, min(end, outage.until) - max(start, outage.start))
-            for outage in self.by_process[process] if outage.until is not None)
+        """For how long, in that time, it was not stopped; what stopped it may be told twice."""
+        ran, at = 0, start
+        for outage in sorted(self.by_process[process], key=lambda one: one.start):
+            if outage.until is not None:
+                ran += max(0, min(outage.start, end) - at)
+                at = max(at, outage.until)
+        return ran + end - min(at, end)
 
     # ---- replies
 

@@ -210,7 +210,8 @@ async def ask_in_tasks(broker: Broker, asker: Asker, board: Board, tasks: int) -
 
 def feed(plan: Plan, layout: Layout, board: Board) -> None:
     """Asks until the run says stop."""
-    with opened(plan, layout) as broker, Diary(layout.ledgers) as diary, Rpc(broker) as rpc:
+    with opened(plan, layout) as broker, Diary(layout.ledgers) as diary, noting_stalls(diary), \
+            Rpc(broker) as rpc:
         asker = Asker(diary, random.Random(f"{plan.options.seed} feeder"))
         for done in asker.ask(rpc, board):
             board.checked += done

@@ -537,6 +537,6 @@ def test_stop_with_a_timeout_says_that_it_is_at_work(broker, path, db):
     begun = time.monotonic()
     with pytest.raises(pylog.PylogTimeoutError, match=r"at work for 0\.01 s"):
         one.stop(0.01)
-    assert time.monotonic() - begun < 5
+    assert time.monotonic() - begun < 15
     let_go.set()
     one.stop()

@@ -195,3 +195,20 @@ def test_stop_ends_work_after_the_message_in_hand(broker):
         jobs.put_many([b"x"] * 10)
         assert jobs.work(lambda delivery: jobs.stop()) == 1
         assert len(drained(jobs)) == 9
+
+
+def test_work_is_idle_when_nobody_is_at_work(broker):
+    """What one thread was at may fail, and come again, when the others have been idle for long."""
+    tries = []
+
+    def fail_once(delivery):
+        tries.append(delivery.delivery_count)
+        time.sleep(0.4)
+        if len(tries) == 1:
+            raise ValueError
+
+    with Queue(broker, "emails") as emails:
+        emails.put(b"x")
+        assert emails.work(fail_once, concurrency=4, idle=0.05) == 2
+        assert tries == [1, 2]
+        assert emails.stats().ready == 0
