@@ -112,7 +112,11 @@ static pl_status search(pl_cursor *cursor, const pl_view *view, pl_header *heade
  * cursor that found none is nowhere: its position would be that of another segment. */
 static pl_status locate(pl_cursor *cursor, const pl_view *view, pl_header *header) {
   pl_status status = search(cursor, view, header);
-  if (status != PL_OK) pl_cursor_release(cursor);
+  if (status == PL_OK) return PL_OK;
+  pl_cursor_release(cursor);
+  int64_t start = atomic_load(&cursor->log->page->log_start);
+  if (status == PL_ERR_CORRUPT && cursor->offset < start) /* deleted since we were called */
+    return out_of_range(cursor, start, view->end_offset);
   return status;
 }
 

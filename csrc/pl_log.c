@@ -87,15 +87,21 @@ static void map_as_altered(pl_log *log, uint32_t edition) {
   log->list_edition = edition;
 }
 
-/* Lists the directory again, keeping the mappings that are still named. With list_lock held. */
+/* Lists the directory again, keeping the mappings that are still named. With list_lock held. What
+ * is added to a directory while it is read may be seen or not, also the second of two without the
+ * first. So of a listing during which the log rolled only that counts which was there before: a
+ * segment left out in the middle would be looked for behind the end of the one before it. */
 static pl_status refresh(pl_log *log) {
   uint64_t rolls = atomic_load(&log->page->rolls);
+  int64_t newest = atomic_load(&log->page->active_base);
   uint64_t sequence = atomic_load(&log->page->list_sequence);
   uint32_t edition = atomic_load(&log->page->edition);
   if (edition != log->list_edition) map_as_altered(log, edition);
   if (log->list && rolls == log->list_rolls && sequence == log->list_sequence) return PL_OK;
   int64_t *bases, count;
   PL_TRY(pl_list_segments(log->directory, &bases, &count));
+  if (atomic_load(&log->page->rolls) != rolls)
+    while (count > 1 && bases[count - 1] > newest) count--;
   pl_status status = pl_log_check_place(log);
   if (status != PL_OK) {
     free(bases);

@@ -335,7 +335,8 @@ def test_list_that_a_stopped_writer_cut_short_says_how_much_is_in(log_path, hold
 
         stopped.send_signal(signal.SIGCONT)
         assert stopped.wait(10) == 0
-        log.append_many(values[appended:])
+        with pylog.Log(log_path) as patient:
+            patient.append_many(values[appended:])
         read = [record.value for record in log.read(end)]
         assert read == [*values[:appended], b"after", *values[appended:]]
 
