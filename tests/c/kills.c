@@ -226,12 +226,16 @@ static _Noreturn void write_for_ever(uint32_t number, bool closes) {
 
 /* ---- who dies when ---------------------------------------------------------------------- */
 
+typedef struct death {
+  int point, passes; /* NO_POINT: at any time */
+} death;
+
 /* A quarter die at any time; the others at a point that anybody passed, half of these, and all who
  * are alone, where the fewest died. */
-static void choose_death(void) {
-  armed_point = NO_POINT;
+static death choose_death(void) {
+  death d = {NO_POINT, 1};
   uint32_t dice = random_below(8);
-  if (dice < 2) return;
+  if (dice < 2) return d;
   bool evens_out = run.loses_page || dice >= 5;
   uint32_t fewest = UINT32_MAX, candidates = 0;
   for (int i = 0; i < the_stage->point_count; i++) {
@@ -240,17 +244,18 @@ static void choose_death(void) {
     uint32_t hits = p->hits_before + atomic_load(&p->kills);
     uint32_t rank = evens_out ? hits * 2 + atomic_load(&p->tries) : 0;
     if (rank < fewest) fewest = rank, candidates = 0;
-    if (rank == fewest && random_below(++candidates) == 0) armed_point = i;
+    if (rank == fewest && random_below(++candidates) == 0) d.point = i;
   }
-  if (armed_point < 0) return;
-  atomic_fetch_add(&the_stage->points[armed_point].tries, 1);
+  if (d.point < 0) return d;
+  atomic_fetch_add(&the_stage->points[d.point].tries, 1);
   static const char *const once_a_life[] = {"recover-",      "repair-", "create-",
                                             "before-clean-", "clean-", "remove-", "delete-",
                                             "map-"};
   bool is_rare = false;
   for (size_t i = 0; i < sizeof once_a_life / sizeof *once_a_life; i++)
-    is_rare |= has_prefix(armed_point, once_a_life[i]);
-  atomic_store(&armed_count, is_rare ? 1 : 1 + (int)random_below(random_below(2) ? 3 : 60));
+    is_rare |= has_prefix(d.point, once_a_life[i]);
+  if (!is_rare) d.passes = 1 + (int)random_below(random_below(2) ? 3 : 60);
+  return d;
 }
 
 /* What a reboot does to a log that nobody closed: there is no control page to believe. */
@@ -268,21 +273,20 @@ typedef struct victim {
 static victim start_writer(bool closes, int at_point) {
   uint32_t number = atomic_fetch_add(&the_stage->lives, 1);
   if (number >= LIVES_MAX) die("more lives than room for them");
-  armed_point = at_point;
-  atomic_store(&armed_count, 1);
-  if (at_point == ANY_POINT) choose_death();
+  death d = at_point == ANY_POINT ? choose_death() : (death){at_point, 1};
   if (run.loses_page && (random_below(3) == 0 ||
-                         (armed_point >= 0 && has_prefix(armed_point, "recover-"))))
+                         (d.point >= 0 && has_prefix(d.point, "recover-"))))
     lose_page();
   uint64_t seed = (uint64_t)random_below(UINT32_MAX) << 20 | number;
-  victim v = {fork(), armed_point >= 0};
+  victim v = {fork(), d.point >= 0};
   if (v.pid == 0) {
     prctl(PR_SET_PDEATHSIG, SIGKILL); /* no writer outlives a run that failed */
+    armed_point = d.point; /* here alone: this driver's own housekeeper passes points as well */
+    armed_count = d.passes;
     random_seed(seed);
     write_for_ever(number, closes);
   }
   if (v.pid < 0) die("fork: %s", strerror(errno));
-  armed_point = NO_POINT;
   return v;
 }
 
