@@ -177,3 +177,9 @@ def consumer(broker):
     """Of the orders; its loops end where nothing is left."""
     with pylog.Consumer(broker, "orders", consumer_timeout_ms=0) as consumer:
         yield consumer
+
+
+@pytest.fixture
+def shop_path(monkeypatch):
+    """Makes the modules of examples/shop importable."""
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "examples" / "shop"))

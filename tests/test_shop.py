@@ -13,10 +13,7 @@ from pylog import Broker
 
 SHOP = Path(__file__).parents[1] / "examples" / "shop"
 
-
-@pytest.fixture(autouse=True)
-def shop_path(monkeypatch):
-    monkeypatch.syspath_prepend(str(SHOP))
+pytestmark = pytest.mark.usefixtures("shop_path")
 
 
 def write_purchases(path, count, users=30):

@@ -9,6 +9,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
+import uuid
 from pathlib import Path
 
 import pytest
@@ -20,7 +21,7 @@ CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 CHROMEDRIVER = shutil.which("chromedriver")
 SECONDS = 60
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("shop_path")]
 
 
 @pytest.fixture(scope="module")
@@ -70,8 +71,17 @@ def order_of(user="7", product="cd-07", quantity=1, cents=1500, **others):
             "items": [{"productId": product, "quantity": quantity}], **others}
 
 
-def place(shop, order):
-    status, text = fetch(f"{shop}/api/orders", order)
+def key_for(user, is_far=False):
+    """An Idempotency-Key of an order that a carrier can bring, as all but one of 200, or not."""
+    from domain import is_unreachable, order_id_of
+
+    keys = iter(lambda: str(uuid.uuid4()), None)
+    return next(key for key in keys if is_unreachable(order_id_of(user, key)) == is_far)
+
+
+def place(shop, order, **wanted):
+    key = {"Idempotency-Key": key_for(order["userId"], **wanted)}
+    status, text = fetch(f"{shop}/api/orders", order, key)
     assert status == 202, text
     return json.loads(text)["orderId"]
 
@@ -94,12 +104,13 @@ def test_order_is_taken_at_once_and_completed(shop):
     assert [one["order_id"] for one in found] == [order["order_id"]]
 
 
-@pytest.mark.parametrize(("order", "reason"), [
-    (order_of(user="bob", product="cd-01"), "out of stock"),
-    (order_of(user="cy", cents=100_001), "card refused"),
+@pytest.mark.parametrize(("order", "is_far", "reason"), [
+    (order_of(user="bob", product="cd-01"), False, "out of stock"),
+    (order_of(user="cy", cents=100_001), False, "card refused"),
+    (order_of(user="hal"), True, "no carrier goes there"),
 ])
-def test_order_that_cannot_be_is_undone_with_its_reason(shop, order, reason):
-    found = settled(shop, place(shop, order))
+def test_order_that_cannot_be_is_undone_with_its_reason(shop, order, is_far, reason):
+    found = settled(shop, place(shop, order, is_far=is_far))
 
     assert found["status"] == "rejected"
     assert reason in found["reason"]
@@ -170,33 +181,81 @@ def browser(folder):
         driver.quit()
 
 
-@pytest.mark.skipif(not (CHROMIUM and CHROMEDRIVER), reason="no Chromium with its driver here")
-def test_page_shows_an_order_live_until_it_is_completed(shop, tmp_path):
-    from selenium.webdriver.common.by import By
+class Page:
+    """The shop's page in a browser."""
 
-    with browser(tmp_path / "profile") as page:
-        def text(selector):    # one step: what is there now may be replaced between two
-            return page.execute_script(
-                "return document.querySelector(arguments[0])?.innerText ?? ''", selector)
+    def __init__(self, driver, url):
+        self.driver = driver
+        self.url = url
+        self.open()
 
-        page.get(shop)
-        wait_for(lambda: text("#link") == "live", "no WebSocket")
-        for product in ("cd-07", "cd-02"):
-            field = page.find_element(By.NAME, "product")
+    def open(self):
+        self.driver.get(self.url)
+        wait_for(lambda: self.text("#link") == "live", "no WebSocket")
+
+    def text(self, selector):    # one step: what is there now may be replaced between two
+        return self.driver.execute_script(
+            "return document.querySelector(arguments[0])?.innerText ?? ''", selector)
+
+    def order(self, **fields):
+        """Of what a carrier can bring."""
+        fields = {"user": "00042", **fields}
+        for name, value in fields.items():
+            field = self.driver.find_element("name", name)
             field.clear()
-            field.send_keys(product)
-            page.find_element(By.TAG_NAME, "button").click()
-            wait_for(lambda product=product: text("#orders tr:first-child .status") ==
-                     ("completed" if product == "cd-07" else "rejected: out of stock"),
-                     "no status comes")
-        page.save_screenshot(str(tmp_path / "page.png"))
+            field.send_keys(value)
+        self.driver.execute_script("crypto.randomUUID = () => arguments[0]",
+                                   key_for(fields["user"]))
+        self.driver.find_element("tag name", "button").click()
 
-        assert text("#orders tr:last-child .status") == "completed"
-        wait_for(lambda: int(text('[data-figure="completed"]')) >= 1, "no figures come")
-        total = page.find_element(By.NAME, "total")
-        total.clear()
-        total.send_keys("0")
-        page.find_element(By.TAG_NAME, "button").click()
-        wait_for(lambda: "totalCents" in text("#problem"), "nobody says what is wrong")
-        page.get(shop)    # and what it shows is kept
-        wait_for(lambda: len(page.find_elements(By.CSS_SELECTOR, "#orders tr")) == 2, "no orders")
+    def wait_for_status(self, status):
+        wait_for(lambda: self.text("#orders tr:first-child .status") == status,
+                 f"it does not become {status}")
+
+    def orders(self):
+        return self.driver.find_elements("css selector", "#orders tr")
+
+
+@pytest.fixture
+def page(shop, tmp_path):
+    if not (CHROMIUM and CHROMEDRIVER):
+        pytest.skip("no Chromium with its driver here")
+    with browser(tmp_path / "profile") as driver:
+        yield Page(driver, shop)
+
+
+def test_page_shows_an_order_live_until_it_is_completed(page, tmp_path):
+    page.order(product="cd-07")
+    page.wait_for_status("completed")
+    page.order(product="cd-02")
+    page.wait_for_status("rejected: out of stock")
+    page.driver.save_screenshot(str(tmp_path / "page.png"))
+
+    assert page.text("#orders tr:last-child .status") == "completed"
+    wait_for(lambda: int(page.text('[data-figure="completed"]')) >= 1, "no figures come")
+    page.order(total="0")
+    wait_for(lambda: "totalCents" in page.text("#problem"), "nobody says what is wrong")
+    page.open()    # and what it shows is kept
+    wait_for(lambda: len(page.orders()) == 2, "no orders")
+    page.wait_for_status("rejected: out of stock")    # the newest is the first
+
+
+def test_order_whose_answer_is_lost_is_sent_again_and_is_one(page):
+    page.driver.execute_script("""
+        const ask = fetch;
+        let lost = 0;
+        window.fetch = async (path, options) => {
+          const answer = await ask(path, options);
+          if (options?.method === "POST" && lost++ < 2) throw new TypeError("lost");
+          return answer;
+        };""")
+    page.order(user="ivy", quantity="1")
+
+    wait_for(lambda: "asking again" in page.text("#problem"), "nobody says what is wrong")
+    page.wait_for_status("completed")
+    assert page.text("#problem") == ""
+    assert len(page.orders()) == 1
+    page.open()
+    page.order(user="ivy", product="cd-02")
+    page.wait_for_status("rejected: out of stock")
+    assert len(page.orders()) == 2

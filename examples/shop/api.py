@@ -60,7 +60,7 @@ def make_app(broker, views):
         return JSONResponse({"orderId": order_id, "status": "processing"}, 202)
 
     def orders_of_user(request):
-        found = rows(views, "user_id = ? ORDER BY placed_at DESC, order_id",
+        found = rows(views, "user_id = ? ORDER BY placed_at DESC, rowid DESC",
                      request.path_params["user"])
         return JSONResponse({"orders": found})
 
