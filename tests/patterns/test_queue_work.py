@@ -32,29 +32,27 @@ def test_work_acknowledges_what_goes_well_and_buries_what_never_does(broker):
 
 
 def test_work_is_shared_fairly_by_threads(broker):
-    who = []
+    who, all_four = [], threading.Barrier(4)
     with Queue(broker, "jobs") as jobs:
         jobs.put_many([b"x"] * 40)
 
         def work(delivery):
             who.append(threading.get_ident())
-            time.sleep(0.005)
+            all_four.wait(PATIENCE)    # who took more than one would leave another without
 
         jobs.work(work, concurrency=4, idle=0.2)
-    counts = [who.count(one) for one in set(who)]
-    assert len(counts) == 4
-    assert min(counts) >= 5
+    assert [who.count(one) for one in set(who)] == [10] * 4
 
 
 def test_async_handlers_run_side_by_side(broker):
-    inside, most = [0], [0]
+    inside, most, all_five = [0], [0], asyncio.Barrier(5)
     with Queue(broker, "jobs") as jobs:
         jobs.put_many([b"x"] * 20)
 
         async def work(delivery):
             inside[0] += 1
             most[0] = max(most[0], inside[0])
-            await asyncio.sleep(0.01)
+            await asyncio.wait_for(all_five.wait(), PATIENCE)
             inside[0] -= 1
 
         assert jobs.work(work, concurrency=5, idle=0.2) == 20
@@ -118,7 +116,7 @@ def test_a_handler_that_is_slower_than_its_lock_is_told(broker, caplog):
         jobs.put(b"x")
 
         def take_too_long(delivery):
-            with other.get(1):
+            with other.get(PATIENCE):
                 pass
 
         jobs.work(take_too_long, idle=0.05)
@@ -142,13 +140,15 @@ def test_one_that_ends_its_work_leaves_others_at_work(broker):
 
 
 def test_what_ends_one_thread_ends_work_and_is_raised(broker):
+    ending = threading.Event()
     with Queue(broker, "jobs") as jobs:
         jobs.put_many([b"x"] * 20)
 
         def end(delivery):
             if threading.current_thread() is not threading.main_thread():
+                ending.set()
                 raise SystemExit(3)
-            time.sleep(0.01)
+            ending.wait(PATIENCE)    # lest it does all before another thread has begun
 
         with pytest.raises(SystemExit):
             jobs.work(end, concurrency=3)
