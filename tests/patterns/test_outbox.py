@@ -284,12 +284,11 @@ def test_closing_the_broker_stops_the_relay(tmp_path, outbox):
 
 
 def test_a_database_that_fails_is_tried_again(broker, path, db):
-    failures = itertools.chain([sqlite3.OperationalError("gone"), sqlite3.OperationalError("gone")],
-                               itertools.repeat(None))
+    tries, is_mended = itertools.count(), threading.Event()    # mended once its error was seen
 
     def connect():
-        if (error := next(failures)) is not None:
-            raise error
+        if next(tries) < 2 or not is_mended.is_set():
+            raise sqlite3.OperationalError("gone")
         return sqlite3.connect(path)
 
     outbox = Outbox(connect)
@@ -297,6 +296,7 @@ def test_a_database_that_fails_is_tried_again(broker, path, db):
         outbox.add(db, "orders", 1)
     with outbox.relay(broker, 0.005) as one:
         until(lambda: isinstance(one.error, sqlite3.OperationalError))
+        is_mended.set()
         until(lambda: "orders" in broker.topics() and values(broker) == [1])
         until(lambda: one.error is None)
 
