@@ -312,8 +312,8 @@ def test_interrupt_ends_a_wait(follower, name):
     process = follower(f"""
 import sys, pylog
 log = pylog.Log(sys.argv[1])
-print("ready", flush=True)
 try:
+    print("ready", flush=True)    # the signal may be here before the wait is
     {INTERRUPTED[name]}
 except KeyboardInterrupt:
     print("interrupted", log.append(b"and the log still works"), flush=True)
@@ -366,9 +366,9 @@ def test_lock_of_a_stopped_process_is_waited_for_and_named(log_path, follower):
         assert log.get(0).value == b"first"         # readers are not concerned
         patient = pylog.Log(log_path, lock_timeout_ms=60_000)
         main = threading.main_thread().ident
-        threading.Timer(0.3, signal.pthread_kill, (main, signal.SIGINT)).start()
         start = time.monotonic()
-        with pytest.raises(KeyboardInterrupt):
+        with pytest.raises(KeyboardInterrupt):    # also if it comes before the wait has begun
+            threading.Timer(0.3, signal.pthread_kill, (main, signal.SIGINT)).start()
             patient.append(b"interrupted")
         assert time.monotonic() - start < 10
 
@@ -390,9 +390,9 @@ def test_opening_beside_a_recovery_can_be_interrupted_and_names_it(log_path):
         assert caught.value.holder_pid in (os.getpid(), None)   # None: /proc/locks hides it
 
         main = threading.main_thread().ident
-        threading.Timer(0.2, signal.pthread_kill, (main, signal.SIGINT)).start()
         start = time.monotonic()
-        with pytest.raises(KeyboardInterrupt):
+        with pytest.raises(KeyboardInterrupt):    # also if it comes before the wait has begun
+            threading.Timer(0.2, signal.pthread_kill, (main, signal.SIGINT)).start()
             pylog.Log(log_path, lock_timeout_ms=60_000)
         assert time.monotonic() - start < 10
     pylog.Log(log_path).close()
