@@ -49,11 +49,13 @@ def committed(broker, partition=0):
 
 
 def test_a_record_that_fails_waits_aside_and_the_others_keep_their_order(topic, broker, written):
-    seen = []
+    seen, times = [], []
 
     def fail_on_b(record):
         seen.append(record.value)
-        if record.value == "b" and seen.count("b") < 3:
+        if record.value == "b":
+            times.append(time.monotonic())
+        if record.value == "b" and len(times) < 3:
             raise ConnectionError("down")
 
     for value in "abcde":
@@ -62,9 +64,10 @@ def test_a_record_that_fails_waits_aside_and_the_others_keep_their_order(topic, 
         until(lambda: subscription.stats().handled == 5)
 
     assert [value for value in seen if value != "b"] == list("acde")
-    assert seen.count("b") == 3
     assert seen[1] == "b"
-    assert seen[-1] == "b", "it waited for its time"
+    assert len(times) == 3
+    # Whether the others are done by then is up to the scheduler; the next test has a long wait.
+    assert all(after - before > 0.018 for before, after in itertools.pairwise(times))
     assert subscription.stats() == ("stopped", 5, 2, 0, 0, 1)
     assert committed(broker) == 5
     assert count_parked(broker) == 0
@@ -123,7 +126,8 @@ def test_attempts_are_counted_across_parkings_and_the_backoff_is_asked_for_each(
     topic.publish("a", key="k", headers={"tenant": "eu"}, partition=1, timestamp_ms=NOON)
     with topic.subscribe(fail, group="g",
                          retry=Retry(4, backoff, mode="park")) as subscription:
-        until(lambda: subscription.stats().buried)
+        # Parking is counted by the one thread, and what becomes of it by the other.
+        until(lambda: subscription.stats().buried and subscription.stats().parked)
         assert subscription.stats() == ("running", 0, 3, 1, 1, 1)
 
     assert asked == [1, 2, 3]
@@ -139,13 +143,17 @@ def test_attempts_are_counted_across_parkings_and_the_backoff_is_asked_for_each(
 
 
 def test_attempts_are_counted_across_processes_and_ends(topic, broker, written):
+    subscription = None
+
     def fail(record):
+        until(lambda: subscription).stop()    # at once, or it might have the next attempt, too
         raise ConnectionError
 
     topic.publish("a")
     for _ in range(3):
-        with topic.subscribe(written(fail), group="g", retry=PARK) as subscription:
-            until(lambda: subscription.stats().retried or subscription.stats().buried)
+        subscription = None
+        subscription = topic.subscribe(written(fail), group="g", retry=PARK)
+        assert subscription.join(20)
 
     assert subscription.stats()[1:5] == (0, 0, 1, 1)
     assert DeadLetters(broker, "g").list()[0].attempts == 3
@@ -277,7 +285,7 @@ def test_only_the_handler_of_a_bus_that_failed_is_called_again(broker, written):
                    retry=PARK, name=name)
         bus.start()
         bus.emit("order.placed", 12)
-        until(lambda: bus.stats()["g", "fail"].handled)
+        until(lambda: bus.stats()["g", "fail"].handled and bus.stats()["g", "fail"].parked)
         assert bus.stats()["g", "fail"].parked == 1
         assert bus.stats()["g", "first"].parked == 0
 
@@ -318,7 +326,9 @@ def test_what_was_parked_is_worked_off_when_the_group_parks_no_more(topic, broke
 
     tries = []
     topic.publish("a", partition=0)
-    with topic.subscribe(fail, group="g", retry=Retry(backoff=0.05, mode="park")) as one:
+    # However late it is stopped, it has not given up.
+    retry = Retry(attempts=None, backoff=0.05, mode="park")
+    with topic.subscribe(fail, group="g", retry=retry) as one:
         until(lambda: one.stats().parked)
     with topic.subscribe(lambda record: tries.append(record.offset), group="g") as other:
         until(lambda: other.stats().handled)
@@ -371,7 +381,7 @@ def test_a_trial_that_is_parked_pauses_again(topic, broker):
     topic.publish("a")
     topic.publish("b")
     topic.publish("c")
-    retry = Retry(attempts=1, pause_after=1, cooldown=0.1)
+    retry = Retry(attempts=1, pause_after=1, cooldown=1000)
     with topic.subscribe(fail, group="g", retry=retry) as subscription:
         until(lambda: subscription.stats().given_up == 1)
     retry = Retry(attempts=9, backoff=1000, only=ConnectionError, mode="park", pause_after=1,
