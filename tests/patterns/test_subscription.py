@@ -315,30 +315,39 @@ def test_order_of_a_partition_is_kept_whatever_fails(broker, concurrency, rng, w
 # ---- the breaker
 
 
-def test_failures_in_a_row_pause_the_subscription_and_success_ends_the_pause(
-        topic, broker, written, caplog):
-    is_down, times = True, []
+def test_failures_in_a_row_pause_the_subscription(topic, written, caplog):
+    calls = []
+
+    def call(record):
+        calls.append(record.value)
+        raise ConnectionError("down")
+
+    topic.publish_many(list("01234567"))
+    retry = Retry(attempts=1, pause_after=3, cooldown=1000)
+    with topic.subscribe(written(call), group="g", retry=retry) as subscription:
+        until(lambda: subscription.stats().state == "paused")
+
+    assert calls == ["0", "1", "2"]
+    assert "is paused for 1000 s" in caplog.text
+
+
+def test_after_a_pause_one_is_tried_and_success_ends_the_pauses(topic, broker, written):
+    times = []
 
     def call(record):
         times.append(time.monotonic())
-        if is_down:
+        if len(times) <= 4:    # the fourth is the first trial
             raise ConnectionError("down")
 
-    for number in range(8):
-        topic.publish(str(number))
+    topic.publish_many(list("01234567"))
     retry = Retry(attempts=1, pause_after=3, cooldown=0.15)
     with topic.subscribe(written(call), group="g", retry=retry) as subscription:
-        until(lambda: subscription.stats().state == "paused")
-        assert len(times) == 3
-        until(lambda: len(times) == 4)    # one is tried
-        is_down = False
         until(lambda: subscription.stats().handled == 4)
         assert subscription.stats()[:5] == ("running", 4, 0, 4, 4)
 
     assert times[3] - times[2] >= 0.15
     assert times[4] - times[3] >= 0.15
     assert len(DeadLetters(broker, "g").list()) == 4
-    assert "is paused for 0.15 s" in caplog.text
 
 
 def test_unreadable_records_open_no_breaker(broker):
@@ -386,7 +395,9 @@ def test_stop_lets_the_record_in_work_be_finished(topic, broker, written):
     subscription = topic.subscribe(slow if written(1) == 1 else as_waiting(started, go_on, seen),
                                    group="g")
     started.wait(20)
-    threading.Timer(0.05, go_on.set).start()
+    with pytest.raises(pylog.PylogTimeoutError):    # it is asked to stop before the record is done
+        subscription.stop(0.05)
+    go_on.set()
     subscription.stop()
 
     assert seen == [True]
@@ -478,8 +489,9 @@ def test_closing_the_broker_stops_the_subscriptions(data_template, tmp_path, wri
 
 LEFT_OPEN = """
 import sys, threading, time
-from pylog.patterns import Topic
+from pylog.patterns import Topic, background
 
+background.EXIT_SECONDS = float(sys.argv[3])
 started = threading.Event()
 
 def slow(record):
@@ -500,10 +512,11 @@ started.wait(20)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("seconds", "printed"), [("0.1", "handled b'a'\n"), ("30", "")])
+@pytest.mark.parametrize(("seconds", "moment", "printed"), [
+    ("0.1", "20", "handled b'a'\n"), ("100", "1", "")])
 def test_a_script_that_just_ends_waits_a_moment_for_what_is_in_work(
-        data_path, seconds, printed):
-    done = subprocess.run([sys.executable, "-c", LEFT_OPEN, data_path, seconds], timeout=20,
+        data_path, seconds, moment, printed):
+    done = subprocess.run([sys.executable, "-c", LEFT_OPEN, data_path, seconds, moment], timeout=60,
                           capture_output=True, text=True, check=True)
 
     assert (done.stdout, done.stderr) == (printed, "")
