@@ -91,3 +91,16 @@ def nap(broker, seconds=60.0):
         return given
 
     return saga
+
+
+def nap_until_stopped(broker, on_nap=lambda: None):
+    """The same, whose step takes until its saga is to stop; on_nap: is called at its beginning."""
+    saga = Saga(broker, "nap")
+
+    @saga.step
+    async def sleep(ctx, given):
+        on_nap()
+        while not any(one._is_stopping for one in saga._orchestrators):
+            await asyncio.sleep(0.005)
+
+    return saga
