@@ -16,6 +16,8 @@ from pathlib import Path
 
 import pytest
 from brokers import values
+from chances import assert_once_below
+from tables import eventually
 
 import pylog
 from pylog import Producer, _native
@@ -27,7 +29,11 @@ LONG = 60_000
 
 @contextmanager
 def held_up(producer):
-    """The thread that appends stands still in a callback, with an empty buffer behind it."""
+    """The thread that appends stands still in a callback, with an empty buffer behind it.
+
+    Of a producer that lingers for long: of a record that is in already, this thread would have the
+    callback, and stand still itself.
+    """
     is_in, may_go = threading.Event(), threading.Event()
 
     def hold(_):
@@ -54,7 +60,7 @@ def batches(broker, topic="one"):
 
 
 def test_record_lingers_and_then_is_there(broker):
-    with Producer(broker, linger_ms=100) as producer:
+    with Producer(broker, linger_ms=LONG) as producer:
         future = producer.send("one", b"v")
         assert values(broker, "one") == []
         assert not future.done()
@@ -62,9 +68,13 @@ def test_record_lingers_and_then_is_there(broker):
         assert not future.failed()
         assert future.value is None
         assert "in the buffer" in repr(future)
+    with Producer(broker, linger_ms=100) as producer:
+        before = time.monotonic()
+        future = producer.send("one", b"w")
 
-        assert future.get(30).offset == 0
-        assert values(broker, "one") == [b"v"]
+        assert future.get(30).offset == 1
+        assert time.monotonic() - before > 0.09
+        assert values(broker, "one") == [b"v", b"w"]
 
 
 def test_batches_of_other_partitions_go_in_their_own_time(broker):
@@ -159,11 +169,12 @@ def test_flush_waits_for_all_that_was_sent(broker):
     lambda producer, future: future.exception(timeout=0),
 ], ids=["flush", "get", "exception"])
 def test_wait_that_takes_too_long_is_told_and_loses_nothing(broker, wait):
-    with Producer(broker, linger_ms=1) as producer:
+    with Producer(broker, linger_ms=LONG) as producer:
         with held_up(producer):
             future = producer.send("one", b"second")
             with pytest.raises(TimeoutError, match="still in the buffer"):
                 wait(producer, future)
+        producer.flush()
         assert future.get(30).offset == 1
 
 
@@ -221,6 +232,7 @@ def test_callback_that_would_wait_for_itself_is_told(broker, action):
         future = producer.send("one", b"v")
         future.add_done_callback(act)
         producer._accumulator.drain()
+        eventually(lambda: found)    # the callbacks follow the waiters
     assert len(found) == 1
     assert "in a callback" in found[0]
 
@@ -235,10 +247,12 @@ def test_callback_may_send_and_ask_but_not_wait(broker):
         except pylog.IllegalStateError as error:
             found.append(str(error))
 
-    with Producer(broker, linger_ms=5) as producer:
+    with Producer(broker, linger_ms=LONG) as producer:    # else it may be this thread that calls it
         producer.send("one", b"v").add_done_callback(act)
-    assert values(broker, "one") in ([b"v", b"again"], [b"v"])
-    assert len(found) == 1 or values(broker, "one") == [b"v"]
+        producer.flush()
+        eventually(lambda: found)
+    assert len(found) == 1
+    assert values(broker, "one") == [b"v", b"again"]
 
 
 # ---- a full buffer -------------------------------------------------------------------------------
@@ -339,9 +353,7 @@ def test_failed_batch_is_told_by_each_of_its_futures(broker):
             assert future.value is None
             assert "failed" in repr(future)
         assert lost[0].exception() is not lost[0].exception()
-        deadline = time.monotonic() + 30
-        while not told and time.monotonic() < deadline:    # the callbacks follow the waiters
-            time.sleep(0.001)
+        eventually(lambda: told)    # the callbacks follow the waiters
         assert [type(error) for error in told] == [pylog.ClosedError]
         assert producer.metrics()["producer-metrics"]["record-error-total"] == 2
         assert producer.metrics()["producer-metrics"]["records-pending"] == 0
@@ -398,7 +410,8 @@ def test_error_that_was_caught_keeps_no_frames_alive(broker):
         producer._accumulator.drain()
         ask(future)
         gc.collect()
-        assert not [one for one in gc.get_objects() if isinstance(one, Witness)]
+        # By its type: a proxy of some other test's object that is gone raises when it is asked.
+        assert not [one for one in gc.get_objects() if type(one) is Witness]
 
 
 def test_close_that_takes_too_long_gives_up_what_has_not_begun_and_says_so(broker):
@@ -519,7 +532,10 @@ def test_what_was_acknowledged_survives_a_kill(broker, seed, round_number):
 def test_idle_producer_sleeps(broker):
     with Producer(broker, linger_ms=1) as producer:
         producer.send("one", b"v").get(30)
-        before = time.process_time()
-        time.sleep(0.5)
 
-        assert time.process_time() - before < 0.05
+        def sleep(number):    # other threads of this process may have something to do
+            before = time.process_time()
+            time.sleep(0.5)
+            return time.process_time() - before
+
+        assert_once_below(0.05, sleep)
