@@ -204,7 +204,8 @@ def test_copy_of_a_broker_that_is_written_is_a_beginning_of_it(admin, broker, tm
     thread = threading.Thread(target=write)
     thread.start()
     try:
-        time.sleep(0.1)
+        while broker.log("one").end_offset <= 10 and thread.is_alive():
+            time.sleep(0.001)
         admin.backup(tmp_path / "copy")
     finally:
         stop.set()
@@ -325,8 +326,8 @@ def test_copy_waits_no_longer_than_it_has_patience(admin, broker, tmp_path, monk
 
 def test_committed_offsets_are_in_the_copy(admin, broker, tmp_path):
     fill(broker, 30)
-    with pylog.Consumer(broker, "orders", group_id="billing", consumer_timeout_ms=200) as consumer:
-        assert len(list(consumer)) == 30
+    with pylog.Consumer(broker, "orders", group_id="billing") as consumer:
+        assert len(consumer.consume(30, timeout=30)) == 30
         consumer.commit()
     committed = admin.list_group_offsets("billing")
     admin.backup(tmp_path / "copy")
