@@ -146,17 +146,15 @@ static bool parse_line(pl_meta *meta, int number, const char *line) {
 
 static pl_status parse_meta(pl_meta *meta, const char *path, char *text, size_t size) {
   int version = 0;
-  unsigned crc;
-  char *last = NULL;
+  char crc[] = "crc32c 00000000\n", *last = NULL;
   text[size] = 0;
   if (sscanf(text, "pylog-log %d\n", &version) == 1 && version > PL_FORMAT_VERSION)
     return pl_fail(PL_ERR_FORMAT, path,
                    "the log has format version %d, this pylog knows up to %d; upgrade pylog",
                    version, PL_FORMAT_VERSION);
   for (char *p = text; (p = strstr(p, "\ncrc32c ")); p++) last = p + 1;
-  if (version < 1 || !last || sscanf(last, "crc32c %8x\n", &crc) != 1 ||
-      last + strlen("crc32c 00000000\n") != text + size ||
-      pl_crc32c(text, (size_t)(last - text)) != crc)
+  if (last) snprintf(crc, sizeof crc, "crc32c %08x\n", pl_crc32c(text, (size_t)(last - text)));
+  if (version < 1 || !last || last + strlen(crc) != text + size || strcmp(last, crc) != 0)
     return pl_fail_corrupt(path, 0, -1, -1,
                            "the file fails its checksum; restore it, or run `pylog check`");
   char *state = NULL;
