@@ -177,11 +177,12 @@ def _bases(log: Log) -> list[int]:
 
 def _past_retention(log: Log, limit_ms: int) -> int:
     """The first offset of the first segment that has a record of this time or later."""
+    bases = _bases(log)    # before the look: what comes in after it is young, and in none of them
     found = log.offset_for_time(limit_ms)
     if found is None:
         log.roll()
+        bases = _bases(log)
         found = log.offset_for_time(limit_ms)    # one may have come in before the roll
-    bases = _bases(log)
     return bases[-1] if found is None else max(base for base in bases if base <= found)
 
 
@@ -193,16 +194,17 @@ def _roll_if_old(log: Log, limit_ms: int) -> None:
 
 def _past_size(log: Log, retention_bytes: int) -> int:
     """The first offset of the first segment behind which there is less than is to be kept."""
+    active = log._page()["active_base"]    # what others roll from here on is left out
     if retention_bytes < 0 or not log._retire():    # before that a segment has blocks to spare
         return log.start_offset
-    bases = _bases(log)
-    sizes = [os.stat(log.path / segment_name(base)).st_size for base in bases[:-1]]
+    bases = [base for base in _bases(log) if base < active]
+    sizes = [os.stat(log.path / segment_name(base)).st_size for base in bases]
     excess = sum(sizes) + log._page()["position"] - retention_bytes
-    for base, size in zip(bases, sizes, strict=False):
+    for base, size in zip(bases, sizes, strict=True):
         if excess < size:
             return base
         excess -= size
-    return bases[-1]
+    return active
 
 
 # ---- the thread --------------------------------------------------------------------------------

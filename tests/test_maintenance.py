@@ -93,6 +93,49 @@ def test_size_is_kept_and_a_segment_less_would_not_be_enough(broker, clock):
     assert segments(log) == [30, 40, 50]
 
 
+class Busy:
+    """A log into which another process writes, and rolls it, behind the nth call of a method."""
+
+    def __init__(self, log, method, nth, write):
+        self._log, self._method, self._left, self._write = log, method, nth, write
+
+    def __getattr__(self, name):
+        found = getattr(self._log, name)
+        if name != self._method:
+            return found
+
+        def call(*arguments):
+            result = found(*arguments)
+            self._left -= 1
+            if self._left == 0:
+                self._write()
+                self._log.roll()
+            return result
+
+        return call
+
+
+def test_what_comes_in_while_retention_looks_is_not_taken_for_old(broker, clock):
+    log = hourly(broker, clock, 3, **{"retention.ms": HOUR})
+    clock.advance(hours=2)
+    busy = Busy(log, "offset_for_time", 2, lambda: log.append(b"new", timestamp=clock.now_ms))
+
+    maintenance.clean(busy, {"retention.ms": str(HOUR)}, clock.now_ms)
+
+    assert [r.value for r in log.read()] == [b"new"]
+
+
+def test_segment_that_others_rolled_counts_by_its_records_not_by_its_blocks(broker, clock):
+    log = hourly(broker, clock, 6, **{"retention.bytes": 25_000})
+    while not log._retire():
+        time.sleep(0.01)
+    busy = Busy(log, "_retire", 1, lambda: log.append(b"new"))
+
+    maintenance.clean(busy, {"retention.ms": "-1", "retention.bytes": "25000"}, clock.now_ms)
+
+    assert log.start_offset in (20, 30)    # the next round takes what this one did not see
+
+
 @pytest.mark.parametrize("configs", [
     {"retention.ms": -1}, {"retention.ms": -1, "retention.bytes": -1},
     {"retention.ms": 1000 * HOUR, "retention.bytes": 10**9},
