@@ -34,8 +34,9 @@ def test_every_record_of_a_run_with_kills_and_pauses_is_accounted_for(log_path):
 
 @pytest.mark.slow
 def test_readers_are_told_of_damage_that_comes_and_goes(log_path):
+    # By this seed four flips and two cuts, from 0.8 s on; by one in 2,000 there are none at all.
     report = run(log_path, "--workload", "fanout", "--nemesis", "flip,truncate", "--readers", 4,
-                 "--seconds", 2, "--rate", 3, *SMALL)
+                 "--seconds", 2, "--rate", 3, "--seed", 6, *SMALL)
 
     faults = report["counts"]["faults"]
     assert faults.get("flip", 0) + faults.get("truncate", 0) > 0
@@ -206,13 +207,13 @@ commands()
 @pytest.mark.slow
 def test_each_producer_must_be_acknowledged_after_the_faults(log_path):
     done = stress(log_path, "--json", "--processes", 2, "--threads", 2, "--seconds", 0.2,
-                  "--quiet-seconds", 1, "--ways", "append_many", *SMALL, script=SILENT)
+                  "--quiet-seconds", 4, "--ways", "append_many", *SMALL, script=SILENT)
 
     assert done.returncode == 4
     row = report_of(done)["anomalies"]["unwritable-log"]
     assert row["count"] == 1
     assert row["examples"][0]["what"] == (
-        "1 producer of 4 had nothing acknowledged for 1 s after the faults: 2")
+        "1 producer of 4 had nothing acknowledged for 4 s after the faults: 2")
 
 
 THREAD_THAT_ENDS = """
@@ -253,7 +254,8 @@ commands()
 
 
 def test_forked_children_are_waited_for_when_their_parents_are_gone(log_path):
-    report = run(log_path, "--nemesis", "fork", "--rate", 10, "--seconds", 0.8,
+    # By this seed nine forks, from 0.27 s on; by one in 1,400 there are none.
+    report = run(log_path, "--nemesis", "fork", "--rate", 10, "--seconds", 0.8, "--seed", 1,
                  "--processes", 1, *SMALL, script=SLOW_CHILDREN)
 
     children = [_native.Ledger(path) for path in log_path.glob("append/ledgers/producer-1???")]
