@@ -497,7 +497,7 @@ def test_a_kill_at_any_point_loses_nothing_and_is_heard_of(tmp_path, seed):
 
 def test_a_process_killed_while_it_commits_leaves_a_whole_commit(place, table):
     index = table.find("t")
-    rng = random.Random(7)
+    rng, most = random.Random(7), 0
     for _ in range(15):
         pid = os.fork()
         if pid == 0:
@@ -511,4 +511,5 @@ def test_a_process_killed_while_it_commits_leaves_a_whole_commit(place, table):
         os.waitpid(pid, 0)
         entry = table.get(index)
         assert entry is None or entry[1] == str(entry[0])
-    assert table.get(index)[0] > 100
+        most = max(most, entry[0] if entry else 0)
+    assert most > 100    # not each had the time to begin
