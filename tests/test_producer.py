@@ -103,7 +103,9 @@ def test_partition_that_is_named_is_taken(broker, partition):
             == partition
 
 
-def test_records_without_a_key_stay_together_for_a_batch_and_go_on(broker):
+def test_records_without_a_key_stay_together_for_a_batch_and_go_on(broker, monkeypatch):
+    # Drawn by lot, its 12 changes leave out one of the three partitions in one run of 2048.
+    monkeypatch.setattr("pylog.partitioner.random.randrange", lambda count: 0)
     with Producer(broker, batch_size=10_000) as producer:
         places = [producer.send("orders", bytes(100)).get().partition for _ in range(900)]
 
@@ -394,7 +396,7 @@ def test_metrics_count_the_bytes_of_keys_and_values(broker, linger_ms):
 
 
 def test_metrics_tell_how_full_the_batches_were(broker):
-    with Producer(broker, linger_ms=1000) as producer:
+    with Producer(broker, linger_ms=60_000) as producer:
         assert producer.metrics()["producer-metrics"]["batch-size-avg"] == 0
         for _ in range(3):
             producer.send("one", b"x" * 100)
