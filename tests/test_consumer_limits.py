@@ -2,11 +2,11 @@
 
 import re
 import threading
-import time
 
 import pytest
 from children import in_child
 from orders import ORDERS, everything, fill, values
+from tables import eventually
 
 import pylog
 from pylog.broker import Broker
@@ -167,16 +167,33 @@ def test_wakeup_of_a_consume_gives_back_what_it_had_taken(broker, consumer):
 
 def test_second_thread_is_refused(broker):
     with Consumer(broker, "orders") as consumer:
-        thread = threading.Thread(target=consumer.poll, args=[300])
+        caught = []
+
+        def wait():
+            with pytest.raises(pylog.WakeupError) as error:
+                consumer.poll(60_000)
+            caught.append(error)
+
+        thread = threading.Thread(target=wait)
         thread.start()
-        time.sleep(0.1)
+        eventually(lambda: is_in_use(consumer))
 
         for ask in (lambda: next(consumer), consumer.poll, lambda: consumer.seek(ORDERS[0], 0),
                     consumer.close):
             with pytest.raises(pylog.ConcurrentModificationError):
                 ask()
+        consumer.wakeup()
         thread.join()
+        assert caught
         assert consumer.poll() == {}
+
+
+def is_in_use(consumer):
+    try:
+        consumer.poll()
+    except pylog.ConcurrentModificationError:
+        return True
+    return False
 
 
 @pytest.mark.slow
