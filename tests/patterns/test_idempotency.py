@@ -124,8 +124,8 @@ def test_who_waits_has_the_key_soon_after_its_claimant_was_killed(broker, paymen
     while not (tmp_path / "held").exists():
         time.sleep(0.002)
     timer = threading.Timer(0.1, kill, [pid])
-    timer.start()
     begun = time.monotonic()
+    timer.start()
 
     assert do(payments, "17", "mine") == (False, "mine")
     assert 0.09 < time.monotonic() - begun < 20
