@@ -47,18 +47,30 @@ def test_next_is_the_native_function_in_subclasses_too():
 
 def test_word_that_changes_ends_a_wait_and_turns():
     memory = mmap.mmap(-1, 4096)
-    fetcher = Turning()
-    fetcher._watch(_native.Word(memory))
+
+    class Changing(Turning):
+        def _turn(self):
+            if not self.turns:    # the wait that it is to end begins after this one
+                timer.start()
+            return super()._turn()
 
     def change():
-        memory[0] = 1
+        memory[0] += 1
+        changed.append(time.monotonic())
 
-    threading.Timer(0.05, change).start()
-    start = time.monotonic()
+    # A wait of 0.3 s may be over before a slow machine has let the other thread change the word.
+    for seconds in (0.3, 3, 30):
+        fetcher, timer, changed = Changing(), threading.Timer(0.05, change), []
+        fetcher._watch(_native.Word(memory))
+        start = time.monotonic()
+        assert fetcher._poll(1, seconds) == {}
+        end = time.monotonic()
+        timer.join()
+        assert end - start >= seconds - 0.01
+        if changed[0] < start + seconds / 2:
+            break
 
-    assert fetcher._poll(1, 0.3) == {}
     assert fetcher.turns == 2
-    assert time.monotonic() - start >= 0.29
 
 
 def test_word_is_looked_at_between_blocks(broker):
@@ -183,8 +195,8 @@ def test_signal_handlers_run_in_the_wait(broker):
     try:
         with Consumer(broker, "orders") as consumer:
             consumer.poll()
-            signal.setitimer(signal.ITIMER_REAL, 0.05)
             with pytest.raises(InterruptedError):
+                signal.setitimer(signal.ITIMER_REAL, 0.05)
                 next(consumer)
     finally:
         signal.signal(signal.SIGALRM, before)

@@ -190,9 +190,9 @@ def test_signal_handlers_run_in_the_wait(log_path):
         raise InterruptedError
 
     before = signal.signal(signal.SIGALRM, interrupt)
-    signal.setitimer(signal.ITIMER_REAL, 0.05)
     try:
         with pytest.raises(InterruptedError):
+            signal.setitimer(signal.ITIMER_REAL, 0.05)
             _native.Waiter(logs).wait([0, 0], timeout=30)
     finally:
         signal.signal(signal.SIGALRM, before)
