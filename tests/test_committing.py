@@ -6,6 +6,7 @@ import time
 import pytest
 from members import Listener
 from orders import ORDERS, fill, orders_broker, values
+from tables import eventually
 
 import pylog
 from pylog import OffsetAndMetadata
@@ -388,6 +389,15 @@ def test_a_broker_that_is_closed_closes_its_consumers_which_commit(log_path):
         assert committed(broker) == 5
 
 
+def is_in_use(consumer):
+    """By another thread, which asks for the next record."""
+    try:
+        consumer._check_usable()
+    except pylog.ConcurrentModificationError:
+        return True
+    return False
+
+
 def test_a_reader_whose_broker_another_thread_closes_is_told(log_path):
     broker = orders_broker(log_path)
     consumer = Consumer(broker, "orders", group_id="g")
@@ -400,10 +410,10 @@ def test_a_reader_whose_broker_another_thread_closes_is_told(log_path):
             told.append(type(error))
     thread = threading.Thread(target=read)
     thread.start()
-    time.sleep(0.2)
+    eventually(lambda: is_in_use(consumer))
     with pytest.raises(pylog.ConcurrentModificationError):
         broker.close()
-    thread.join(5)
+    thread.join(20)
 
     assert told == [pylog.ClosedError]
 
