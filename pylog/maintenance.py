@@ -194,7 +194,7 @@ def _roll_if_old(log: Log, limit_ms: int) -> None:
 
 def _past_size(log: Log, retention_bytes: int) -> int:
     """The first offset of the first segment behind which there is less than is to be kept."""
-    active = log._page()["active_base"]    # what others roll from here on is left out
+    active: int = log._page()["active_base"]    # what others roll from here on is left out
     if retention_bytes < 0 or not log._retire():    # before that a segment has blocks to spare
         return log.start_offset
     bases = [base for base in _bases(log) if base < active]
