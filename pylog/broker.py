@@ -387,14 +387,19 @@ class Broker:
     def close(self) -> None:
         """Closes all that this object opened, after its producers and consumers; idempotent."""
         with contextlib.ExitStack() as last_first:
+            last_first.callback(self._stop_maintainer)    # of a thread that was in `log` till then
             last_first.callback(self._close)
-            if self._maintainer is not None and not self._is_closed:
-                last_first.callback(self._maintainer.stop, self)
+            if not self._is_closed:
+                last_first.callback(self._stop_maintainer)
             if not self._is_closed:    # what they commit at their end is not synced otherwise
                 last_first.callback(self.sync_groups)
             # What is made of others goes before them: its threads are inside of theirs.
             for one in sorted(self.dependents, key=lambda one: hasattr(one, "_is_made_of_others")):
                 last_first.callback(one._close_with_broker)
+
+    def _stop_maintainer(self) -> None:
+        if self._maintainer is not None:
+            self._maintainer.stop(self)
 
     def _close(self) -> None:
         with self._lock:
