@@ -16,7 +16,9 @@ def values_of(log):
 
 
 def append_and_die(path, values, flush_after=0, **options):
-    """Appends in a process that is killed; the first `flush_after` records are flushed."""
+    """Appends in a process that is killed. The first `flush_after` records are flushed; if there
+    are such, then the last batch is still open: its housekeeper seals it after 100 ms, and where a
+    busy machine let it, all is done again."""
     def live():
         log = pylog.Log(path, **options)
         for number, value in enumerate(values, 1):
@@ -25,7 +27,12 @@ def append_and_die(path, values, flush_after=0, **options):
                 log.flush()
         return log
 
-    killed(live)
+    for _ in range(50):
+        killed(live)
+        if not flush_after or pylog.check(path).records < len(values):
+            return
+        shutil.rmtree(path)
+    pytest.fail("the last batch was sealed each time")
 
 
 def test_killed_log_opens_with_all_that_was_appended(log_path):
@@ -98,12 +105,16 @@ def test_closed_log_that_lived_through_a_reboot_lost_nothing(log_path):
 def test_copy_of_a_live_log_is_scanned(log_path, tmp_path):
     with pylog.Log(log_path) as log:
         log.append_many([b"a"] * 10)
-        log.append(b"in the open batch")
-        shutil.copytree(log_path, tmp_path / "copy")
+        for number in range(50):
+            sealed = values_of(log)
+            log.append(b"in the open batch")
+            copied = shutil.copytree(log_path, tmp_path / f"copy{number}")
+            if log.stats()["sealed_offset"] == len(sealed):    # no housekeeper was quicker
+                break
 
-        with pylog.Log(tmp_path / "copy") as copy:
+        with pylog.Log(copied) as copy:
             assert copy.recovered.reason == "scanned"
-            assert values_of(copy) == [b"a"] * 10
+            assert values_of(copy) == sealed
             assert copy.append(b"b") > log.append(b"c")
 
 
@@ -141,11 +152,15 @@ def test_damage_above_the_durable_floor_is_a_torn_tail(log_path):
 
 @pytest.mark.parametrize("durability", ["interval", "fsync"])
 def test_open_batch_that_outlived_a_kill_is_not_promised_to_be_on_disk(log_path, durability):
-    append_and_die(log_path, [b"sealed"], durability="interval", flush_interval_ms=86_400_000)
-    if durability == "fsync":
-        # As if killed between the append and the flush that it waits for.
-        rewrite_meta(log_path, lambda text: text.replace("durability 1", "durability 2"))
-    killed(lambda: pylog.Log(log_path))     # recovers, and dies before anything is sealed
+    for _ in range(50):
+        append_and_die(log_path, [b"value"], durability="interval", flush_interval_ms=86_400_000)
+        if durability == "fsync":
+            # As if killed between the append and the flush that it waits for.
+            rewrite_meta(log_path, lambda text: text.replace("durability 1", "durability 2"))
+        killed(lambda: pylog.Log(log_path))     # recovers, and dies before anything is sealed
+        if pylog.check(log_path).records == 0:
+            break
+        shutil.rmtree(log_path)                 # the housekeeper of one of the two was quicker
     with pylog.Log(log_path, mode="r") as reader:
         seen = values_of(reader)
     forget_boot(log_path)
@@ -161,7 +176,7 @@ def test_interval_log_flushes_what_a_killed_process_left_unsealed(log_path):
 
     with pylog.Log(log_path) as log:    # which only reads: nobody appends, and so repairs
         assert log.recovered.reason == "killed"
-        for _ in range(500):
+        for _ in range(3000):
             if log.durable_offset == 2:
                 break
             time.sleep(0.01)
@@ -256,7 +271,7 @@ def test_offset_lost_twice_is_still_never_reused(log_path):
     for life in range(4):
         append_and_die(log_path, [b"life %d" % life] * 3)
         with pylog.Log(log_path, mode="r") as log:
-            now = {record.offset for record in log.read()}
+            now = {record.offset for record in log.read() if record.value == b"life %d" % life}
         assert len(now) == 3
         assert not seen & now
         seen |= now
