@@ -163,13 +163,16 @@ def test_time_that_no_calendar_has_is_shown_as_a_number(segment):
 
 def test_open_batch_of_a_live_log_is_a_tail_and_no_damage(log_path):
     with pylog.Log(log_path) as log:
-        log.append_many([b"sealed"] * 3)
-        log.append(b"open")
-        log.append(b"open too")
+        for _ in range(10):    # the housekeeper seals what nobody has added to for 100 ms
+            log.append_many([b"sealed"] * 3)
+            log.append(b"open")
+            log.append(b"open too")
 
-        found = items(log_path)
+            found = items(log_path)
+            if "records" in only_item("tail", found):
+                break
 
-    assert only_item("batch", found)["records"] == 3
+    assert of_kind("batch", found)[-1]["records"] == 3
     assert only_item("tail", found)["records"] == 2
 
 
