@@ -8,6 +8,7 @@ import struct
 import lz4.frame
 import numpy
 import pytest
+from chances import assert_once_below
 from checking import RUN, batch_of, found, stamp, stamps, taken
 from handmade import CONTROL, make_batch, make_record, varint, with_crc
 from hypothesis import given
@@ -421,6 +422,13 @@ def feed(checker, start, end):
 
 
 def check_growth(small, large):
+    """Others have memory, too: a collection of garbage, a page that the kernel had taken away. So
+    there are some chances; what grows with the records grows each time."""
+    assert_once_below((1 << 20) + 1, lambda number: growth(small, large), tries=3)
+
+
+def growth(small, large):
+    """Bytes of memory that this process has more of, with so many records more."""
     checker = _native.Checker(RUN)
     feed(checker, 0, small)
     own, resident = checker.figures()["memory_bytes"], resident_bytes()
@@ -432,7 +440,7 @@ def check_growth(small, large):
     assert found(checker) == {}
     assert checker.records == large
     assert checker.figures()["memory_bytes"] == own < 20_000
-    assert grown <= 1 << 20
+    return grown
 
 
 def test_memory_does_not_grow_with_the_records():
