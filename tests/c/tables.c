@@ -153,6 +153,19 @@ static pl_processes *watch(void) {
   return processes;
 }
 
+static void make_bells(void) {
+  FILE *bells = fopen(bells_path, "wb");
+  if (!bells || ftruncate(fileno(bells), sizeof(pl_bells))) die("no doorbells");
+  fclose(bells);
+}
+
+/* late: how many of these deaths were heard of after more than HEARD_MS. */
+static void tell(const char *where, int kills, int late) {
+  printf("point %s %d\n", where, kills);
+  if (2 * late > kills)
+    die("%s: of %d deaths, %d were heard of after more than %d ms", where, kills, late, HEARD_MS);
+}
+
 int main(int count, char **words) {
   if (count < 5) die("tables DIRECTORY ROUNDS SEED POINT...");
   int rounds = atoi(words[2]), points = count - 4;
@@ -164,9 +177,7 @@ int main(int count, char **words) {
   snprintf(processes_path, sizeof processes_path, "%s/processes", words[1]);
   snprintf(bells_path, sizeof bells_path, "%s/doorbells", words[1]);
   snprintf(table_path, sizeof table_path, "%s/group", words[1]);
-  FILE *bells = fopen(bells_path, "wb");
-  if (!bells || ftruncate(fileno(bells), sizeof(pl_bells))) die("no doorbells");
-  fclose(bells);
+  make_bells();
   witness = mmap(NULL, sizeof *witness, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
   random_seed(seed);
   pl_processes *watching = watch();
@@ -207,11 +218,6 @@ int main(int count, char **words) {
   }
   pl_processes_close(watching);
   printf("rounds %d\nslowest_death_ms %" PRId64 "\n", rounds, slowest_ms);
-  for (int i = 0; i < points; i++) {
-    printf("point %s %d\n", words[4 + i], kills[i]);
-    if (2 * late[i] > kills[i])
-      die("%s: %d of %d deaths were heard of after more than %d ms", words[4 + i], late[i], kills[i],
-          HEARD_MS);
-  }
+  for (int i = 0; i < points; i++) tell(words[4 + i], kills[i], late[i]);
   return 0;
 }
