@@ -11,6 +11,7 @@ import signal
 import time
 
 import pytest
+from waiting import until
 
 import pylog
 from pylog.patterns import Queue
@@ -78,6 +79,9 @@ class Cast:
         assert os.WIFSIGNALED(status), f"{role.__name__} ended by itself"
         return role
 
+    def count_acked(self):
+        return sum(what == b"acked" for what, *_ in self.lines())
+
     def lines(self):
         for diary in self.path.parent.glob("diary-*"):
             for line in diary.read_bytes().splitlines():
@@ -96,6 +100,7 @@ def test_20_rounds_lose_nothing_and_deliver_nothing_after_its_ack(tmp_path, seed
     for _ in range(ROUNDS):
         time.sleep(rng.uniform(0.02, 0.12))
         cast.start(cast.kill(rng.choice(list(cast.pids))))
+    until(lambda: cast.count_acked() > 20, 60)    # to make a topic may take longer than all that
     for pid in list(cast.pids):
         cast.kill(pid)
 

@@ -10,6 +10,7 @@ import pytest
 from children import in_child, kill, killed, start
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from waiting import until
 
 import pylog
 from pylog import Broker
@@ -502,6 +503,14 @@ def count_up(path, times=1 << 30):
             state.change(add_one)
 
 
+def has_counted_to(path, number):
+    """In a topic that somebody else makes."""
+    if not path.exists():
+        return False
+    with Broker(path) as broker:
+        return "numbers" in broker.topics() and broker.log("numbers").end_offset > number
+
+
 @pytest.mark.slow
 def test_processes_change_it_exactly(tmp_path):
     pids = [start(count_up, tmp_path / "data", 300) for _ in range(4)]
@@ -520,6 +529,7 @@ def test_20_kills_leave_no_change_half_done_and_none_twice(tmp_path, rng: random
             time.sleep(rng.uniform(0.02, 0.08))
             kill(pids.pop(rng.randrange(3)))
             pids.append(start(count_up, path))
+        until(lambda: has_counted_to(path, 100), 60)    # to make a topic may take longer than that
     finally:
         for pid in pids:
             kill(pid)
