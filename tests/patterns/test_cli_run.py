@@ -1,10 +1,12 @@
 """The command line: `pylog run` and `pylog task`."""
 
+import contextlib
 import json
 import os
 import signal
 import subprocess
 import sys
+import time
 
 import pytest
 from shell import COMMAND, done, fails, is_alive_group, lines
@@ -27,7 +29,8 @@ def version():
 @app.task
 def slow():
     current_task().progress(0.5, str(os.getpid()))
-    time.sleep(0.3)
+    while not os.path.exists("enough"):
+        time.sleep(0.01)
     return "whole"
 '''
 
@@ -93,6 +96,8 @@ def test_workers_that_die_are_replaced_and_ctrl_c_lets_them_finish(place, app):
         workers = run.workers()
         run.process.send_signal(signal.SIGINT)
         run.process.send_signal(signal.SIGINT)    # one Ctrl-C may come twice
+        time.sleep(0.2)    # it is at work still when it is told to end
+        (place / "enough").touch()
         assert run.process.wait(30) == Exit.FINE
         assert sent.result(0) == "whole"
         assert not any(map(is_alive_group, workers))
@@ -104,8 +109,13 @@ def test_a_file_that_changes_is_run_anew_and_no_worker_outlives_its_supervisor(p
     pytest.importorskip("watchfiles")
     with Run(place, "jobs:app", "--reload") as run:
         first, word = app.tasks["version"].send().result(30)
-        (place / "jobs.py").write_text("raise ValueError", encoding="utf-8")
-        until(lambda: "cannot be imported" in run.said())
+
+        def is_heard_of():    # again and again: who watches may begin later than who works
+            (place / "jobs.py").write_text("raise ValueError", encoding="utf-8")
+            with contextlib.suppress(AssertionError):
+                return until(lambda: "cannot be imported" in run.said(), 5)
+
+        until(is_heard_of, 60)
         (place / "jobs.py").write_text(MODULE.replace('"one"', '"two"'), encoding="utf-8")
         second, new = app.tasks["version"].send().result(30)
         assert (word, new) == ("one", "two")
