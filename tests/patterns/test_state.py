@@ -36,8 +36,11 @@ def add_one(entries):
 
 
 class Clock:
+    """Far ahead of the maintainer's, who takes away what is older than a topic keeps it: after a
+    second, and in the middle of a test that has stood still for so long."""
+
     def __init__(self):
-        self.now = 1_000_000.0
+        self.now = 4_000_000_000.0
 
     def __call__(self):
         return self.now

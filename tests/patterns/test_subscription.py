@@ -72,8 +72,8 @@ def test_what_never_goes_well_is_a_dead_letter_and_finished(topic, broker, writt
         if record.value == "b":
             raise ValueError("no b, please")
 
-    for value in "abc":
-        topic.publish(value, key="k", headers={"tenant": "eu"}, timestamp_ms=1_700_000_000_000)
+    for value in "abc":    # later than what the retention takes away, after a second
+        topic.publish(value, key="k", headers={"tenant": "eu"}, timestamp_ms=4_000_000_000_000)
     with topic.subscribe(written(fail_on_b), group="g", retry=FAST) as subscription:
         until(lambda: subscription.stats().handled == 2)
 
@@ -83,7 +83,7 @@ def test_what_never_goes_well_is_a_dead_letter_and_finished(topic, broker, writt
     assert (letter.topic, letter.partition, letter.offset, letter.timestamp, letter.group,
             letter.attempts, letter.error, letter.message, letter.disposition, letter.key,
             letter.value, letter.headers, letter.mark) == (
-        "one", 0, 1, 1_700_000_000_000, "g", 3, "ValueError", "no b, please",
+        "one", 0, 1, 4_000_000_000_000, "g", 3, "ValueError", "no b, please",
         "MAX_DELIVERY_ATTEMPTS_REACHED", b"k", b"b", (("tenant", b"eu"),), None)
     assert letter.id == "dlq.g.one:0:0"
     assert "fail_on_b" in letter.handler or "handle" in letter.handler
