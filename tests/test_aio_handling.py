@@ -1,7 +1,6 @@
 """A consumer's records given to a coroutine, one at a time or several at once."""
 
 import asyncio
-import threading
 import time
 
 import pytest
@@ -471,7 +470,7 @@ def test_the_time_of_a_handler_is_not_one_without_records(broker):
         seen.append(record.value)
         if record.value == b"0":
             await asyncio.sleep(1.1)
-            threading.Timer(0.05, broker.append, ("late", b"1")).start()
+            asyncio.get_running_loop().call_later(0.05, broker.append, "late", b"1")
 
     async def main():
         async with AsyncConsumer(broker, "late", consumer_timeout_ms=1000) as consumer:
