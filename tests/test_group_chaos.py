@@ -22,7 +22,7 @@ from pylog.topic import TopicPartition
 
 WORKER = group_worker.__file__
 PARTITIONS = 12
-SESSION_MS = 400
+SESSION_MS = 2000    # longer than a busy machine lets a process stand still: that has no excuse
 SETTLE_S = 20
 ACTIONS = {"kill": 40, "leave": 8, "fork_and_kill": 7, "stop": 10, "two": 10}    # how often
 SPARES = 3    # started ahead: an interpreter takes 0.2 s
