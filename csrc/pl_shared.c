@@ -11,7 +11,7 @@
 #include "pl_fault.h"
 #include "pl_log.h"
 
-enum { WAIT_MS = 10000, OTHERS_MS = 300 };
+enum { WAIT_MS = 10000, OTHERS_MS = 2000 };
 
 /* Once, when the file is made: a sync of what is in it says nothing about its name. */
 static pl_status sync_directory_of(const char *path) {
@@ -143,14 +143,15 @@ pl_status pl_shared_open(const char *path, const pl_shared_kind *kind, void *con
     return pl_fail(PL_ERR_CONFIG, path, "the path is too long; use a shorter one");
   PL_TRY(pl_host_learn());
   for (;;) {
+    /* From before the try: who stood still in it may have made the file anew by then. */
+    int64_t waited = pl_monotonic_ms() - start;
     pl_fit fit = IS_OLD;
     if (!pl_file_exists(path)) PL_TRY(make(path, kind, NULL, 0, context));
     pl_status status = try_open(out, context, &fit);
     if (status == PL_OK || (status < 0 && pl_file_exists(path))) return status;
     /* Others who open it too, to make it anew, have it for some milliseconds; its users stay. */
     bool is_of_others = fit == IS_OTHER_LAYOUT || fit == IS_OTHER_NAMESPACE;
-    if (pl_monotonic_ms() - start >= (is_of_others ? OTHERS_MS : WAIT_MS))
-      return in_use(out, fit);
+    if (waited >= (is_of_others ? OTHERS_MS : WAIT_MS)) return in_use(out, fit);
     pl_sleep_ms(1);
   }
 }

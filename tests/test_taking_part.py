@@ -7,11 +7,14 @@ import mmap
 import os
 import signal
 import struct
+import subprocess
+import sys
 import threading
 import time
 
 import pytest
 from children import in_child, killed
+from drivers import built
 from tables import NAMESPACE, VERSION, change_byte, eventually, table_processes, take_part
 
 from pylog import _native
@@ -201,6 +204,19 @@ def test_what_others_have_left_is_made_anew(place, at):
     processes = take_part(place)
     assert processes.is_alive(*processes.me)
     processes.close()
+
+
+@pytest.mark.parametrize("at", [VERSION, NAMESPACE])
+def test_who_stands_still_while_he_makes_it_anew_does_not_call_it_in_use(place, at):
+    take_part(place).close()
+    change_byte(place / "processes", at)
+    slow = {**os.environ, "SLOW_LOCK_MS": "2500",
+            "LD_PRELOAD": str(built("build/slow_lock.so") / "slow_lock.so")}
+    code = "import sys; from pylog import _native; _native.Processes(*sys.argv[1:]).join()"
+    done = subprocess.run(
+        [sys.executable, "-c", code, place / "processes", place / "doorbells"], env=slow,
+        capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 def test_who_has_left_is_in_nobodys_way(place):
