@@ -265,6 +265,7 @@ def survive(place, rng, rounds):
     parties = [Party(play.write, 10**9) for _ in range(3)]
     until(lambda: len(play.acknowledged.lines()) > 10)
     kill_at_random(parties, rng, rounds)
+    until(lambda: len(play.acknowledged.lines()) > 5 * rounds, 60)    # on a slow machine, longer
     play.enough.give()
     for party in parties:
         party.wait()

@@ -61,6 +61,12 @@ class Play:
             with self.outbox.relay(broker, poll=0.001):
                 self.end.wait()
 
+    def count_said(self):
+        db = self.database()
+        (count,), = db.execute("SELECT count(*) FROM said")
+        db.close()
+        return count
+
     def outcome(self):
         """What was said by topic and key, in order; what there is."""
         with Broker(self.data) as broker:
@@ -82,8 +88,8 @@ def by_key(rows):
 def survive(place, rng, rounds):
     play = Play(place)
     parties = [Party(play.write), Party(play.write), Party(play.relay), Party(play.relay)]
-    until(lambda: (play.data / "orders-0").exists())
     kill_at_random(parties, rng, rounds)
+    until(lambda: play.count_said() > 2 * rounds, 60)    # on a slow machine it takes longer
     play.end.give()
     for party in parties:
         party.wait()

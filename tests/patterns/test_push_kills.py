@@ -77,6 +77,7 @@ def survive(place, rng, rounds):
                Party(play.feed)]
     until(lambda: all(one.lines() for one in play.seen), 60)
     kill_at_random(parties, rng, rounds, (0.0, 0.15))
+    until(lambda: all(len(one.lines()) > 5 * rounds for one in play.seen), 60)    # however slow
     play.end.give()
     for party in parties[2:]:
         party.wait()
