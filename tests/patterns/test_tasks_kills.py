@@ -6,6 +6,7 @@ import time
 from collections import Counter
 
 import pytest
+from chances import assert_once_below
 from parties import Diary, Party, kill_at_random
 from waiting import until
 
@@ -27,6 +28,13 @@ def app_of(path, diary=None):
         if diary:
             diary.write(number)
         return 2 * number
+
+    @app.task(retry=Retry(attempts=None))
+    def stay():
+        """Until its worker is killed; whoever has it next is through at once."""
+        current_task().progress(0.5, f"in process {os.getpid()}")
+        if current_task().attempt == 1:
+            time.sleep(60)
 
     @app.task
     def poison(pid_file):
@@ -56,6 +64,7 @@ def check_kills(tmp_path, seed, rounds):
                for number, diary in enumerate(accepted)]
     parties += [Party(work_for_ever, path, done) for _ in range(3)]
     kill_at_random(parties, rng, rounds)
+    until(lambda: sum(len(one.lines()) for one in accepted) > 20, 60)    # on a slow machine, longer
     for party in parties:
         party.kill()
 
@@ -93,23 +102,24 @@ def test_hundreds_of_kills_lose_no_task(tmp_path, seed):
 
 @pytest.mark.slow
 def test_what_a_killed_worker_had_is_begun_again_within_200_ms(tmp_path):
-    path, times = tmp_path / "broker", []
+    path = tmp_path / "broker"
     workers = [Party(work_for_ever, path) for _ in range(2)]
     with app_of(path) as app:
-        for _ in range(3):
-            sent = app.tasks["double"].send(1, 0.3)
-            words = until(lambda sent=sent: sent.status().message)
+        def seconds(_):
+            sent = app.tasks["stay"].send()
+            words = until(lambda: sent.status().message)
             [party] = [one for one in workers if words == f"in process {one.pid}"]
             killed = time.time()
             party.kill()
-            until(lambda sent=sent: sent.status().attempt == 2)
-            times.append(sent.status().updated - killed)
-            assert sent.result(30) == 2
+            until(lambda: sent.status().attempt == 2)
+            took = sent.status().updated - killed
+            assert sent.result(30) is None
             party.start()
+            return took
+
+        assert_once_below(0.2, seconds)
     for party in workers:
         party.kill()
-    print("begun again after", times)
-    assert min(times) < 0.2
 
 
 def die_with_its_result(path, diary):
