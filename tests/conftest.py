@@ -81,12 +81,15 @@ def pylogs_logger():
 
 @pytest.fixture(autouse=True)
 def threads_end():
-    """A thread of pylog's that outlives its test would meddle with what later ones patch."""
+    """A thread of pylog's that outlives its test would meddle with what later ones patch. One that
+    has said that it is over, as to who waits in `stop`, may have some steps to go yet."""
     before = set(threading.enumerate())
     yield
-    left = [thread.name for thread in set(threading.enumerate()) - before
+    ours = [thread for thread in set(threading.enumerate()) - before
             if thread.name.startswith("pylog-")]
-    assert not left
+    for thread in ours:
+        thread.join(5)
+    assert not [thread.name for thread in ours if thread.is_alive()]
 
 
 @pytest.fixture
