@@ -99,7 +99,8 @@ def test_every_promised_row_is_measured(smoke, name, gate, ambition):
 
     assert rows, f"no row begins with {name!r}"
     assert (rows[0]["gate"], rows[0]["ambition"]) == (gate, ambition)
-    assert rows[0]["best"] > 0
+    may_be_none = name == "anonymous memory of a reader"    # 64 KiB, where 2 MB are read
+    assert rows[0]["best"] > 0 or (may_be_none and rows[0]["best"] == 0)
     if gate is None:
         assert rows[0]["verdict"] == ""
     else:
