@@ -84,6 +84,7 @@ class Broker:
         self.auto_create_topics = is_true("auto_create_topics", auto_create_topics)
         self.num_partitions = num_partitions
         self.metadata = Metadata(self.path)    # makes the directory
+        self.metadata.on_removal = functools.partial(forget_topic, self.path)
         with contextlib.suppress(PylogTimeoutError):    # of another, who is being stopped in it
             self.metadata.finish_deletions()
         make_doorbells(self.path / "doorbells")
@@ -142,9 +143,7 @@ class Broker:
     def delete_topic(self, name: str) -> TopicEntry:
         """Removes a topic and all its records; see `Metadata.delete_topic`."""
         self._check_open()
-        entry = self.metadata.delete_topic(name)
-        forget_topic(self.path, name, entry.partitions)
-        return entry
+        return self.metadata.delete_topic(name)
 
     def create_topic(
         self, name: str, num_partitions: int = 1,

@@ -80,6 +80,9 @@ class Metadata:
         self._pid = os.getpid()
         self._is_closed = False
         self.on_change: Callable[[], None] | None = None    # called after a change is made
+        # Called with the name and the partitions of a topic that goes, while nobody can make
+        # another of the name.
+        self.on_removal: Callable[[str, int], None] | None = None
         self._connection: sqlite3.Connection | None = None
         self._file: tuple[int, int] | None = None     # what the connection is to
         make_directory(self.path)
@@ -185,8 +188,10 @@ class Metadata:
         entry = change.find(deleted)
         if entry is None:
             return False
-        set_aside(self.path, deleted.removesuffix(DELETED), entry.partitions, entry.topic_id,
-                  self._timeout_ms)
+        name = deleted.removesuffix(DELETED)
+        set_aside(self.path, name, entry.partitions, entry.topic_id, self._timeout_ms)
+        if self.on_removal is not None:
+            self.on_removal(name, entry.partitions)
         change.swap(entry, None)
         return True
 

@@ -309,6 +309,39 @@ def test_a_topic_that_is_deleted_ends_its_workers(broker):
         assert taken(consumer) == [0, 1]
 
 
+def test_topic_made_anew_behind_its_deletion_keeps_what_its_workers_have(broker, monkeypatch):
+    """The one who deleted it has not come back from that, and others take of the new one."""
+    fill(broker, 1)
+    workers(broker).close()
+    with pylog.Broker(broker.path) as other:
+        delete, early = broker.metadata.delete_topic, []
+
+        def delete_and_wait(name):
+            entry = delete(name)
+            fill(other, 1)
+            early.append(workers(other))
+            assert taken(early[0]) == [0]
+            return entry
+
+        monkeypatch.setattr(broker.metadata, "delete_topic", delete_and_wait)
+        broker.delete_topic("jobs")
+        with workers(broker) as late:
+            assert taken(late) == []
+
+
+def test_deletion_that_was_killed_forgets_what_workers_had(broker):
+    def delete_and_die():
+        with pytest.MonkeyPatch.context() as patch, pylog.Broker(broker.path) as other:
+            patch.setattr(other.metadata, "finish_deletions", lambda name: os.kill(os.getpid(), 9))
+            other.delete_topic("jobs")
+
+    fill(broker, 1)
+    workers(broker).close()
+    killed(delete_and_die)
+    broker.maintain()
+    assert share_groups(broker.path) == {}
+
+
 @pytest.mark.slow
 def test_a_kill_at_any_point_of_the_leases_loses_and_repeats_nothing(tmp_path, seed):
     source = Path(__file__).parent.parent / "csrc" / "pl_lease.c"
