@@ -160,9 +160,13 @@ def test_deadlock_is_tried_again(broker, bus, connect):
     cursor.execute("LOCK TABLE orders")
     reached = threading.Event()
 
+    waits = f"SELECT wait_event_type FROM pg_stat_activity WHERE pid = {pid_of(other)}"
+
     def placed(db, event):
         tries.append(event.data["total"])
         reached.set()
+        if len(tries) == 1:    # whether there is a deadlock the server looks once, a second later
+            until(lambda: ask(connect, waits) == [("Lock",)])
         insert(db, event)
 
     with placing(broker, bus, connect, placed) as again:
