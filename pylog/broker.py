@@ -390,7 +390,7 @@ class Broker:
             last_first.callback(self._close)
             if not self._is_closed:
                 last_first.callback(self._stop_maintainer)
-            if not self._is_closed:    # what they commit at their end is not synced otherwise
+                # What they commit at their end is not synced otherwise.
                 last_first.callback(self.sync_groups)
             # What is made of others goes before them: its threads are inside of theirs.
             for one in sorted(self.dependents, key=lambda one: hasattr(one, "_is_made_of_others")):
