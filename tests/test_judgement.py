@@ -87,7 +87,8 @@ def test_a_stall_that_ends_with_the_diary_is_written_down(tmp_path, monkeypatch)
     monkeypatch.setattr(time, "monotonic_ns", lambda: real() + clock[0])
     with Diary(tmp_path) as diary, noting_stalls(diary):
         clock[0] = 10**9    # a second passes, and the end is there
-    assert [one.offset // 10**9 for one in read_diaries(tmp_path)] == [1]
+    # There may be others, of a machine that was busy.
+    assert max(one.offset for one in read_diaries(tmp_path)) >= 10**9
 
 
 def test_a_takeover_lasts_until_the_last_partition_is_taken(tmp_path):
