@@ -8,6 +8,7 @@ import time
 
 import pytest
 from children import in_child
+from tables import eventually
 
 import pylog
 from pylog import _native
@@ -94,6 +95,7 @@ def test_thread_sleeps_through_what_another_thread_waits_for(log_path):
 
     sleeper = threading.Thread(target=wait)
     sleeper.start()
+    eventually(lambda: kept)
     time.sleep(0.2)
     before = switches_of(kept[0])
     pid = append_often(log_path / "0", 50)
