@@ -64,6 +64,7 @@ class AsyncHandling(Progress):
     async def _read(self, most: int, idle_seconds: float | None, wait: Wait) -> None:
         last = time.monotonic()
         while self._failure is None:
+            asked = time.monotonic()    # who stands still from here on has not been idle
             try:
                 found = self._consumer._poll(most, 0)
             except WakeupError:
@@ -74,7 +75,7 @@ class AsyncHandling(Progress):
             deadlines = [self._commit_at] if self._count and self._seconds is not None else []
             is_busy = bool(self._tasks)
             if not is_busy and idle_seconds is not None:
-                if time.monotonic() - last >= idle_seconds:
+                if asked - last >= idle_seconds:
                     return
                 deadlines.append(last + idle_seconds)
             await wait(min(deadlines, default=None))    # the end of a task ends it, too

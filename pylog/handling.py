@@ -159,6 +159,7 @@ class Handling(Progress):
     def _read(self, most: int, idle_seconds: float | None) -> None:
         last = time.monotonic()
         while self._failure is None:
+            asked = time.monotonic()    # who stands still from here on has not been idle
             try:
                 found = self._consumer._poll(most, self._timeout(last, idle_seconds))
             except WakeupError:
@@ -169,10 +170,9 @@ class Handling(Progress):
                 self._give(partition, records)
             may_be_more = self._resume()
             self._commit_if_due()
-            now = time.monotonic()
             if found or may_be_more or self._is_busy():
-                last = now
-            elif idle_seconds is not None and now - last >= idle_seconds:
+                last = time.monotonic()
+            elif idle_seconds is not None and asked - last >= idle_seconds:
                 return
 
     def _timeout(self, last: float, idle_seconds: float | None) -> float | None:

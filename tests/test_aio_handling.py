@@ -4,6 +4,7 @@ import asyncio
 import time
 
 import pytest
+from lateness import late_once
 from members import Listener
 from orders import ORDERS, fill, orders_broker
 from runs import committed, impossible_runs
@@ -478,3 +479,15 @@ def test_the_time_of_a_handler_is_not_one_without_records(broker):
 
     asyncio.run(main())
     assert seen == [b"0", b"1"]
+
+
+def test_reader_that_stood_still_behind_its_look_reads_what_came_meanwhile(broker):
+    diary = Diary()
+
+    async def act(consumer):
+        await consumer.run(diary)
+        consumer._poll = late_once(consumer._poll, 0.1, lambda: fill(broker, 1))
+        await consumer.run(diary)
+
+    in_loop(broker, act, consumer_timeout_ms=50)
+    assert len(diary.records) == len(EVERYTHING) + 3

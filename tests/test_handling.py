@@ -4,6 +4,7 @@ import threading
 import time
 
 import pytest
+from lateness import late_once
 from orders import ORDERS, fill
 from runs import committed, impossible_runs
 
@@ -69,6 +70,17 @@ def test_run_whose_reader_was_stopped_ends_when_all_was_read(broker):
 
     assert stops
     assert [diary.offsets(number) for number in range(3)] == [list(range(50))] * 3
+
+
+def test_reader_that_stood_still_behind_its_look_reads_what_came_meanwhile(broker):
+    fill(broker, 1)
+    diary = Diary()
+
+    with Consumer(broker, "orders", consumer_timeout_ms=50) as consumer:
+        consumer._poll = late_once(consumer._poll, 0.1, lambda: fill(broker, 1))
+        consumer.run(diary, concurrency=2)
+
+    assert len(diary.records) == 6
 
 
 def test_partitions_are_handled_at_once(broker):

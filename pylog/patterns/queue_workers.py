@@ -99,7 +99,8 @@ class Work:
         last = time.monotonic()
         try:
             while not (crew.is_over.is_set() or self._is_over()):
-                delivery = consumer.take(_slice(last, idle))
+                asked = time.monotonic()    # a look later than this may find one, however late
+                delivery = consumer.take(_slice(asked, last, idle))
                 if delivery is not None:
                     try:
                         with delivery:
@@ -114,7 +115,7 @@ class Work:
                     del delivery
                     crew.counts[number] += 1
                     last = time.monotonic()
-                elif idle is not None and time.monotonic() - last >= idle:
+                elif idle is not None and asked - last >= idle:
                     return
         except ClosedError:
             return
@@ -134,8 +135,9 @@ class Work:
                        idle: float | None) -> int:
         count, last = 0, time.monotonic()
         while not self._is_over():
+            asked = time.monotonic()
             try:
-                delivery = await consumer.take(_slice(last, idle))
+                delivery = await consumer.take(_slice(asked, last, idle))
             except ClosedError:
                 break
             if delivery is not None:
@@ -151,7 +153,7 @@ class Work:
                     raise
                 del delivery
                 count, last = count + 1, time.monotonic()
-            elif idle is not None and time.monotonic() - last >= idle:
+            elif idle is not None and asked - last >= idle:
                 break
         return count
 
@@ -174,7 +176,6 @@ class Work:
                    self._name, delivery.offset, count, most, what, exc_info=error)
 
 
-def _slice(last: float, idle: float | None) -> float:
+def _slice(now: float, last: float, idle: float | None) -> float:
     """How long a worker waits before it looks whether it is to stop."""
-    return LOOK_SECONDS if idle is None \
-        else max(0.0, min(LOOK_SECONDS, last + idle - time.monotonic()))
+    return LOOK_SECONDS if idle is None else max(0.0, min(LOOK_SECONDS, last + idle - now))

@@ -63,12 +63,13 @@ class Orchestrator:
         self._journal.look_soon()
         self._need_ear()
         while True:
+            asked = time.monotonic()    # who stands still from here on has not been idle
             is_busy = self._claim_some() | self._go_on()
             self._journal.keep_parked()
             now = time.monotonic()
             if is_busy or self._runs:
                 idle_since = now
-            elif idle is not None and now - idle_since >= idle:
+            elif idle is not None and asked - idle_since >= idle:
                 return self._ended
             if self._is_stopping and not self._calls.is_busy:
                 return self._ended

@@ -9,6 +9,7 @@ import threading
 import time
 
 import pytest
+from lateness import late_once
 from queues import PATIENCE, drained, letters
 
 import pylog
@@ -212,3 +213,26 @@ def test_work_is_idle_when_nobody_is_at_work(broker):
         assert emails.work(fail_once, concurrency=4, idle=0.05) == 2
         assert tries == [1, 2]
         assert emails.stats().ready == 0
+
+
+def test_worker_that_stood_still_has_not_been_idle(broker):
+    """A queue that was to be emptied was left with what came meanwhile."""
+    with Queue(broker, "jobs") as jobs:
+        consumer = jobs._consumer
+        consumer.take = late_once(consumer.take, 0.3, lambda: jobs.put_many([b"x"] * 5))
+        assert jobs.work(lambda delivery: None, idle=0.2) == 5
+
+
+def test_worker_in_a_loop_that_stood_still_has_not_been_idle(broker):
+    async def main():
+        async with AsyncQueue(broker, "jobs") as jobs:
+            consumer = jobs._consumer
+            consumer._take_now = late_once(consumer._take_now, 0.3, lambda: put_five(broker))
+            return await jobs.work(lambda delivery: None, idle=0.2)
+
+    assert asyncio.run(main()) == 5
+
+
+def put_five(broker):
+    with Queue(broker, "jobs") as jobs:
+        jobs.put_many([b"x"] * 5)

@@ -4,6 +4,7 @@ import contextlib
 import time
 
 import pytest
+from lateness import late_once
 from trips import Trip
 
 import pylog
@@ -85,3 +86,11 @@ def test_a_parked_saga_that_cannot_be_kept_is_told_and_keeps_no_other_from_it(br
     assert "'t-0' of 'saga.trip' will be forgotten" in caplog.text
     assert trip.history("t-0")[0] == "started"
     assert trip.history("t-1")[0] == "renewed"
+
+
+def test_who_stood_still_behind_his_look_executes_what_came_meanwhile(broker):
+    trip = Trip(broker)
+    journal = trip.saga._journal
+    journal.claim = late_once(journal.claim, 0.3, lambda: trip.saga.submit("ann", id="t"))
+    assert trip.saga.work(idle=0.2) == 1
+    assert trip.saga.handle("t").status() == "completed"
