@@ -172,7 +172,7 @@ class Broker:
         entry = self.metadata.alter_configs(name, configs)
         for partition in range(entry.partitions):
             if (self.path / directory_name(name, partition)).exists():
-                bring_up_to_date(self.log(name, partition), entry)
+                bring_up_to_date(self.metadata, self.log(name, partition), entry)
         return entry
 
     def maintain(self, now_ms: int | None = None) -> bool:
@@ -243,7 +243,7 @@ class Broker:
             with contextlib.suppress(ConfigurationError):    # another was faster, with others
                 log = _Partition(directory, **options)
         log = log or _Partition(directory)
-        bring_up_to_date(log, entry)
+        bring_up_to_date(self.metadata, log, self.topics().get(entry.name, entry))
         return log
 
     def _is_current(self, entry: TopicEntry) -> bool:

@@ -13,12 +13,13 @@ segment.ms. Source: Kafka, UnifiedLog.deleteOldSegments.
 
 import contextlib
 import fcntl
+import functools
 import logging
 import os
 import threading
 import time
 import weakref
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Protocol
 
@@ -45,6 +46,8 @@ ROUND_SECONDS = 10.0        # between rounds of the one that works
 LATE_SECONDS = 300.0        # a round this late is made up for by who closes
 UNFINISHED_SECONDS = 3600.0
 HEADER = _native.batch_layout()
+
+Unchanged = Callable[[], contextlib.AbstractContextManager[bool]]
 
 
 class Maintained(Protocol):
@@ -96,10 +99,11 @@ def _round(broker: Maintained, now_ms: int) -> None:
             try:
                 log = broker.opened().get((entry.name, partition))
                 if log is not None and not log.closed:
-                    bring_up_to_date(log, entry)
+                    bring_up_to_date(broker.metadata, log, entry)
                 if is_due(directory, entry.configs, now_ms):
                     clean(broker.log(entry.name, partition), entry.configs, now_ms,
-                          kept_offset(broker.path, TopicPartition(entry.name, partition)))
+                          kept_offset(broker.path, TopicPartition(entry.name, partition)),
+                          functools.partial(_unchanged, broker.metadata, entry))
             except (PylogError, FileNotFoundError) as error:
                 # Deleted meanwhile, damaged, a full disk: whoever uses it is told.
                 logger.debug("maintenance of %s: %s", directory, error)
@@ -113,11 +117,20 @@ def _remove_unfinished(data: Path) -> None:
                 os.unlink(path)
 
 
-def bring_up_to_date(log: Log, entry: TopicEntry) -> None:
+def bring_up_to_date(metadata: Metadata, log: Log, entry: TopicEntry) -> None:
     """Has a log go by the configs of its topic, where they were altered since it was created."""
-    if options := altered_options(entry.configs, log.stats()["options"]):
-        log.alter(**options)
+    if altered_options(entry.configs, log.stats()["options"]):
+        with metadata.holding(entry) as current:    # what is altered once more meanwhile stands
+            if current and (options := altered_options(current.configs, log.stats()["options"])):
+                log.alter(**options)
     log._compress(codec_of(entry.configs))
+
+
+@contextlib.contextmanager
+def _unchanged(metadata: Metadata, entry: TopicEntry) -> Iterator[bool]:
+    """Whether the topic goes by the same configs still, and does so meanwhile."""
+    with metadata.holding(entry) as current:
+        yield current is not None and current.configs == entry.configs
 
 
 # ---- what is due -------------------------------------------------------------------------------
@@ -159,8 +172,11 @@ def _first_timestamp(segment: Path) -> int | None:
 
 def clean(
     log: Log, configs: Mapping[str, str], now_ms: int, kept: int | None = None,
+    unchanged: Unchanged = lambda: contextlib.nullcontext(True),
 ) -> None:
-    """Rolls and deletes what is due in one log; nothing from `kept` on, if that is given."""
+    """Rolls and deletes what is due in one log; nothing from `kept` on, if that is given, and
+    nothing when it has other configs by then, or is another topic's: `unchanged` tells, and keeps
+    it so. A segment at a time, for nobody can alter any topic meanwhile."""
     retention_ms = config_value(configs, "retention.ms")
     keep = log.start_offset
     if retention_ms >= 0:
@@ -168,7 +184,14 @@ def clean(
     _roll_if_old(log, now_ms - config_value(configs, "segment.ms"))
     keep = max(keep, _past_size(log, config_value(configs, "retention.bytes")))
     keep = min(keep, log.readable_offset)
-    log.delete_before(keep if kept is None else max(log.start_offset, min(keep, kept)))
+    if kept is not None:
+        keep = min(keep, kept)
+    for offset in [*_bases(log)[1:], keep]:
+        if log.start_offset < offset <= keep:
+            with unchanged() as is_so:
+                if not is_so:
+                    return
+                log.delete_before(offset)
 
 
 def _bases(log: Log) -> list[int]:

@@ -206,6 +206,13 @@ class Metadata:
                     topic=entry.name)
             yield
 
+    @contextlib.contextmanager
+    def holding(self, entry: TopicEntry) -> Iterator[TopicEntry | None]:
+        """The topic as it is now, which nobody alters or deletes meanwhile; None: it is gone."""
+        with self._changing() as change:
+            found = change.find(entry.name)
+            yield found if found and found.topic_id == entry.topic_id else None
+
     def add_partitions(self, name: str, total: int) -> TopicEntry:
         """Gives a topic more partitions; there is no way back.
 

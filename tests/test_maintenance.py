@@ -136,6 +136,50 @@ def test_segment_that_others_rolled_counts_by_its_records_not_by_its_blocks(brok
     assert log.start_offset in (20, 30)    # the next round takes what this one did not see
 
 
+def anew(broker, clock):
+    broker.delete_topic("orders")
+    hourly(broker, VirtualClock(clock.now_ms - 9 * HOUR), 3, **{"retention.ms": -1})
+
+
+def keep_all(broker, clock):
+    broker.alter_configs("orders", {"retention.ms": -1})
+
+
+@pytest.mark.parametrize("change", [anew, keep_all])
+@pytest.mark.parametrize("step", ["is_due", "clean", "_past_size"])
+def test_round_deletes_by_no_configs_that_do_not_hold_any_more(broker, clock, monkeypatch, step,
+                                                               change):
+    """The round has read them, and stands still for a while."""
+    hourly(broker, clock, 3, **{"retention.ms": HOUR})
+    clock.advance(hours=5)
+    real = getattr(maintenance, step)
+
+    def late(*given):
+        monkeypatch.setattr(maintenance, step, real)
+        if step == "clean":    # what it was given is of what was there before
+            change(broker, clock)
+            return real(broker.log("orders"), *given[1:])
+        found = real(*given)
+        change(broker, clock)
+        return found
+
+    monkeypatch.setattr(maintenance, step, late)
+    broker.maintain(clock.now_ms)
+
+    assert len(drain(broker)) == 30
+
+
+def test_round_puts_no_log_back_to_what_its_topic_was_altered_from(broker, clock, monkeypatch):
+    broker.create_topic("orders", 1, {"max.message.bytes": 1000})
+    log, topics = broker.log("orders"), broker.topics()
+    broker.alter_configs("orders", {"max.message.bytes": 2000})
+    monkeypatch.setattr(broker, "topics", lambda: topics)    # as of before
+
+    broker.maintain(clock.now_ms)
+
+    assert log.stats()["options"]["max_message_bytes"] == 2000
+
+
 @pytest.mark.parametrize("configs", [
     {"retention.ms": -1}, {"retention.ms": -1, "retention.bytes": -1},
     {"retention.ms": 1000 * HOUR, "retention.bytes": 10**9},
