@@ -299,13 +299,16 @@ class Membership:
 
     # ---- offsets
 
-    def commit(self, offsets: Mapping[TopicPartition, OffsetAndMetadata]) -> None:
+    def commit(self, offsets: Mapping[TopicPartition, OffsetAndMetadata],
+               incarnations: Mapping[TopicPartition, int] | None = None) -> None:
         """Commits for partitions that are ours; who is no member, for those that nobody reads.
+        incarnations: of the logs that the offsets are of; None: of those that there are now.
 
         Raises CommitFailedError where one is not (the others are committed), UnknownMemberIdError
         where this consumer is no member any more, OffsetMetadataTooLargeError.
         """
-        incarnations = {p: self._incarnation(p) for p in offsets}
+        if incarnations is None:
+            incarnations = {p: self._incarnation(p) for p in offsets}
         refused = [p for p in offsets if self.number and p not in self.owned]
         left = {p: one for p, one in offsets.items() if p not in refused}
         if not self.number:

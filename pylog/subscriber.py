@@ -21,6 +21,7 @@ from pylog.errors import (
     PylogError,
 )
 from pylog.group import check_group_id, note
+from pylog.log import Log
 from pylog.membership import Membership
 from pylog.options import at_least, is_true, one_of
 from pylog.positions import Positions
@@ -253,13 +254,16 @@ class Subscriber(Positions):
             elif group.group.writes_through:
                 group.table.sync()
             return
-        chosen = {one: self._committable(one, wanted)
-                  for one, wanted in by_partition(offsets, "17").items()}
+        given = by_partition(offsets, "17")
+        logs = {one: self._any_log(one) for one in given}
+        # Of these logs: those of the same names may be others when it comes to the commit.
+        incarnations = {one: log.incarnation for one, log in logs.items()}
+        chosen = {one: self._committable(one, wanted, logs[one]) for one, wanted in given.items()}
         notes = {one: note(one, wanted.metadata) for one, wanted in chosen.items()}
         left = {one: wanted for one, wanted in chosen.items() if not self._commit_lane(
             one, wanted.offset, notes[one], wanted.leader_epoch)}
         if left:
-            group.commit(left)
+            group.commit(left, incarnations)
             self._be_member(group.number, group.seen)
             for one, wanted in left.items():
                 self._note_commit(one, wanted.offset)
@@ -340,9 +344,9 @@ class Subscriber(Positions):
             group.group.id, group.generation if group.number else -1,
             str(group.number) if group.number else "", group.instance_id)
 
-    def _committable(self, name: TopicPartition, given: Any) -> OffsetAndMetadata:
+    def _committable(self, name: TopicPartition, given: Any, log: Log) -> OffsetAndMetadata:
         wanted = take_offset(given)
-        end = self._any_log(name).end_offset
+        end = log.end_offset
         if not 0 <= wanted.offset <= end:
             raise OffsetOutOfRangeError(
                 f"offset {wanted.offset} of {name.topic}-{name.partition} lies outside [0, {end}]: "

@@ -9,7 +9,7 @@ from orders import ORDERS, fill, orders_broker, values
 from tables import eventually
 
 import pylog
-from pylog import OffsetAndMetadata
+from pylog import OffsetAndMetadata, subscriber
 from pylog.broker import Broker
 from pylog.consumer import Consumer
 
@@ -302,6 +302,32 @@ def test_nothing_is_committed_for_a_partition_of_another_member(broker):
         theirs = next(iter(second.assignment()))
         with pytest.raises(pylog.CommitFailedError, match=f"orders-{theirs.partition}"):
             first.commit({theirs: 0})
+
+
+@pytest.mark.parametrize("is_read", [True, False])
+def test_a_commit_is_never_for_the_next_topic_of_the_name(broker, monkeypatch, is_read):
+    """Its group has another generation, so that it takes the long way."""
+    of_one_partition(broker)
+    check = subscriber.note
+
+    def check_and_stop(*given):
+        monkeypatch.setattr(subscriber, "note", check)
+        with Broker(broker.path) as other:
+            other.delete_topic("orders")
+            other.create_topic("orders", 3)
+            of_one_partition(other, 9)
+            grouped(other).close()
+        return check(*given)
+
+    with grouped(broker, enable_auto_commit=False) as consumer:
+        if is_read:
+            next(consumer)
+        else:
+            consumer.unsubscribe()
+        monkeypatch.setattr(subscriber, "note", check_and_stop)
+        consumer.commit({ORDERS[0]: 5})
+
+    assert committed(broker) is None    # else four records of the new one are read by nobody
 
 
 def test_async_commit_tells_how_it_went(broker):
