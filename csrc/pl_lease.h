@@ -187,7 +187,7 @@ uint64_t pl_leases_mark_check(int64_t start, uint64_t incarnation);
 void pl_leases_rebuild(pl_leases_file *file);
 
 /* The first record that is not done, of the file at `path`, without opening it for work; -1: it
- * keeps no records, or is none. */
-int64_t pl_leases_kept_from(const char *path);
+ * keeps no records, or is none. That it could not be read is no answer. */
+pl_status pl_leases_kept_from(const char *path, int64_t *start);
 
 #endif

@@ -157,13 +157,13 @@ pl_status pl_leases_sync(pl_leases *self) {
   return status;
 }
 
-int64_t pl_leases_kept_from(const char *path) {
+pl_status pl_leases_kept_from(const char *path, int64_t *start) {
   pl_leases_head head;
   size_t got;
-  int64_t start = 0;
-  if (pl_file_read_small(path, (char *)&head, sizeof head, &got) != PL_OK || got != sizeof head ||
-      head.identity.magic != KIND.magic || !head.keeps_records)
-    return -1;
-  has_start(&head, &start); /* else nothing may go */
-  return start;
+  *start = -1;
+  PL_TRY(pl_file_read_small(path, (char *)&head, sizeof head, &got));
+  if (got != sizeof head || head.identity.magic != KIND.magic || !head.keeps_records) return PL_OK;
+  *start = 0; /* where no mark is whole nothing may go */
+  has_start(&head, start);
+  return PL_OK;
 }

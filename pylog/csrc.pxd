@@ -533,4 +533,4 @@ cdef extern from "pl_lease.h" nogil:
     void pl_leases_unlisten(pl_leases *leases)
     int64_t pl_leases_next_look(const pl_leases *leases)
     pl_status pl_leases_get_stats(pl_leases *leases, int wait_ms, pl_leases_stats *out)
-    int64_t pl_leases_kept_from(const char *path)
+    pl_status pl_leases_kept_from(const char *path, int64_t *start)

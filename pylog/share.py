@@ -6,6 +6,7 @@
 holds it until he settles it, his time is over, or his process dies.
 """
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import unquote
@@ -64,6 +65,10 @@ def forget_topic(data_dir: Path, topic: str, partitions: int) -> None:
 
 
 def _files_of(data_dir: Path, name: str) -> Iterator[Path]:
-    for group in (data_dir / DIRECTORY).glob("*"):
-        if (path := group / name).exists():
+    try:    # not by glob, which takes a directory that it could not read for an empty one
+        groups = os.listdir(data_dir / DIRECTORY)
+    except FileNotFoundError:
+        return
+    for group in groups:
+        if (path := data_dir / DIRECTORY / group / name).exists():
             yield path

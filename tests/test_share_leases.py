@@ -3,6 +3,7 @@
 import asyncio
 import os
 import re
+import resource
 import signal
 import subprocess
 import threading
@@ -525,6 +526,25 @@ def test_retention_spares_what_a_group_that_keeps_records_has_not_done(broker):
         assert 0 < broker.log("jobs").start_offset <= 150
     with pylog.ShareConsumer(broker, "jobs", group_id="careless") as consumer:
         assert kept_offset(broker.path, AT) == 150
+
+
+def test_retention_takes_no_group_for_none_because_it_could_not_look(broker):
+    """Where a process has opened all that it may, for a moment."""
+    fill(broker, 1)
+    workers(broker, keeps_records=True).close()
+    file = broker.path / "shares" / "workers" / "jobs-0"
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with open(os.devnull) as free:
+        none_left = free.fileno()
+    resource.setrlimit(resource.RLIMIT_NOFILE, (none_left, hard))
+    try:
+        with pytest.raises(OSError, match="open files"):
+            kept_offset(broker.path, AT)
+        with pytest.raises(pylog.ResourceLimitError):
+            _native.kept_from(file)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert kept_offset(broker.path, AT) == 0
 
 
 def test_the_share_groups_can_be_listed(broker):

@@ -13,7 +13,9 @@ LEASES_AT = PL_LEASES_AT    # in the file, 32 bytes each
 def kept_from(path):
     """The first offset that is not done, of the file at `path`; -1: it keeps no records."""
     cdef bytes name = os.fsencode(path)
-    return pl_leases_kept_from(name)
+    cdef int64_t start
+    check(pl_leases_kept_from(name, &start))
+    return start
 
 
 @cython.final
