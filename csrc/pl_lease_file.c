@@ -123,14 +123,22 @@ pl_status pl_leases_open(const char *path, const pl_leases_terms *terms, pl_log 
   self->log = log;
   self->processes = processes;
   pl_status status = open_it(self, path, terms, incarnation);
-  /* Of a topic that was deleted since: nobody works for it any more. */
-  while (status == PL_OK && self->file->head.incarnation != incarnation) {
+  /* Of a topic that was deleted since: nobody works for it any more. Or ours was, while we opened
+   * this, and it is the next one's. */
+  while (status == PL_OK && self->file->head.incarnation != incarnation &&
+         !pl_log_is_deleted(log)) {
     status = pl_shared_remove(&self->shared);
     pl_shared_close(&self->shared);
     if (status == PL_BUSY)
       status = pl_fail(PL_ERR_TIMEOUT, path, "others still work for the topic that was deleted; "
                        "stop them, then open it again");
     if (status == PL_OK) status = open_it(self, path, terms, incarnation);
+  }
+  /* A deletion that is told of after this look removes what we have made; an earlier one may have
+   * been over, and it would be in the way of the next topic. */
+  if (status == PL_OK && pl_log_is_deleted(log)) {
+    if (self->file->head.incarnation == incarnation) (void)pl_shared_remove(&self->shared);
+    status = pl_log_fail_deleted(log);
   }
   if (status == PL_OK) status = check_terms(self, terms);
   pl_forks_count();

@@ -6,6 +6,7 @@ import re
 import resource
 import signal
 import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -15,6 +16,7 @@ from chances import assert_once_below
 from children import in_child, killed
 from drivers import built
 from sharing import AT, fill, taken, workers
+from tables import eventually
 
 import pylog
 from pylog import _native
@@ -328,6 +330,46 @@ def test_topic_made_anew_behind_its_deletion_keeps_what_its_workers_have(broker,
         broker.delete_topic("jobs")
         with workers(broker) as late:
             assert taken(late) == []
+
+
+LATE = """
+import sys
+import pylog
+
+with pylog.Broker(sys.argv[1]) as broker:
+    try:
+        consumer = pylog.ShareConsumer(broker, "jobs", group_id="workers")
+        consumer.take(0)
+    except pylog.UnknownTopicOrPartitionError:
+        print("gone", flush=True)
+    sys.stdin.readline()
+"""
+
+
+@pytest.mark.parametrize(("name", "done"), [("/shares/workers/jobs-0", 1), (".tmp", 0)])
+def test_who_comes_late_for_a_deleted_topic_spares_the_leases_of_the_next_of_its_name(
+        broker, tmp_path, name, done):
+    """It has the log of the first, and opens the leases when those of the second are there; or
+    makes some when there are none yet, and stays."""
+    fill(broker, 1)
+    broker.processes.join()
+    held, begun = tmp_path / "held", tmp_path / "held-begun"
+    held.write_text(name)
+    environment = {**os.environ, "HELD_OPEN": str(held),
+                   "LD_PRELOAD": str(built("build/held_open.so") / "held_open.so")}
+    with subprocess.Popen([sys.executable, "-c", LATE, broker.path], env=environment, text=True,
+                          stdin=subprocess.PIPE, stdout=subprocess.PIPE) as late:
+        eventually(begun.exists)
+        broker.delete_topic("jobs")
+        fill(broker, 2)
+        if done:
+            with workers(broker) as consumer:
+                consumer.take(0).ack()
+        begun.unlink()
+
+        assert late.stdout.readline() == "gone\n"
+        with workers(broker) as consumer:
+            assert taken(consumer) == [0, 1][done:]
 
 
 def test_deletion_that_was_killed_forgets_what_workers_had(broker):

@@ -52,7 +52,7 @@ cdef class Leases:
         self.log, self.processes, self.partition = log, processes, partition
         with nogil:
             status = pl_leases_open(path_bytes, &terms, log.log, processes.c, &self.c)
-        check(status)
+        log.check(status)
         self.c.displaces = displaces
         self.cursor = Cursor(log, 0)
         if self.c.file.head.is_ordered:
