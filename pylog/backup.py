@@ -10,6 +10,7 @@ The copy is made under another name, proved and synced, and renamed: none is hal
 
 import contextlib
 import os
+import secrets
 import shutil
 import sqlite3
 import time
@@ -115,9 +116,8 @@ def _partitions(entry: TopicEntry) -> list[TopicPartition]:
 
 def _logs_of(broker: Broker, entry: TopicEntry) -> dict[TopicPartition, Log]:
     """Of the partitions that somebody has used."""
-    return {one: broker.log(*one) for one in _partitions(entry)
-            if broker._is_current(entry)    # or else it would be made by being asked for
-            and (broker.path / directory_name(*one)).exists()}
+    return {one: broker.log_that_is_there(*one) for one in _partitions(entry)
+            if broker._is_current(entry) and (broker.path / directory_name(*one)).exists()}
 
 
 def _size(logs: dict[TopicPartition, Log] | None) -> int:
@@ -165,7 +165,8 @@ def restore(source: str | os.PathLike[str], target: str | os.PathLike[str],
 def _whole(path: Path) -> Iterator[Path]:
     if os.path.lexists(path):
         raise LogError(f"{path} is there already; name a directory that is not", path=str(path))
-    unfinished = path.with_name(f"{path.name}.{os.getpid()}.unfinished")
+    # A name of its own: what fails here removes it, and another thread may copy to here, too.
+    unfinished = path.with_name(f"{path.name}.{secrets.token_hex(8)}.unfinished")
     try:
         unfinished.mkdir(mode=0o700, parents=True)
         yield unfinished

@@ -1,5 +1,6 @@
 """Admin: topics, partitions, configs, records, copies. Groups are in test_cli_groups.py."""
 
+import contextlib
 import os
 import shutil
 import threading
@@ -384,6 +385,24 @@ def test_nothing_is_copied_over_what_is_there(admin, tmp_path, is_there):
         restore(admin._broker.path, target)
 
     assert os.listdir(tmp_path).count("copy") == 1
+    assert not list(tmp_path.glob("*unfinished"))
+
+
+def test_another_copy_to_the_same_place_that_comes_too_late_spares_the_first(admin, broker,
+                                                                             tmp_path):
+    """Of another thread: there is nothing yet when it begins."""
+    fill(broker, 100)
+
+    def second(done, total):
+        if done == total and not (tmp_path / "copy").exists():
+            with contextlib.suppress(pylog.LogError):
+                admin.backup(tmp_path / "copy")
+
+    with contextlib.suppress(pylog.LogError):
+        admin.backup(tmp_path / "copy", on_progress=second)
+
+    with pylog.Admin(tmp_path / "copy") as copied:
+        assert copied.stats()["records"] == 100
     assert not list(tmp_path.glob("*unfinished"))
 
 
