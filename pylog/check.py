@@ -116,6 +116,16 @@ def _fingerprint(directory: Path) -> list[tuple[str, int, int]]:
     return sorted(found)
 
 
+def _names(directory: Path) -> list[str]:
+    """What is there, sorted. What is added to a directory while it is read may be seen or not, also
+    the second of two segments without the first. So it is read twice, and of the second time counts
+    what is no newer than what the first one saw."""
+    newest = max((int(name[:20]) for name in os.listdir(directory) if is_segment(name)), default=-1)
+    names = sorted(os.listdir(directory))
+    late = {name[:20] for name in names if is_segment(name) and int(name[:20]) > newest}
+    return [name for name in names if name[:20] not in late]
+
+
 class _Check:
     """One pass over a directory."""
 
@@ -138,7 +148,7 @@ class _Check:
         self._check_meta()
         self._check_page()
         # Listed after the end was taken: so the segment that holds the end is in the list.
-        self.names = sorted(os.listdir(self.directory))
+        self.names = _names(self.directory)
         self.bases = [int(name[:20]) for name in self.names if is_segment(name)]
         if not self.bases and "log.meta" not in self.names:
             raise UnsupportedFormatError(

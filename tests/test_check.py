@@ -163,6 +163,23 @@ def test_segment_that_is_trimmed_while_it_is_checked_is_as_large_as_what_was_see
     assert_healthy(pylog.check(small))
 
 
+def test_segments_of_which_a_listing_shows_the_second_alone_are_not_missing(log_path, monkeypatch):
+    """Each time the directory is read two are added, and the first of them is not seen."""
+    with pylog.Log(log_path) as log:
+        log.append(b"first")
+        listdir = os.listdir
+
+        def torn(directory):
+            before = listdir(directory)
+            for _ in range(2):
+                log.roll()
+                log.append(b"another")
+            return [*before, os.path.basename(segments(log_path)[-1])]
+
+        monkeypatch.setattr(os, "listdir", torn)
+        assert pylog.check(log_path).ok
+
+
 def test_live_log_raises_no_false_alarm(log_path):
     writer = (
         "import sys, pylog\n"
