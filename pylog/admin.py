@@ -85,7 +85,7 @@ class Admin(ShareAdmin):
 
     def _describe(self, name: str) -> dict[str, Any]:
         entry = self._entry(name)
-        logs = [self._broker.log(name, number) for number in range(entry.partitions)]
+        logs = [self._broker.log_that_is_there(name, number) for number in range(entry.partitions)]
         return {
             "topic": name, "topic_id": str(entry.topic_id), "created_ms": entry.created_ms,
             "configs": dict(entry.configs), "partitions": [{
@@ -148,7 +148,7 @@ class Admin(ShareAdmin):
         May run beside writers. Cost: reads every byte.
         """
         return {
-            TopicPartition(name, number): self._broker.log(name, number).check()
+            TopicPartition(name, number): self._broker.log_that_is_there(name, number).check()
             for name in (self.list_topics() if topics is None else names_in("topics", topics))
             for number in range(self._entry(name).partitions)}
 

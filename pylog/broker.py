@@ -13,7 +13,7 @@ import os
 import threading
 import time
 import weakref
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Self
 
@@ -135,10 +135,15 @@ class Broker:
         if entry := self.topics().get(name):
             return entry
         if not self.auto_create_topics:
-            raise UnknownTopicOrPartitionError(
-                f"there is no topic {name!r}{closest(name, self.topics())}; create it first",
-                topic=name)
+            return self._topic_that_is_there(name)
         return self.create_topic(name, self.num_partitions, exist_ok=True)
+
+    def _topic_that_is_there(self, name: str) -> TopicEntry:
+        if entry := self.topics().get(name):
+            return entry
+        raise UnknownTopicOrPartitionError(
+            f"there is no topic {name!r}{closest(name, self.topics())}; create it first",
+            topic=name)
 
     def delete_topic(self, name: str) -> TopicEntry:
         """Removes a topic and all its records; see `Metadata.delete_topic`."""
@@ -172,7 +177,7 @@ class Broker:
         entry = self.metadata.alter_configs(name, configs)
         for partition in range(entry.partitions):
             if (self.path / directory_name(name, partition)).exists():
-                bring_up_to_date(self.metadata, self.log(name, partition), entry)
+                bring_up_to_date(self.metadata, self.log_that_is_there(name, partition), entry)
         return entry
 
     def maintain(self, now_ms: int | None = None) -> bool:
@@ -196,7 +201,12 @@ class Broker:
         log = self._logs.get((topic, partition))
         return log if log is not None and not log.closed else self._open_log(topic, partition)
 
-    def _open_log(self, topic: str, partition: int) -> Log:
+    def log_that_is_there(self, topic: str, partition: int) -> Log:
+        """As `log`, but makes no topic: for who has seen it, and it may be deleted since."""
+        return self._open_log(topic, partition, self._topic_that_is_there)
+
+    def _open_log(self, topic: str, partition: int,
+                  find: Callable[[str], TopicEntry] | None = None) -> Log:
         with self._lock:
             log = self._logs.pop((topic, partition), None)
             if log is not None and not log.closed:    # another thread was faster
@@ -205,7 +215,7 @@ class Broker:
             if log is not None:
                 log.close()
             while True:
-                entry = self.topic(topic)
+                entry = (find or self.topic)(topic)
                 log = self._try_to_open(entry, partition)
                 if log is not None and self._is_current(entry):
                     self._logs[topic, partition] = log

@@ -254,7 +254,7 @@ class GroupAdmin:
 
     def _log(self, partition: TopicPartition) -> Log:
         self._entry(partition.topic)
-        return self._broker.log(*partition)
+        return self._broker.log_that_is_there(*partition)
 
     def _partitions(self) -> set[TopicPartition]:
         return {TopicPartition(name, number) for name, entry in self._broker.topics().items()

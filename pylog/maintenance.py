@@ -58,7 +58,7 @@ class Maintained(Protocol):
     doorbells: _native.Doorbells
 
     def topics(self) -> dict[str, TopicEntry]: ...
-    def log(self, topic: str, partition: int = 0) -> Log: ...
+    def log_that_is_there(self, topic: str, partition: int) -> Log: ...
     def opened(self) -> dict[tuple[str, int], Log]: ...
     def sync_groups(self) -> None: ...
 
@@ -101,7 +101,7 @@ def _round(broker: Maintained, now_ms: int) -> None:
                 if log is not None and not log.closed:
                     bring_up_to_date(broker.metadata, log, entry)
                 if is_due(directory, entry.configs, now_ms):
-                    clean(broker.log(entry.name, partition), entry.configs, now_ms,
+                    clean(broker.log_that_is_there(entry.name, partition), entry.configs, now_ms,
                           kept_offset(broker.path, TopicPartition(entry.name, partition)),
                           functools.partial(_unchanged, broker.metadata, entry))
             except (PylogError, FileNotFoundError) as error:

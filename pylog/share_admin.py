@@ -86,7 +86,7 @@ class ShareAdmin(GroupAdmin):
         self._broker.processes.join()
         for partition in sorted(known[group_id]):
             try:
-                log = self._broker.log(*partition)
+                log = self._broker.log_that_is_there(*partition)
                 end = log.end_offset
             except (UnknownTopicOrPartitionError, ClosedError):
                 continue    # deleted meanwhile

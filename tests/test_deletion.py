@@ -1,5 +1,6 @@
 """Topics that are deleted: by whom, under whom, and with a kill in between."""
 
+import contextlib
 import os
 import random
 import shutil
@@ -350,6 +351,35 @@ def test_topic_deleted_while_its_next_maker_waits_for_the_store(log_path, monkey
         with Broker(log_path) as late:    # who opens finishes what is left
             assert [record.value for record in late.read("orders")] == [b"new"]
             late.delete_topic("orders")
+
+
+LOOKS = {
+    "maintain": lambda broker, target: broker.maintain(10**15),
+    "alter": lambda broker, target: broker.alter_configs("orders", {"retention.ms": 1}),
+    "describe": lambda broker, target: pylog.Admin(broker).describe_topics(),
+    "verify": lambda broker, target: pylog.Admin(broker).verify(),
+    "delete": lambda broker, target: pylog.Admin(broker).delete_records({("orders", 0): -1}),
+    "backup": lambda broker, target: pylog.Admin(broker).backup(target),
+}
+
+
+@pytest.mark.parametrize("look", LOOKS)
+def test_topic_deleted_behind_a_look_at_it_is_not_made_by_who_looked(log_path, tmp_path,
+                                                                     monkeypatch, look):
+    with Broker(log_path) as other, Broker(log_path) as broker:
+        other.append("orders", b"old")
+        open_log = broker._open_log
+
+        def open_late(*given):
+            if "orders" in other.topics():
+                other.delete_topic("orders")
+            return open_log(*given)
+
+        monkeypatch.setattr(broker, "_open_log", open_late)
+        with contextlib.suppress(GONE):
+            LOOKS[look](broker, tmp_path / "copy")
+
+        assert broker.topics() == {}
 
 
 def test_rebuilt_store_forgets_what_is_set_aside(log_path):
