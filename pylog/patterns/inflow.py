@@ -61,11 +61,16 @@ class Inflow(Standby):
         self._group = group
         self._wants = matcher(pattern)
         self._make = check_handler(make)
+        # Of which logs the places are: there may be others of these names when it begins again.
+        self._incarnations = {} if start is None else {
+            number: broker.log(self._source, number).incarnation
+            for number in range(broker.topic(self._source).partitions)}
         self._places = places_of(broker, self._source, start)    # "now" is now
         self._bury: Any = burier(broker, True, group, self._source)
         self._fed: set[bytes] = set()
 
     def _work(self) -> None:
+        self._fed.clear()    # of another topic of the name, perhaps; what counts is read again
         with closing(Consumer(self._broker, group_id=self._group, enable_auto_commit=False,
                               auto_offset_reset="earliest")) as consumer:
             consumer.subscribe([self._source], listener=_Arrival(partial(self._begin, consumer)))
@@ -104,7 +109,10 @@ class Inflow(Standby):
     def _begin(self, consumer: Consumer, partition: TopicPartition) -> None:
         found = consumer.committed(partition, metadata=True)
         if found is None:
-            offset = self._places.get(partition, self._broker.log(*partition).start_offset)
+            log, known = self._broker.log(*partition), self._incarnations.get(partition.partition)
+            offset = log.start_offset
+            if log.incarnation == known:
+                offset = self._places.get(partition, offset)
             self._commit(consumer, partition, offset)
             consumer.seek(partition, offset)
             return

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from waiting import until
 
 import pylog
-from pylog import Broker
+from pylog import Broker, TopicPartition
 from pylog.patterns import Bus, DeadLetters, Rooms, hub, inflow
 
 
@@ -380,6 +380,32 @@ def test_one_feeds_at_a_time_and_from_now_on_if_asked(broker, rooms):
 
     assert [(record.key, record.value) for record in broker.read("live")] == [
         (b"a", b"1"), (b"b", b"2")]
+
+
+def test_all_of_a_bus_that_is_made_anew_is_fed_whatever_was_known_of_the_one_before(
+        broker, rooms, monkeypatch):
+    def fails(self, consumer, partition, offset):
+        monkeypatch.setattr(inflow.Inflow, "_commit", original)
+        raise pylog.PylogError("not now")
+
+    original = inflow.Inflow._commit
+    with Bus(broker, "shop") as bus:
+        bus.emit("a", "before")
+        with rooms.feed(bus, "**", lambda event: "a", start="now") as fed:
+            bus.emit("a", 0)
+            until(lambda: data_of(broker) == [0])
+            monkeypatch.setattr(inflow.Inflow, "_commit", fails)
+            bus.emit("a", 1)    # which it finds in the rooms when it begins again
+            until(lambda: broker.group("push").committed(
+                TopicPartition("shop", 0), broker.log("shop").incarnation).offset == 3)
+            broker.delete_topic("shop")
+            with Bus(broker, "shop") as again:
+                for n in range(2, 6):
+                    again.emit("a", n)
+                until(lambda: len(data_of(broker)) == 6)
+                assert fed.error is None
+
+    assert data_of(broker) == list(range(6))
 
 
 # ---- bad use
