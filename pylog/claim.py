@@ -72,9 +72,7 @@ class Claim:
             changes, deaths = self._table.changes, self._processes.deaths
             owner, *holder = self._table.owner(self._place)
             if not owner or not self._processes.is_alive(*holder):
-                number = self._table.new_owner()
-                if self._table.own(self._place, owner, number):
-                    self._number = number
+                if self._take(owner):
                     return True
                 continue
             left = None if deadline is None else deadline - time.monotonic()
@@ -82,11 +80,24 @@ class Claim:
                 return False
             self._table.wait(changes, deaths, left)
 
+    def _take(self, owner: int) -> bool:
+        """From a dead owner, or nobody. Whose number it is is noted before: an interrupt may come
+        when it is ours already."""
+        self._number = self._table.new_owner()
+        try:
+            if self._table.own(self._place, owner, self._number):
+                return True
+        except BaseException:
+            self.release()
+            raise
+        self._number = 0
+        return False
+
     def release(self) -> None:
-        """Gives it back; idempotent."""
-        number, self._number = self._number, 0
-        if number:
-            self._table.own(self._place, number, 0)
+        """Gives it back; idempotent. What it raises leaves it held, and it may be done again."""
+        if self._number:
+            self._table.own(self._place, self._number, 0)
+            self._number = 0
 
     def __enter__(self) -> Self:
         if self.acquire(self.timeout):

@@ -470,6 +470,38 @@ def test_one_holds_a_claim_at_a_time(broker):
     assert broker.claim("job").acquire(0)
 
 
+class Interrupted:
+    """A table whose nth change of an owner is interrupted: behind it, or before."""
+
+    def __init__(self, table, nth, is_done):
+        self._table, self._left, self._is_done = table, nth, is_done
+
+    def __getattr__(self, name):
+        return getattr(self._table, name)
+
+    def own(self, *arguments):
+        self._left -= 1
+        if self._left or self._is_done:
+            done = self._table.own(*arguments)
+        if not self._left:
+            raise KeyboardInterrupt
+        return done
+
+
+@pytest.mark.parametrize("nth", [1, 2])
+@pytest.mark.parametrize("is_done", [True, False])
+def test_a_claim_that_is_interrupted_is_nobodys(broker, nth, is_done):
+    """The process lives on: nobody else would ever have it."""
+    claim = broker.claim("job")
+    claim._table = Interrupted(claim._table, nth, is_done)
+    with pytest.raises(KeyboardInterrupt), claim:
+        pass
+    if nth == 2:    # in the release, which is done again
+        claim.release()
+    assert not claim.is_held
+    assert broker.claim("job").acquire(0)
+
+
 def test_who_waits_for_a_claim_is_woken_when_it_is_free(broker):
     def seconds(_):
         held, waited = broker.claim("job"), []
