@@ -410,6 +410,15 @@ static pl_status remove_below(pl_log *log, int64_t offset) {
   return status;
 }
 
+/* Has a deletion left files that it was to remove? Who was killed in it is not asked for them. */
+static pl_status was_killed(const pl_log *log, int64_t start, bool *answer) {
+  int64_t *bases, count;
+  PL_TRY(pl_list_segments(log->directory, &bases, &count));
+  *answer = count > 1 && bases[1] <= start;
+  free(bases);
+  return PL_OK;
+}
+
 pl_status pl_delete_before(pl_log *log, int64_t offset) {
   pl_page *page = log->page;
   int64_t end = pl_log_readable(log); /* the start must not be where a power cut ends the log */
@@ -423,7 +432,10 @@ pl_status pl_delete_before(pl_log *log, int64_t offset) {
     pl_error_last()->extra = end;
     return PL_ERR_OUT_OF_RANGE;
   }
-  if (offset <= atomic_load(&page->log_start)) return PL_OK;
+  int64_t start = atomic_load(&page->log_start);
+  bool is_due = offset > start;
+  if (offset == start) PL_TRY(was_killed(log, start, &is_due));
+  if (!is_due) return PL_OK;
   PL_TRY(make_dirty(log));
   PL_TRY(pl_maintenance_enter(log, WAIT_MS));
   PL_POINT("delete-locked");

@@ -179,6 +179,7 @@ def clean(
     it so. A segment at a time, for nobody can alter any topic meanwhile."""
     retention_ms = config_value(configs, "retention.ms")
     keep = log.start_offset
+    log.delete_before(keep)    # what a deletion that was killed has left
     if retention_ms >= 0:
         keep = max(keep, _past_retention(log, now_ms - retention_ms))
     _roll_if_old(log, now_ms - config_value(configs, "segment.ms"))

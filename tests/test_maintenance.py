@@ -245,6 +245,10 @@ def test_deletion_that_was_killed_is_finished(broker, clock):
     first.write_bytes(data)     # as if it had been killed behind the first sync
 
     assert maintenance.is_due(log.path, {"retention.ms": "-1"}, clock.now_ms)
+    broker.maintain(clock.now_ms)
+
+    assert segments(log) == [10, 20, 30]
+    assert not maintenance.is_due(log.path, {"retention.ms": "-1"}, clock.now_ms)
 
 
 def test_what_was_being_made_in_a_kill_is_swept_and_what_is_being_made_is_not(broker, clock):
