@@ -56,7 +56,7 @@ def stress_on_a_disk_of(size, *arguments):
 
 @pytest.mark.slow
 def test_run_on_a_disk_that_fills_up_is_inconclusive_and_says_why():
-    done = stress_on_a_disk_of(FOLDS + LEDGERS + (3 << 20), "--json")
+    done = stress_on_a_disk_of(FOLDS + LEDGERS + (3 << 20), "--json", "--seconds", "4")
 
     report = json.loads(done.stdout)
     assert done.returncode == 3, done.stdout + done.stderr
