@@ -124,28 +124,6 @@ def test_conditional_appends_of_many_processes_form_one_counter(log_path):
         assert [int(record.value) for record in log.read()] == list(range(1, 401))
 
 
-def append_durably(path, count):
-    with pylog.Log(path) as log:
-        for _ in range(count):
-            assert log.append(b"value") < log.durable_offset
-
-
-@pytest.mark.slow
-def test_group_commit_shares_one_flush(log_path):
-    with pylog.Log(log_path, durability="fsync") as log:
-        context = multiprocessing.get_context("fork")
-        threads = [threading.Thread(target=append_durably, args=(log_path, 20)) for _ in range(4)]
-        processes = [context.Process(target=append_durably, args=(log_path, 20))
-                     for _ in range(2)]
-        for one in [*processes, *threads]:
-            one.start()
-        for one in [*processes, *threads]:
-            one.join(60)
-
-        assert log.end_offset == log.durable_offset == 120
-        assert log.stats()["flushes"] < 120
-
-
 # ---- at once ------------------------------------------------------------------------------------
 
 FOLLOW = """

@@ -14,6 +14,7 @@
  */
 #define _GNU_SOURCE
 #include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
 #include <signal.h>
 #include <stdio.h>
@@ -33,6 +34,8 @@ enum {
   VERIFY_EVERY = 20,
   ALL_WRITERS = 3,
   PATIENCE_US = 12000,
+  PATIENCE_US_MAX = 100000,
+  PATIENCE_SYNCS = 8,
   NO_POINT = -1,
   ANY_POINT = -2,
 };
@@ -42,6 +45,7 @@ static struct {
   pl_options options;
   bool deletes, loses_page;
   int kills_wanted;
+  int patience_us; /* until one that is to die at a point is killed wherever it is */
 } run;
 
 static struct {
@@ -298,7 +302,7 @@ static void must_be_killed(pid_t pid, int status) {
 
 static void kill_writer(victim v) {
   int status;
-  for (int waited = 0; v.is_armed && waited < PATIENCE_US; waited += 200) {
+  for (int waited = 0; v.is_armed && waited < run.patience_us; waited += 200) {
     if (waitpid(v.pid, &status, WNOHANG) == v.pid) {
       must_be_killed(v.pid, status);
       figures.kills++;
@@ -312,6 +316,27 @@ static void kill_writer(victim v) {
   if (waitpid(v.pid, &status, 0) != v.pid) die("waitpid: %s", strerror(errno));
   must_be_killed(v.pid, status);
   figures.kills++;
+}
+
+/* On a slow disk a writer needs longer to any point. The best of three: others use it as well. */
+static void learn_patience(void) {
+  char path[PL_PATH_MAX];
+  if (snprintf(path, sizeof path, "%s.probe", run.directory) >= (int)sizeof path)
+    die("the path is too long");
+  int fd = open(path, O_RDWR | O_CREAT | O_TRUNC, 0600);
+  uint64_t best_us = PATIENCE_US_MAX;
+  for (int i = 0; i < 3; i++) {
+    uint64_t began = pl_monotonic_ns();
+    if (fd < 0 || pwrite(fd, path, sizeof path, 0) < 0 || fdatasync(fd) != 0)
+      die("%s: %s", path, strerror(errno));
+    uint64_t took_us = (pl_monotonic_ns() - began) / 1000;
+    if (took_us < best_us) best_us = took_us;
+  }
+  close(fd);
+  unlink(path);
+  run.patience_us = (int)best_us * PATIENCE_SYNCS;
+  if (run.patience_us < PATIENCE_US) run.patience_us = PATIENCE_US;
+  if (run.patience_us > PATIENCE_US_MAX) run.patience_us = PATIENCE_US_MAX;
 }
 
 static void verify(pl_log *log) {
@@ -435,6 +460,7 @@ int main(int argc, char **argv) {
   run.loses_page = strcmp(mode, "alone") == 0;
   random_seed(strtoull(argv[6], NULL, 10));
   stage_new(argv + 7, argc - 7);
+  learn_patience();
   uint64_t started = pl_monotonic_ns();
   mkdir(run.directory, 0700);
   if (strcmp(mode, "crowd") == 0 || run.deletes) kill_in_a_crowd();
