@@ -9,6 +9,7 @@ Fencing: a member's number is never used again, and a commit is refused where th
 owner or the generation is not the one that the member has seen.
 """
 
+import contextlib
 import os
 import time
 from collections.abc import Callable, Collection, Mapping
@@ -130,6 +131,8 @@ class Membership:
         try:
             self._change(self._with_me)
         except BaseException:
+            with contextlib.suppress(Exception):    # an interrupt may come when we are a member
+                self._change(self._without_me)
             self.number = 0
             raise
 
@@ -153,15 +156,16 @@ class Membership:
             self.session_timeout_ms)
         return True
 
+    def _without_me(self, roster: Roster) -> bool:
+        return roster.members.pop(self.number, None) is not None
+
     def leave(self) -> None:
         """Lets go of all and is no member any more. A static member stays one, for its session."""
         if not self.number or self._pid != os.getpid():
             return
         self._let_go(self.owned)
         if self.instance_id is None:
-            def without_me(roster: Roster) -> bool:
-                return roster.members.pop(self.number, None) is not None
-            self._change(without_me)
+            self._change(self._without_me)
         self.number = 0
         self._wanted = SubscriptionState()
         self.owned.clear()

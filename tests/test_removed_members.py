@@ -5,10 +5,11 @@ import pytest
 from children import killed
 from members import Worker, settle
 
-from pylog import Admin
+from pylog import Admin, membership
 from pylog.broker import Broker
 from pylog.errors import GroupIdNotFoundError, UnknownMemberIdError
 from pylog.group import describe
+from pylog.subscription_state import make_subscription
 
 broker = members.six
 
@@ -58,3 +59,20 @@ def test_members_that_are_not_there_are_not_removed(broker, group, members, erro
     Admin(broker).remove_group_members("g", [])
 
     assert broker.group("g").roster()[0] == generation
+
+
+def test_who_is_interrupted_behind_its_joining_is_no_member(broker, monkeypatch):
+    """Its process lives on, and would have partitions that nobody reads."""
+    member = membership.Membership(broker, "g")
+    change = membership.change_roster
+
+    def change_and_interrupt(*given):
+        monkeypatch.setattr(membership, "change_roster", change)
+        change(*given)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(membership, "change_roster", change_and_interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        member.subscribe(make_subscription(["orders"], None, None))
+
+    assert describe(broker.group("g"))["members"] == []
