@@ -65,11 +65,21 @@ static bool knows_its_end(const pl_cursor *cursor) {
          cursor->rolls == atomic_load_explicit(&cursor->log->page->rolls, memory_order_acquire);
 }
 
+/* Nobody tells who reads with a page of his own that others delete; log.meta does, before a file
+ * goes. */
+static int64_t start_by_now(pl_log *log) {
+  pl_meta meta;
+  int64_t start = atomic_load(&log->page->log_start);
+  if (log->is_private && pl_meta_load(log->directory, &meta) == PL_OK &&
+      meta.incarnation == log->meta.incarnation && meta.log_start > start)
+    atomic_store(&log->page->log_start, start = meta.log_start);
+  return start;
+}
+
 /* All segments lie above the cursor: somebody has just deleted before them, a recovery kept none
  * of those below, or one is missing. */
 static pl_status go_to_first(pl_cursor *cursor, const pl_view *view) {
-  int64_t base = cursor->segment->base_offset;
-  int64_t start = atomic_load(&cursor->log->page->log_start);
+  int64_t base = cursor->segment->base_offset, start = start_by_now(cursor->log);
   if (cursor->offset < start) return out_of_range(cursor, start, view->end_offset);
   if (!pl_meta_starts_epoch(view->meta, base)) return missing_segment(cursor, base);
   cursor->offset = base;

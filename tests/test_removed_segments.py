@@ -4,6 +4,7 @@ A file that is mapped keeps its blocks without a name. A process that reads a lo
 list; these do not read any more.
 """
 
+import shutil
 import subprocess
 import sys
 import time
@@ -14,6 +15,24 @@ import pylog
 from pylog import _native
 
 COUNT = 50
+
+
+def test_who_reads_a_copy_is_told_what_was_deleted_from_it_and_of_no_damage(tmp_path):
+    """A reader that came before any writer has a page of its own, which nobody else writes."""
+    with pylog.Log(tmp_path / "log") as log:
+        for _ in range(3):
+            log.append(b"value")
+            log.roll()
+    shutil.copytree(tmp_path / "log", tmp_path / "copy")
+    with pylog.Log(tmp_path / "copy", mode="r") as reader:
+        with pylog.Log(tmp_path / "copy") as writer:
+            writer.delete_before(2)
+
+        with pytest.raises(pylog.OffsetOutOfRangeError) as told:
+            list(reader.read(0))
+
+        assert (told.value.offset, told.value.start_offset) == (0, 2)
+        assert [record.offset for record in reader.read(2)] == [2]
 
 FULL = """
 import os, sys
