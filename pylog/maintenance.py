@@ -45,6 +45,7 @@ LOOK_SECONDS = 1.0          # a process looks for changed configs, and for commi
 ROUND_SECONDS = 10.0        # between rounds of the one that works
 LATE_SECONDS = 300.0        # a round this late is made up for by who closes
 UNFINISHED_SECONDS = 3600.0
+SEGMENTS_AT_ONCE = 16       # deleted under the lock of the store; one by one 2000 take 30 s, not 4
 HEADER = _native.batch_layout()
 
 Unchanged = Callable[[], contextlib.AbstractContextManager[bool]]
@@ -176,7 +177,7 @@ def clean(
 ) -> None:
     """Rolls and deletes what is due in one log; nothing from `kept` on, if that is given, and
     nothing when it has other configs by then, or is another topic's: `unchanged` tells, and keeps
-    it so. A segment at a time, for nobody can alter any topic meanwhile."""
+    it so. Some segments at a time, for nobody can alter any topic meanwhile."""
     retention_ms = config_value(configs, "retention.ms")
     keep = log.start_offset
     log.delete_before(keep)    # what a deletion that was killed has left
@@ -187,7 +188,7 @@ def clean(
     keep = min(keep, log.readable_offset)
     if kept is not None:
         keep = min(keep, kept)
-    for offset in [*_bases(log)[1:], keep]:
+    for offset in [*_bases(log)[SEGMENTS_AT_ONCE::SEGMENTS_AT_ONCE], keep]:
         if log.start_offset < offset <= keep:
             with unchanged() as is_so:
                 if not is_so:
