@@ -155,8 +155,10 @@ class GroupAdmin:
         if (to is None) == (shift_by is None):
             raise ConfigurationError("say where to: pass `to` or `shift_by`", option="to", value=to)
         there = self._group(group)
-        moves = {one: self._move(there, one, to, shift_by)
-                 for one in self._chosen(group, topics, partitions)}
+        logs = {one: self._log(one) for one in self._chosen(group, topics, partitions)}
+        # Of these logs: those of the same names may be others when it comes to the commit.
+        incarnations = {one: log.incarnation for one, log in logs.items()}
+        moves = {one: self._move(there, one, logs[one], to, shift_by) for one in logs}
         read_by = {str(member["pid"]) for member in describe(there)["members"]
                    if member["is_alive"] and not moves.keys().isdisjoint(member["owned"])}
         if read_by:
@@ -165,13 +167,11 @@ class GroupAdmin:
                 f"{', '.join(sorted(read_by))}", group=group, members=len(read_by))
         if not dry_run:
             there.alter_offsets(
-                {one: OffsetAndMetadata(move.after) for one, move in moves.items()},
-                {one: self._log(one).incarnation for one in moves})
+                {one: OffsetAndMetadata(move.after) for one, move in moves.items()}, incarnations)
         return moves
 
-    def _move(self, group: Group, partition: TopicPartition, to: Start | timedelta | None,
-              shift_by: int | None) -> OffsetReset:
-        log = self._log(partition)
+    def _move(self, group: Group, partition: TopicPartition, log: Log,
+              to: Start | timedelta | None, shift_by: int | None) -> OffsetReset:
         committed = group.committed(partition, log.incarnation)
         before = committed and committed.offset
         if isinstance(to, timedelta):

@@ -13,6 +13,7 @@ from orders import NOON, ORDERS, fill, orders_broker
 from shell import done, fails, start
 
 import pylog
+from pylog import group, group_admin
 from pylog.exits import Exit
 from pylog.group_admin import GroupAdmin
 
@@ -210,6 +211,24 @@ def test_a_group_that_another_has_open_is_not_deleted(data):
 
 
 # ---- the library's half
+
+def test_a_reset_is_never_for_the_next_topic_of_the_name(data, monkeypatch):
+    def describe_and_stop(there):
+        with orders_broker_anew(data) as other:
+            fill(other, 20)
+        return group.describe(there)
+
+    def orders_broker_anew(path):
+        with pylog.Broker(path) as other:
+            other.delete_topic("orders")
+        return orders_broker(path)
+
+    with pylog.Broker(data) as broker:
+        monkeypatch.setattr(group_admin, "describe", describe_and_stop)
+        GroupAdmin(broker).reset_group_offsets("billing", "latest")
+
+    assert places(data) == []    # else ten records of each partition are read by nobody
+
 
 def test_offsets_are_altered_within_a_log_only(data):
     with pylog.Broker(data) as broker:
