@@ -33,11 +33,12 @@ static const char *const points[] = {
     "remove-segment",
 };
 
-static const char *armed_point;
+static const char *_Atomic armed_point; /* the housekeeper passes points, too */
 static _Atomic int passes_left;
 
 void pl_fault_point(const char *name) {
-  if (!armed_point || strcmp(name, armed_point) != 0) return;
+  const char *armed = armed_point;
+  if (!armed || strcmp(name, armed) != 0) return;
   if (atomic_fetch_sub(&passes_left, 1) != 1) return;
   kill(getpid(), SIGKILL);
   for (;;) pause();

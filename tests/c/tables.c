@@ -36,12 +36,13 @@ static struct witness {
 } * witness;
 
 static char processes_path[PL_PATH_MAX], bells_path[PL_PATH_MAX], table_path[PL_PATH_MAX];
-static const char *armed;
+static const char *_Atomic armed; /* the watcher passes points, too */
 static _Atomic int countdown;
 static bool is_child;
 
 void pl_fault_point(const char *name) {
-  if (is_child && armed && strcmp(name, armed) == 0 && atomic_fetch_sub(&countdown, 1) == 1)
+  const char *here = armed;
+  if (is_child && here && strcmp(name, here) == 0 && atomic_fetch_sub(&countdown, 1) == 1)
     kill(getpid(), SIGKILL);
 }
 
