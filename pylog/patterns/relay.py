@@ -125,12 +125,13 @@ class _Passage:
             try:
                 if row_id not in self._sent:
                     touched.add(self._append(row_id, topic, key, value, headers))
-                done.append((number,))
+                done.append((number, row_id))
             except HOPELESS as error:
                 refused.append((f"{type(error).__name__}: {error}", number))
         for place in touched:
             self._broker.log(*place).flush()
-        self._execute_many(f"DELETE FROM {self._table} WHERE number = ?", done)
+        # By both: a row that was withdrawn meanwhile may have left its number to another.
+        self._execute_many(f"DELETE FROM {self._table} WHERE number = ? AND id = ?", done)
         self._execute_many(f"UPDATE {self._table} SET error = ? WHERE number = ?", refused)
         self._note(self._places.keys())
         self._connection.commit()

@@ -73,6 +73,27 @@ def test_committed_rows_are_records_in_order_with_their_ids(broker, outbox, db):
     assert outbox.relay(broker).run_once() == 0
 
 
+def test_row_that_takes_the_number_of_one_that_was_sent_and_withdrawn_is_sent_too(
+        broker, outbox, db, monkeypatch):
+    """SQLite gives the number of the last row once more when that is gone."""
+    append = relay._Passage._append
+
+    def append_and_stop(*given):
+        monkeypatch.setattr(relay._Passage, "_append", append)
+        place = append(*given)
+        with db:
+            db.execute("DELETE FROM outbox")
+            outbox.add(db, "orders", 2)
+        return place
+
+    with db:
+        outbox.add(db, "orders", 1)
+    monkeypatch.setattr(relay._Passage, "_append", append_and_stop)
+    outbox.relay(broker).run_once()
+
+    assert values(broker) == [1, 2]
+
+
 def test_rows_that_are_rolled_back_are_no_records(broker, outbox, db):
     with pytest.raises(ZeroDivisionError):
         with db:
