@@ -57,6 +57,7 @@ class Inflow(Standby):
                 raise ConfigurationError(
                     f"another feed of {target!r} has the group {group!r}, and one of a group "
                     "works at a time: give each a group= of its own", option="group", value=group)
+        self._target_name = target
         self._target = broker.log(target)
         self._group = group
         self._wants = matcher(pattern)
@@ -71,6 +72,7 @@ class Inflow(Standby):
 
     def _work(self) -> None:
         self._fed.clear()    # of another topic of the name, perhaps; what counts is read again
+        self._target = self._broker.log(self._target_name)    # and so may that be
         with closing(Consumer(self._broker, group_id=self._group, enable_auto_commit=False,
                               auto_offset_reset="earliest")) as consumer:
             consumer.subscribe([self._source], listener=_Arrival(partial(self._begin, consumer)))
@@ -102,7 +104,9 @@ class Inflow(Standby):
             self._wants(text_of(record.header(CE_TYPE), "-"))
 
     def _commit(self, consumer: Consumer, partition: TopicPartition, offset: int) -> None:
-        consumer.commit({partition: OffsetAndMetadata(offset, str(self._target.end_offset))})
+        target = self._target
+        note = f"{target.end_offset}:{target.incarnation}"
+        consumer.commit({partition: OffsetAndMetadata(offset, note)})
 
     # ---- where the one before was killed
 
@@ -116,8 +120,13 @@ class Inflow(Standby):
             self._commit(consumer, partition, offset)
             consumer.seek(partition, offset)
             return
-        place = max(number_of(found.metadata.encode(), 0), self._target.start_offset)
-        marks = (record.header(FED_FROM) for record in self._target.read(place))
+        target = self._target
+        noted, _, incarnation = found.metadata.partition(":")
+        place = number_of(noted.encode(), 0)
+        if incarnation not in ("", str(target.incarnation)) or place > target.end_offset:
+            place = 0    # of another topic of the name
+        marks = (record.header(FED_FROM) for record in
+                 target.read(max(place, target.start_offset)))
         self._fed.update(mark for mark in marks if mark is not None)
 
 

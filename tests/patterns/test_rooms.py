@@ -408,6 +408,23 @@ def test_all_of_a_bus_that_is_made_anew_is_fed_whatever_was_known_of_the_one_bef
     assert data_of(broker) == list(range(6))
 
 
+def test_a_feed_goes_on_where_its_rooms_are_made_anew(broker, rooms):
+    with Bus(broker, "shop") as bus:
+        with rooms.feed(bus, "**", lambda event: "a"):
+            for n in range(3):
+                bus.emit("a", n)
+            until(lambda: len(data_of(broker)) == 3)
+            broker.delete_topic("live")
+            bus.emit("a", 3)
+            until(lambda: data_of(broker))
+        with rooms.feed(bus, "**", lambda event: "a") as fed:
+            bus.emit("a", 4)
+            until(lambda: len(data_of(broker)) == 2)
+            assert fed.error is None
+
+    assert data_of(broker) == [3, 4]
+
+
 # ---- bad use
 
 
