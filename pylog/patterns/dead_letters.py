@@ -217,6 +217,9 @@ class DeadLetters(Tenant):
             self._check_is_letter(topic, partition, offset)
             if (partition, offset) not in self._pending_of(topic):
                 return False
+            found = self._record(topic, partition, offset)
+            if found is None or found.timestamp != letter.buried_ms:    # of another topic by now
+                return False
             if record:
                 self._broker.append(*record)
             self._broker.append(

@@ -52,6 +52,17 @@ def values(letters):
     return [letter.value for letter in letters]
 
 
+def test_a_letter_of_a_topic_that_was_deleted_settles_none_of_the_next_of_its_name(
+        broker, buried):
+    old = buried.list()
+    broker.delete_topic(DLQ)
+    time.sleep(0.002)
+    fill(broker)
+
+    assert buried.replay(old[0]) == buried.discard(old[1]) == 0
+    assert len(buried.list()) == 12
+
+
 # ---- looking
 
 
