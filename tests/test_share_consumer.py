@@ -8,6 +8,9 @@ import sys
 import time
 
 import pytest
+from children import killed
+from drivers import built
+from faults import forget_boot
 from sharing import AT, fill, taken, workers
 
 import pylog
@@ -456,3 +459,43 @@ def test_threads_may_subscribe_while_others_wait(tmp_path):
                           env=os.environ | {"MALLOC_PERTURB_": "165"}, capture_output=True,
                           timeout=60, text=True)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+GAP = """
+import sys, threading, time
+import pylog
+from pylog.share_consumer import ShareConsumer
+
+with pylog.Broker(sys.argv[1]) as broker:
+    broker.log("jobs").roll()    # what it has to open is open
+    consumer = ShareConsumer(broker, "jobs", group_id="workers")
+    def append():
+        taking.wait()
+        time.sleep(0.01)
+        broker.append("jobs", b"new")
+    taking, thread = threading.Event(), threading.Thread(target=append)
+    thread.start()
+    taking.set()
+    first = consumer.take(0)
+    thread.join()
+    print((first or consumer.take(5)).value.decode())
+"""
+
+
+def test_record_that_comes_while_there_is_none_yet_behind_a_loss_is_delivered(tmp_path):
+    """Who looks at the last offsets before the gap opens a segment, and others append meanwhile."""
+    def work_and_die():
+        broker = pylog.Broker(tmp_path / "data")
+        fill(broker, 1)
+        broker.log("jobs").roll()
+        for one in workers(broker).poll():
+            one.ack()
+        os.kill(os.getpid(), 9)
+
+    killed(work_and_die)
+    forget_boot(tmp_path / "data" / "jobs-0")
+    slow = built("build/slow_open.so") / "slow_open.so"
+    done = subprocess.run([sys.executable, "-c", GAP, tmp_path / "data"], timeout=60, text=True,
+                          env={**os.environ, "LD_PRELOAD": str(slow)}, capture_output=True,
+                          check=False)
+    assert done.stdout == "new\n", done.stderr

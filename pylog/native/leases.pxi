@@ -212,14 +212,15 @@ cdef class Leases:
         """The record that was taken; None: there is none at its offset, and so it is done."""
         cdef Cursor cursor = self.cursor
         cdef pl_record *record
-        cdef int64_t found
+        # What comes in while we look is not looked at: it is no part of what has no record.
+        cdef int64_t found, end = pl_log_readable(self.log.log)
         if cursor.is_busy:    # another thread waits in it for the disk
             cursor = Cursor(self.log, grant.offset)
         elif cursor.place() != grant.offset:
             cursor.seek(grant.offset)
         try:
             if cursor.at == cursor.filled and not cursor.refill():
-                found = pl_log_readable(self.log.log)
+                found = end
             else:
                 found = cursor.block[cursor.at].offset
         except errors.OffsetOutOfRangeError as error:
