@@ -197,9 +197,9 @@ class State(Tenant):
                 if log is None or log.closed:    # the topic was deleted, or the broker closed
                     self._open()
                     continue
+                end = log.end_offset    # before the start: who appends later saw the later start
                 if log.start_offset != self._start:
                     self._drop_before(log.start_offset)
-                end = log.end_offset
                 if not self._fold_up_to(end):
                     continue
             except GONE:

@@ -542,3 +542,38 @@ def test_20_kills_leave_no_change_half_done_and_none_twice(tmp_path, rng: random
         assert len(values) > 100
         assert values == list(range(1, len(values) + 1))
         assert State(broker, "numbers", number).current() == {b"n": len(values)}
+
+
+class Held:
+    """A log that others delete from and append to, behind the first look at its start."""
+
+    def __init__(self, log, act):
+        self._log, self._act = log, act
+
+    def __getattr__(self, name):
+        found = getattr(self._log, name)
+        if name == "start_offset" and self._act is not None:
+            act, self._act = self._act, None
+            act()
+        return found
+
+
+def test_nobody_decides_on_what_was_deleted_before_others_decided(broker):
+    def total(entry, record):
+        return (entry or 0) + int(record.value)
+
+    def deposit(entries):
+        return Change(b"alice", b"100") if not entries else None
+
+    with State(broker, "accounts", total) as state, State(broker, "accounts", total) as other:
+        state.change(deposit)
+        assert state.current() == {b"alice": 100}
+
+        def delete_and_deposit():
+            broker.log("accounts").delete_before(1)
+            assert other.change(deposit) == 1
+
+        state._log = Held(state._log, delete_and_deposit)
+        assert state.change(lambda entries: Change(b"alice", b"-150")
+                            if entries[b"alice"] >= 150 else None) is None
+        assert state.current() == other.current() == {b"alice": 100}
