@@ -25,6 +25,7 @@ from pylog.errors import (
     ConfigurationError,
     DiskFullError,
     LogError,
+    OffsetOutOfRangeError,
     PylogError,
     UnsupportedEnvironmentError,
     UnsupportedFormatError,
@@ -395,6 +396,15 @@ class Log(_native.Log):
         if isinstance(timestamp, datetime):
             timestamp = _milliseconds(timestamp, "timestamp")
         sought = _native.to_int(timestamp, "a timestamp (ms since the epoch)")
+        while True:
+            began = self.start_offset
+            try:
+                return self._first_since(sought)
+            except OffsetOutOfRangeError:
+                if self.start_offset == began:
+                    raise    # else what was looked at was deleted meanwhile, and is no answer
+
+    def _first_since(self, sought: int) -> int | None:
         start = self._offset_for_time(sought)
         if start is None:
             return None

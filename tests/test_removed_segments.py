@@ -17,6 +17,22 @@ from pylog import _native
 COUNT = 50
 
 
+def test_who_seeks_a_time_is_not_told_of_offsets_that_are_deleted_meanwhile(tmp_path):
+    class Slow(pylog.Log):
+        def _offset_for_time(self, timestamp):
+            found = super()._offset_for_time(timestamp)
+            if self.start_offset == 0:
+                self.delete_before(2)
+            return found
+
+    with Slow(tmp_path / "log") as log:
+        for time_ms in range(10, 40, 10):
+            log.append(b"value", timestamp=time_ms)
+            log.roll()
+
+        assert log.offset_for_time(15) == 2
+
+
 def test_who_reads_a_copy_is_told_what_was_deleted_from_it_and_of_no_damage(tmp_path):
     """A reader that came before any writer has a page of its own, which nobody else writes."""
     with pylog.Log(tmp_path / "log") as log:
