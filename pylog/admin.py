@@ -11,7 +11,7 @@ from typing import Any, Self
 from pylog import backup
 from pylog.broker import Broker
 from pylog.check import Progress, Report
-from pylog.errors import ConfigurationError, UnknownTopicOrPartitionError
+from pylog.errors import ConfigurationError, PylogError, UnknownTopicOrPartitionError
 from pylog.options import names_in
 from pylog.share_admin import ShareAdmin
 from pylog.topic import TOPIC_CONFIGS, TopicPartition, by_partition, config_value
@@ -147,10 +147,28 @@ class Admin(ShareAdmin):
 
         May run beside writers. Cost: reads every byte.
         """
-        return {
-            TopicPartition(name, number): self._broker.log_that_is_there(name, number).check()
-            for name in (self.list_topics() if topics is None else names_in("topics", topics))
-            for number in range(self._entry(name).partitions)}
+        if topics is not None:
+            return {place: report for name in names_in("topics", topics)
+                    for place, report in self._verify(name).items()}
+        found: dict[TopicPartition, Report] = {}
+        for name in self.list_topics():
+            with contextlib.suppress(UnknownTopicOrPartitionError):    # deleted meanwhile
+                found |= self._verify(name)
+        return found
+
+    def _verify(self, name: str) -> dict[TopicPartition, Report]:
+        entry, found = self._entry(name), {}
+        for number in range(entry.partitions):
+            try:
+                log = self._broker.log_that_is_there(name, number)
+                found[TopicPartition(name, number)] = log.check()
+            except PylogError:
+                if self._broker._is_current(entry):
+                    raise
+                raise UnknownTopicOrPartitionError(
+                    f"the topic {name!r} was deleted while its files were proved",
+                    topic=name) from None
+        return found
 
     def backup(
         self, target: str | os.PathLike[str], *, on_progress: Progress | None = None,

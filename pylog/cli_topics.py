@@ -29,11 +29,12 @@ from pylog.cli_options import (
     progress,
 )
 from pylog.dump import instant
-from pylog.errors import CorruptMetadataError, UnsupportedFormatError
+from pylog.errors import CorruptMetadataError, PylogError, UnsupportedFormatError
 from pylog.exits import Exit
 from pylog.metadata import Metadata
 from pylog.metadata_file import topics_on_disk
 from pylog.names import STORE_NAME
+from pylog.report import Report
 from pylog.topic import TOPIC_CONFIGS, check_name, directory_name
 
 EXAMPLES = """\b
@@ -326,7 +327,7 @@ def doctor(data_dir: Path, rebuild: bool, yes: bool) -> None:
     click.echo(f"ok    {len(entries)} topics, {len(places)} partitions")
     tell_disk(data_dir)
     # Not through the broker: what is damaged could not be opened.
-    reports = {place: check(place) for place in places if place.exists()}
+    reports = {place: report for place in places if (report := check_if_there(place))}
     bad = {place: report for place, report in reports.items() if not report.ok}
     for place, report in bad.items():
         click.echo(f"BAD   {place.name}: {report.findings[0].what}; `pylog check {place}` tells "
@@ -337,6 +338,16 @@ def doctor(data_dir: Path, rebuild: bool, yes: bool) -> None:
         raise click.exceptions.Exit(Exit.INCONCLUSIVE)
     click.echo(f"ok    {len(reports)} partitions proved, "
                f"{sum(report.records for report in reports.values()):,} records")
+
+
+def check_if_there(place: Path) -> Report | None:
+    """None: nobody has used the partition, or its topic was deleted while it was looked at."""
+    try:
+        return check(place) if place.exists() else None
+    except PylogError:
+        if place.exists():
+            raise
+        return None
 
 
 def rebuild_metadata(data_dir: Path, yes: bool) -> None:

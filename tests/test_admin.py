@@ -14,8 +14,10 @@ from pylog import backup as backup_module
 from pylog.admin import Admin
 from pylog.backup import restore
 from pylog.broker import Broker
+from pylog.cli_topics import check_if_there
 from pylog.testing import drain
 from pylog.topic import TopicPartition
+from pylog.walk import Window
 
 
 @pytest.fixture
@@ -386,6 +388,32 @@ def test_nothing_is_copied_over_what_is_there(admin, tmp_path, is_there):
 
     assert os.listdir(tmp_path).count("copy") == 1
     assert not list(tmp_path.glob("*unfinished"))
+
+
+def test_topic_that_is_deleted_while_it_is_proved_is_left_out(broker, monkeypatch):
+    def open_late(window, path):
+        monkeypatch.setattr(Window, "__init__", open_window)
+        with Broker(broker.path) as other:
+            other.delete_topic("gone")
+        open_window(window, path)
+
+    def look_late():
+        monkeypatch.setattr(Window, "__init__", open_late)
+
+    open_window = Window.__init__
+    broker.append("gone", b"value")
+    admin = Admin(broker)
+    look_late()
+    assert "gone" not in {one.topic for one in admin.verify()}
+
+    broker.append("gone", b"value")
+    look_late()
+    with pytest.raises(pylog.UnknownTopicOrPartitionError, match="was deleted"):
+        admin.verify(["gone"])
+
+    broker.append("gone", b"value")
+    look_late()
+    assert check_if_there(broker.log("gone").path) is None
 
 
 def test_another_copy_to_the_same_place_that_comes_too_late_spares_the_first(admin, broker,
