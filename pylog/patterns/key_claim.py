@@ -126,8 +126,8 @@ class KeyClaim:
         if self._claimant:
             self._store.state.change(
                 lambda entries: self._last_word(entries, b"released", None)
-                if self._is_mine(entries) else None)
-            self._claimant = b""
+                if self._is_mine(entries) and entries[self.key].record is None else None)
+            self._claimant = b""    # its result is there where `save` was interrupted behind it
 
     def _is_mine(self, entries: Entries) -> bool:
         entry = entries.get(self.key)

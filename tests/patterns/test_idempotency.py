@@ -26,6 +26,24 @@ def payments(broker):
     return Idempotency(broker, "payments")
 
 
+class Interrupted:
+    """A state whose change is interrupted right behind it, as by a signal whose handler raises."""
+
+    def __init__(self, state):
+        self._state = state
+        self.is_due = True
+
+    def __getattr__(self, name):
+        return getattr(self._state, name)
+
+    def change(self, decide):
+        done = self._state.change(decide)
+        if self.is_due:
+            self.is_due = False
+            raise KeyboardInterrupt
+        return done
+
+
 def do(idempotency, key, result=None, **options):
     """(whether it had been done before, the result)"""
     with idempotency.claim(key, **options) as claim:
@@ -498,3 +516,11 @@ def test_20_kills_leave_one_recorded_result_a_key(tmp_path, rng):
         *earlier, last = tried[key]
         assert results[key] == last
         assert set(earlier) <= dead, "an effect was repeated though its claimant lived"
+
+
+def test_a_result_that_was_recorded_stays_though_save_was_interrupted(broker, payments):
+    """Leaving `with` frees what is in progress, and nothing that is done."""
+    with pytest.raises(KeyboardInterrupt), payments.claim("17") as claim:
+        claim._store = claim._store._replace(state=Interrupted(payments._store.state))
+        claim.save("charged")
+    assert do(payments, "17", "charged twice") == (True, "charged")
