@@ -112,7 +112,7 @@ def _round(broker: Maintained, now_ms: int) -> None:
 
 def _remove_unfinished(data: Path) -> None:
     """Files that somebody was making when he was killed: nobody takes an hour for one."""
-    for path in [*data.glob("*.tmp"), *data.glob("groups/*.tmp")]:
+    for path in [*data.glob("*.tmp"), *data.glob("groups/*.tmp"), *data.glob("shares/*/*.tmp")]:
         with contextlib.suppress(OSError):
             if os.stat(path).st_mtime < time.time() - UNFINISHED_SECONDS:
                 os.unlink(path)

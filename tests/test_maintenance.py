@@ -251,9 +251,12 @@ def test_deletion_that_was_killed_is_finished(broker, clock):
     assert not maintenance.is_due(log.path, {"retention.ms": "-1"}, clock.now_ms)
 
 
-def test_what_was_being_made_in_a_kill_is_swept_and_what_is_being_made_is_not(broker, clock):
+@pytest.mark.parametrize("name", ["groups/billing.2e.tmp", "shares/workers/orders-0.2e.tmp"])
+def test_what_was_being_made_in_a_kill_is_swept_and_what_is_being_made_is_not(broker, clock, name):
     broker.group("billing")
-    old, new = broker.path / "processes.1f.tmp", broker.path / "groups" / "billing.2e.tmp"
+    with pylog.ShareConsumer(broker, "orders", group_id="workers"):
+        pass
+    old, new = broker.path / "processes.1f.tmp", broker.path / name
     for path in (old, new):
         path.write_bytes(b"half")
     os.utime(old, (time.time() - 4000,) * 2)
