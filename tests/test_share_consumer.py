@@ -136,6 +136,41 @@ def test_damage_is_told_and_given_up_after_so_many_attempts(broker):
         assert consumer.stats()[AT]["rejected"] == 3
 
 
+def test_those_beside_one_that_fails_are_not_given_up_for_it(broker):
+    def accepts(delivery):
+        raise OSError("the other database is down")
+
+    fill(broker, 3)
+    broker.append("jobs", b"3", headers=[("of", b"somebody")])
+    fill(broker, 2)
+    with workers(broker, max_deliveries=2, accepts=accepts) as consumer:
+        for _ in range(2):
+            with pytest.raises(OSError, match="down"):
+                consumer.poll()
+        found = consumer.poll()
+        assert [(one.offset, one.delivery_count) for one in found] == [
+            (0, 1), (1, 1), (2, 1), (4, 1), (5, 1)]
+        assert consumer.stats()[AT]["rejected"] == 1
+
+
+def test_in_order_what_comes_before_damage_is_delivered(broker):
+    with pylog.Producer(broker) as producer:
+        producer.send_many("jobs", [b"0"] * 3)
+        producer.send_many("jobs", [b"1"] * 3)
+    with (broker.path / "jobs-0" / "00000000000000000000.log").open("r+b") as file:
+        file.seek(8)
+        file.seek(12 + int.from_bytes(file.read(4)) + 65)
+        byte = file.read(1)[0]
+        file.seek(-1, os.SEEK_CUR)
+        file.write(bytes([byte ^ 1]))
+    with workers(broker, ordered_by_key=True) as consumer:
+        for delivery in consumer.poll():
+            delivery.ack()
+        assert consumer.stats()[AT]["done"] == 3
+        with pytest.raises(pylog.CorruptRecordError):
+            consumer.poll()
+
+
 # ---- settling ------------------------------------------------------------------------------------
 
 def test_what_is_released_comes_again_with_a_higher_count(broker):

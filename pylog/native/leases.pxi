@@ -138,9 +138,13 @@ cdef class Leases:
             return self.take_ready(count, lock_ms, grants)
         self.admit()
         taken = self.take_ready(count, lock_ms, grants)
-        while taken < count and self.admit():
-            taken += self.take_ready(count - taken, lock_ms, grants + taken)
-        return taken
+        try:
+            while taken < count and self.admit():
+                taken += self.take_ready(count - taken, lock_ms, grants + taken)
+        except errors.PylogError:
+            if taken == 0:
+                raise
+        return taken    # what failed behind these is told when they are done
 
     cdef int64_t take_ready(self, int64_t count, int64_t lock_ms, pl_grant *grants) except -1:
         cdef int64_t taken = 0, deadline = -1
@@ -322,6 +326,12 @@ cdef class Delivery:
         """Whether it is still ours: not settled, and no other has got it since."""
         return not self.is_settled and not self.leases.is_closed and \
             pl_leases_peek(self.leases.c, self.index, self.token) == PL_OK
+
+    cdef void undo(self) noexcept:
+        """It was taken, and never came to anybody: this delivery does not count."""
+        if not self.is_settled:
+            self.is_settled = pl_leases_settle(self.leases.c, self.index, self.token,
+                                               PL_SETTLE_RETURN, 0, SLICE_MS) == PL_OK
 
     cdef int settle(self, pl_settlement how, int64_t ms) except -1:
         if self.is_settled:

@@ -165,11 +165,11 @@ cdef class Shares:
         cdef int64_t taken = 0, i = 0
         cdef Delivery delivery
         try:
-            taken = leases.take(min(count, GRANTS), self.lock_ms, grants)
-        finally:
-            if listens:    # the next one hears of what comes, whatever we do now
-                pl_leases_unlisten(leases.c)
-        try:
+            try:
+                taken = leases.take(min(count, GRANTS), self.lock_ms, grants)
+            finally:
+                if listens:    # the next one hears of what comes, whatever we do now
+                    pl_leases_unlisten(leases.c)
             while i < taken:
                 i += 1
                 delivery = self.deliver(leases, &grants[i - 1])
@@ -179,6 +179,8 @@ cdef class Shares:
             while i < taken:    # those behind it never came to anybody
                 leases.settle(grants[i].index, grants[i].token, PL_SETTLE_RETURN, 0)
                 i += 1
+            for delivery in out:    # nor did those before it, and its failure is not theirs
+                delivery.undo()
             raise
         return taken
 
