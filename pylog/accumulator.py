@@ -387,7 +387,13 @@ class Accumulator:
             self._progress.notify_all()
         for function in at_progress:
             function()
-        _native.run_callbacks(callbacks)
+        for one in callbacks:
+            try:
+                _native.run_callbacks([one])
+            except BaseException:    # such as SystemExit, which would end the thread
+                if threading.current_thread() is not self._thread:
+                    raise
+                logger.exception("a callback of %r", one[0])
 
 
 def copy_of(error: BaseException | None) -> BaseException | None:

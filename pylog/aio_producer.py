@@ -6,6 +6,7 @@ the number of calls.
 """
 
 import asyncio
+import contextlib
 import os
 from collections.abc import Iterable
 from functools import partial
@@ -183,5 +184,5 @@ def _wake(loop: asyncio.AbstractEventLoop, woken: "asyncio.Future[None]") -> Non
         if not woken.done():
             woken.set_result(None)
 
-    if not loop.is_closed():
+    with contextlib.suppress(RuntimeError):    # the loop is closed
         loop.call_soon_threadsafe(finish)

@@ -3,6 +3,7 @@
 import asyncio
 import threading
 import time
+from functools import partial
 
 import pytest
 from brokers import values
@@ -10,6 +11,7 @@ from turns import turns_of_another
 
 import pylog
 from pylog import AsyncProducer
+from pylog.aio_producer import _wake
 from pylog.broker import Broker
 
 
@@ -270,3 +272,25 @@ def test_loop_that_ends_loses_nothing(tmp_path):
 
     with Broker(tmp_path / "data") as broker:
         assert values(broker, "one") == [b"%d" % n for n in range(10)]
+
+
+def test_loop_that_is_closed_at_that_moment_does_not_end_the_thread_that_appends(tmp_path):
+    class Closing:
+        def is_closed(self):
+            return False
+
+        def call_soon_threadsafe(self, function):
+            raise RuntimeError("Event loop is closed")
+
+    async def main(broker):
+        async with AsyncProducer(broker, buffer_memory=1000) as producer:
+            may_go = await held_up(producer)
+            producer.send_nowait("t", b"v" * 1000)
+            producer._buffer.call_at_progress(partial(_wake, Closing(), None))
+            may_go.set()
+            await producer.flush(30)
+            await producer.send("t", b"w")
+
+    with Broker(tmp_path / "data") as broker:
+        asyncio.run(main(broker))
+        assert len(values(broker, "t")) == 2

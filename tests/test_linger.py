@@ -1,5 +1,6 @@
 """Batches that linger: when they go, in which order, and that none is lost in silence."""
 
+import asyncio
 import gc
 import os
 import random
@@ -216,6 +217,25 @@ def test_callbacks_are_called_in_order_whatever_one_raises(broker, caplog):
 
     assert seen == [(0, 0), (1, 1), (2, 2)]
     assert caplog.text.count("ZeroDivisionError") >= 3
+
+
+@pytest.mark.parametrize("error", [SystemExit, asyncio.CancelledError, KeyboardInterrupt])
+def test_no_callback_ends_the_thread_that_appends(broker, error):
+    seen = []
+
+    def leave(_):
+        raise error
+
+    with Producer(broker, linger_ms=LONG) as producer:
+        sent = [producer.send("one", b"%d" % n) for n in range(2)]
+        for future in sent:
+            future.add_done_callback(leave)
+            future.add_done_callback(seen.append)
+        producer.flush(30)
+        producer.send("one", b"2")
+        producer.flush(30)
+    assert seen == sent
+    assert values(broker, "one") == [b"0", b"1", b"2"]
 
 
 @pytest.mark.parametrize("action", ["flush", "close"])
