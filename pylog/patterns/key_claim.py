@@ -10,6 +10,7 @@ A claim whose process is dead counts for nothing: the kernel tells at once, and 
 """
 
 import asyncio
+import contextlib
 import hashlib
 import itertools
 import time
@@ -21,6 +22,7 @@ from pylog import (
     FingerprintMismatchError,
     IllegalStateError,
     KeyInProgressError,
+    PylogError,
     Record,
 )
 from pylog.patterns.claimant import claimant_of, place_of
@@ -170,7 +172,9 @@ class KeyClaim:
 
         try:
             is_mine = self._store.state.change(decide) is not None
-        except BaseException:
+        except BaseException:    # of a signal behind the record, too: `with` is not entered
+            with contextlib.suppress(PylogError):
+                self.release()
             self._claimant = b""
             raise
         if is_mine:

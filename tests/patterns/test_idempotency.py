@@ -524,3 +524,12 @@ def test_a_result_that_was_recorded_stays_though_save_was_interrupted(broker, pa
         claim._store = claim._store._replace(state=Interrupted(payments._store.state))
         claim.save("charged")
     assert do(payments, "17", "charged twice") == (True, "charged")
+
+
+def test_a_claim_that_was_interrupted_has_no_key(broker, payments):
+    """Its process lives on, and `with` is not left, as it was not entered."""
+    claim = payments.claim("17")
+    claim._store = claim._store._replace(state=Interrupted(payments._store.state))
+    with pytest.raises(KeyboardInterrupt), claim:
+        pass
+    assert do(payments, "17", "charged", timeout=0) == (False, "charged")
