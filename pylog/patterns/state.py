@@ -23,6 +23,7 @@ from pylog import (
     OffsetOutOfRangeError,
     PylogTimeoutError,
     Record,
+    TaskTimeoutError,
     UnknownTopicOrPartitionError,
     WrongEndOffsetError,
 )
@@ -202,12 +203,15 @@ class State(Tenant):
                     self._drop_before(log.start_offset)
                 if not self._fold_up_to(end):
                     continue
+                self._expire()
             except GONE:
                 if self._broker.closed:
                     raise
                 self._log = None
                 continue
-            self._expire()
+            except BaseException:    # a signal's, too: nobody knows what of a chunk was folded
+                self._log = None
+                raise
             return log, end
 
     def _fold_up_to(self, end: int) -> bool:
@@ -239,6 +243,8 @@ class State(Tenant):
                     and self._last[key][1] + self._ttl_ms <= timestamp:
                 before = None    # whoever reads later never had it
             entry = self._fold(before, record)
+        except TaskTimeoutError:    # the time of the task that looks is over, wherever it is
+            raise
         except Exception as error:
             self.skipped += 1
             logger.warning("%s: the record at offset %d is skipped, it makes no sense: %s: %s",
