@@ -101,9 +101,11 @@ class _Passage:
             for partition in range(topics[topic].partitions):
                 log = self._broker.log(topic, partition)
                 place = offsets[partition] if is_the_same and partition < len(offsets) else 0
-                for record in log.read(max(place, log.start_offset)):
-                    if (row_id := record.header(OUTBOX_ID)) is not None:
-                        found.add(text_of(row_id))
+                here = {text_of(row_id) for record in log.read(max(place, log.start_offset))
+                        if (row_id := record.header(OUTBOX_ID)) is not None}
+                if here:    # whoever sent them may have been killed before they were on disk
+                    log.flush()
+                found |= here
         return found
 
     # ---- a batch

@@ -202,6 +202,23 @@ def test_what_a_killed_relay_has_sent_is_not_sent_again(tmp_path, outbox, db):
         assert outbox.pending() == 0
 
 
+def test_what_a_killed_relay_has_sent_is_on_disk_before_its_row_is_deleted(broker, outbox, db):
+    """That was killed between the append and the sync: a power cut would take both."""
+    with db:
+        rows = [outbox.add(db, "orders", 0)]
+    outbox.relay(broker).run_once()
+    with db:
+        rows += [outbox.add(db, "orders", 1)]
+    broker.append("orders", b"1", headers=[("outbox_id", rows[1].encode())])
+    assert broker.log("orders").durable_offset == 1
+
+    outbox.relay(broker).run_once()
+
+    assert ids(broker) == rows
+    assert outbox.pending() == 0
+    assert broker.log("orders").durable_offset == 2
+
+
 def test_what_was_sent_is_found_in_every_partition_also_in_new_ones(tmp_path, outbox, db):
     with Broker(tmp_path / "data") as broker:
         broker.create_topic("orders", 3)
