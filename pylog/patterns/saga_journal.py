@@ -167,6 +167,13 @@ class Journal:
                 if entry.owner is not None and self._is_dead(entry.owner):
                     self._orphans[key] = entry
 
+    def let_go(self, owner: bytes) -> None:
+        """Whoever comes next may have what an owner has by the records, and does not know of."""
+        self.state.current()
+        for key, entry in list(self._owned.items()):
+            if entry.owner == owner:
+                self.append(key, event_headers("released", is_doubtful=entry.is_doubtful))
+
     def look_soon(self) -> None:
         """The next claim looks whose owners are dead."""
         self._look_at = 0.0

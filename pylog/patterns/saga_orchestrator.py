@@ -42,6 +42,7 @@ class Orchestrator:
         self._in_flight = in_flight
         self.owner = new_owner(self._journal.processes)
         self._runs: dict[bytes, SagaRun] = {}
+        self._is_claiming = True    # it may have one by the journal that is not in `_runs`
         self._calls = Calls(concurrency, self._limit, self._bring)
         self._outcomes: deque[tuple[Attempt, Future[Any]]] = deque()    # what it has brought
         # A heap: when, a number, whose and of which turn; an attempt whose time is over then, or
@@ -78,6 +79,7 @@ class Orchestrator:
     def finish(self, run: SagaRun) -> None:
         """Executes one saga to its end."""
         self._runs[run.key] = run
+        self._is_claiming = False
         self._go(run)
         while self._runs and not (self._is_stopping and not self._calls.is_busy):
             is_busy = self._go_on()
@@ -101,10 +103,13 @@ class Orchestrator:
         for count in range(CLAIMS):
             if self._is_stopping or len(self._runs) >= self._in_flight or self._calls.is_full:
                 return count > 0
+            self._is_claiming = True
             entry = self._journal.claim(self.owner)
+            if entry is not None:
+                run = self._runs[entry.key] = SagaRun.resumed(self._definition, entry)
+            self._is_claiming = False
             if entry is None:
                 return count > 0
-            run = self._runs[entry.key] = SagaRun.resumed(self._definition, entry)
             self._go(run)
         return True
 
@@ -283,6 +288,9 @@ class Orchestrator:
         for run in self._runs.values():
             with contextlib.suppress(PylogError):    # told by what ends this
                 run.release()
+        if self._is_claiming:    # interrupted in it; others would wait for this process to end
+            with contextlib.suppress(PylogError):
+                self._journal.let_go(self.owner)
         forget_owner(self.owner)
         self._calls.close()
         if self._ear is not None:
