@@ -11,6 +11,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, NamedTuple
 
 from pylog import (
@@ -200,14 +201,18 @@ class Journal:
         self._keep_at = now + min(KEEP_SECONDS, self._ttl / 8)
         is_kept: int | None = 0
         while is_kept is not None:
+            tried: list[bytes] = []
             try:
-                is_kept = self.state.change(self._oldest_parked_anew)
+                is_kept = self.state.change(partial(self._oldest_parked_anew, tried))
             except (OffsetError, MessageSizeTooLargeError) as error:
-                key, _ = self._parked.popitem(last=False)
+                if not tried:
+                    raise
+                key = tried[-1]    # which may not be the oldest any more
+                self._parked.pop(key, None)
                 logger.warning("the parked saga %r of %r will be forgotten, for its records cannot "
                                "be written anew: %s", text_of(key), self.topic, error)
 
-    def _oldest_parked_anew(self, entries: Entries) -> list[Change] | None:
+    def _oldest_parked_anew(self, tried: list[bytes], entries: Entries) -> list[Change] | None:
         while self._parked:
             key, entry = next(iter(self._parked.items()))
             if entries.get(key) is not entry:    # expired
@@ -215,6 +220,7 @@ class Journal:
             elif self._clock() < entry.changed / 1000 + (self._ttl or 0) / 2:
                 return None
             else:
+                tried.append(key)
                 return self._anew(entry)
         return None
 

@@ -88,6 +88,31 @@ def test_a_parked_saga_that_cannot_be_kept_is_told_and_keeps_no_other_from_it(br
     assert trip.history("t-1")[0] == "renewed"
 
 
+def test_of_two_parked_sagas_the_one_that_cannot_be_kept_is_left_out(broker):
+    """Though it was retried since: the oldest is the other then, which is kept."""
+    trip = Trip(broker, ttl=1000)
+    journal = trip.saga._journal
+    for number in range(2):
+        trip.fails("car", TerminalError("no car"))
+        trip.fails("no hotel", TerminalError("it is closed"))
+        with pytest.raises(pylog.SagaFailedError):
+            trip.saga.run("ann", id=f"t-{number}")
+    record = journal.record
+
+    def record_of(offset):
+        if offset == 0 and trip.saga.handle("t-0").status() == "parked":
+            journal.retry(b"t-0")
+            journal.state.current()
+            raise pylog.OffsetOutOfRangeError("deleted meanwhile", offset=0)
+        return record(offset)
+
+    journal.record = record_of
+    trip.later(600)
+    journal.keep_parked()
+
+    assert trip.history("t-1")[0] == "renewed"
+
+
 def test_who_stood_still_behind_his_look_executes_what_came_meanwhile(broker):
     trip = Trip(broker)
     journal = trip.saga._journal
