@@ -163,7 +163,7 @@ class Inbox:
         self._lock = threading.Lock()
         self._turn = threading.Condition(self._lock)
         self._followers = 0      # threads that wait while another reads
-        self._is_read = False
+        self._reader: int | None = None    # the thread that reads for all
         self._is_closed = False
 
     @property
@@ -195,29 +195,36 @@ class Inbox:
     def look(self) -> None:
         """Takes what is there, unless another thread is at it."""
         with self._lock:
-            if not self._is_read and not self._is_closed:
+            if self._reader is None and not self._is_closed:
                 self._take()
 
     def wait_for(self, pending: PendingReply) -> None:
         """Until its record is there or its time is over; then it is not waited for any more."""
+        try:
+            self._wait_for(pending)
+        finally:    # an interrupt may come anywhere, and nobody would read for the others
+            if self._reader == threading.get_ident():
+                self._hand_over()
+
+    def _wait_for(self, pending: PendingReply) -> None:
         while pending.record is None:
             with self._lock:
                 left = pending.deadline - time.monotonic()
                 if self._is_closed:
                     raise ClosedError("the Rpc was closed while a reply was awaited")
                 if left <= 0:
-                    if not self._is_read:
+                    if self._reader is None:
                         self._take()    # a timeout of 0: it may be there
                     self._pending.pop(pending.number, None)
                     return
-                if self._is_read:
+                if self._reader is not None:
                     self._followers += 1
                     try:
                         self._turn.wait(left)
                     finally:
                         self._followers -= 1
                     continue
-                self._is_read = True
+                self._reader = threading.get_ident()
             self._read_for(pending)
 
     def _read_for(self, pending: PendingReply) -> None:
@@ -231,29 +238,36 @@ class Inbox:
         except UnknownTopicOrPartitionError:
             if not self._is_closed:
                 raise
-        finally:
-            with self._lock:
-                self._is_read = False
-                if self._followers:
-                    self._turn.notify_all()
+        self._hand_over()
+
+    def _hand_over(self) -> None:
+        with self._lock:
+            self._reader = None
+            if self._followers:
+                self._turn.notify_all()
 
     def _take(self) -> int:
         """Hands out what is there; returns for how many."""
-        handed = 0
+        handed, at = 0, self._cursor.offset
         try:
-            chunk = self._cursor.fetch()
+            for record in self._cursor.fetch():
+                number = record.header(CORRELATION_ID) or b""
+                pending = self._pending.get(number)
+                if pending is not None:
+                    pending.record = record
+                    self._pending.pop(number, None)
+                    handed += 1
+                elif number.startswith(self.place.prefix):
+                    self.late += 1
+                at = record.offset + 1
         except OffsetOutOfRangeError:    # what was next has been deleted: who misses it times out
             self._cursor.seek(self.place.log.start_offset)
             return 0
-        for record in chunk:
-            number = record.header(CORRELATION_ID) or b""
-            pending = self._pending.pop(number, None)
-            if pending is not None:
-                pending.record = record
-                handed += 1
-            elif number.startswith(self.place.prefix):
-                self.late += 1
-        self.replied += handed
+        except BaseException:    # an interrupt: the replies behind it are others'
+            self._cursor.seek(at)
+            raise
+        finally:
+            self.replied += handed
         return handed
 
     def close(self) -> None:
