@@ -80,16 +80,17 @@ class Work:
                                     args=(consumer, handler, idle, crew, number),
                                     name=f"pylog-worker-{number}")
                    for number in range(1, concurrency)]
-        for thread in threads:
-            thread.start()
         try:
+            for thread in threads:
+                thread.start()
             self._in_thread(consumer, handler, idle, crew, 0)
             for thread in threads:    # what one is at may fail, and be for it to do again
                 thread.join()
         finally:
             crew.is_over.set()
             for thread in threads:
-                thread.join()
+                if thread.ident is not None:    # else one before it could not be started
+                    thread.join()
         if crew.errors:
             raise crew.errors[0]
         return sum(crew.counts)

@@ -156,6 +156,22 @@ def test_what_ends_one_thread_ends_work_and_is_raised(broker):
         assert jobs.stats().in_flight == 0
 
 
+def test_work_that_cannot_begin_leaves_no_thread_at_work(broker, monkeypatch):
+    start, begun = threading.Thread.start, []
+
+    def interrupted(thread):
+        if begun:
+            raise KeyboardInterrupt
+        begun.append(thread)
+        start(thread)
+
+    with Queue(broker, "jobs") as jobs:
+        monkeypatch.setattr(threading.Thread, "start", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            jobs.work(lambda delivery: None, concurrency=3)
+        assert not begun[0].is_alive()
+
+
 @pytest.mark.parametrize("is_async", [False, True])
 def test_a_message_whose_handler_exits_is_a_dead_letter_after_its_deliveries(broker, caplog,
                                                                              is_async):
