@@ -109,10 +109,10 @@ class Consumer(Subscriber):
         commit_at, count = time.monotonic() + (interval or 0), 0
         try:
             for record in self:    # which says that the one before is finished
-                if count == every or (interval is not None and time.monotonic() >= commit_at):
-                    commit_at, count = time.monotonic() + (interval or 0), 0
-                    self._commit_finished()
                 try:
+                    if count == every or (interval is not None and time.monotonic() >= commit_at):
+                        commit_at, count = time.monotonic() + (interval or 0), 0
+                        self._commit_finished()
                     handler(record)
                 except BaseException:
                     self._take_back()

@@ -230,6 +230,28 @@ def test_with_each_one_committed_none_begins_before_the_one_before_it_is(broker,
     assert committed(broker) == [200, 200, 200]
 
 
+def test_record_in_hand_is_handled_though_the_commit_of_those_before_it_failed(
+        broker, monkeypatch):
+    fill(broker, 5)
+    diary = Diary()
+    commit, left = Consumer._commit_finished, [pylog.PylogTimeoutError("one is stopped in it")]
+
+    def fails_once(consumer):
+        if diary.records and left:
+            raise left.pop()
+        commit(consumer)
+
+    with Consumer(broker, "orders", group_id="g", enable_auto_commit=False,
+                  consumer_timeout_ms=0) as consumer:
+        monkeypatch.setattr(Consumer, "_commit_finished", fails_once)
+        with pytest.raises(pylog.PylogTimeoutError):
+            consumer.run(diary, commit_every=1)
+        consumer.run(diary, commit_every=1)
+
+    assert [diary.offsets(number) for number in range(3)] == [list(range(5))] * 3
+    assert committed(broker) == [5, 5, 5]
+
+
 @pytest.mark.parametrize("concurrency", [2, 8])
 def test_none_begins_before_the_one_before_it_is_committed_where_its_thread_cannot(
         broker, monkeypatch, concurrency):
