@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from pylog.errors import ConcurrentModificationError, WakeupError
+from pylog.errors import ConcurrentModificationError, GroupError, WakeupError
 from pylog.options import at_least, interval
 from pylog.subscriber import Subscriber
 from pylog.topic import OffsetAndMetadata, TopicPartition
@@ -84,9 +84,16 @@ class Progress:
     def commit(self) -> None:
         """Commits that. No thread commits more meanwhile, which this would take back."""
         with self._lock:
+            done = self.finished()
             try:
-                if done := self.finished():
+                if done:
                     self._consumer._commit(done)
+            except GroupError:    # they are another's
+                raise
+            except BaseException:    # it is to be done yet
+                for partition in done:
+                    self._committed.pop(partition, None)
+                raise
             finally:
                 self._lock.notify_all()
 

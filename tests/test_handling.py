@@ -252,6 +252,26 @@ def test_record_in_hand_is_handled_though_the_commit_of_those_before_it_failed(
     assert committed(broker) == [5, 5, 5]
 
 
+def test_what_a_commit_that_failed_was_of_is_committed_when_the_run_ends(broker, monkeypatch):
+    fill(broker, 5)
+    commit, failed = Consumer._commit_as, []
+
+    def interrupted_once(consumer, group, offsets):
+        if not failed:
+            failed.append(offsets)
+            raise KeyboardInterrupt
+        commit(consumer, group, offsets)
+
+    with Consumer(broker, "orders", group_id="g", enable_auto_commit=False,
+                  consumer_timeout_ms=100) as consumer:
+        monkeypatch.setattr(Consumer, "_commit_as", interrupted_once)
+        with pytest.raises(KeyboardInterrupt):
+            consumer.run(lambda record: None, concurrency=3, commit_every=15)
+
+    assert sum(one.offset for one in failed[0].values()) == 15
+    assert committed(broker) == [5, 5, 5]
+
+
 @pytest.mark.parametrize("concurrency", [2, 8])
 def test_none_begins_before_the_one_before_it_is_committed_where_its_thread_cannot(
         broker, monkeypatch, concurrency):
