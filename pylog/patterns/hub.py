@@ -159,22 +159,24 @@ class Hub:
                 self._listeners.pop(key, None)
 
     async def _run(self, tag: str) -> None:
-        async with AsyncConsumer(self._broker, auto_offset_reset="none") as consumer:
-            consumer.assign([self._partition])
-            consumer.seek(self._partition, self._position)
-            try:
+        try:
+            async with AsyncConsumer(self._broker, auto_offset_reset="none") as consumer:
+                consumer.assign([self._partition])
+                consumer.seek(self._partition, self._position)
                 while True:
                     found = await consumer.poll(IDLE_MS, READ_RECORDS)
                     for record in found.get(self._partition, ()):
                         self._give(record, tag)
                         self._position = record.offset + 1
                     await asyncio.sleep(0)    # what is there already would let nobody else run
-            except Exception as error:
-                self._task = None
-                logger.warning("the hub of %r has ended: %s", self._partition.topic, error)
-                for listener in {one for group in self._listeners.values() for one in group}:
-                    listener.fail(error)
-                self._listeners.clear()
+        except Exception as error:
+            if self._task is not asyncio.current_task():    # cancelled, and those are another's
+                raise
+            self._task = None
+            logger.warning("the hub of %r has ended: %s", self._partition.topic, error)
+            for listener in {one for group in self._listeners.values() for one in group}:
+                listener.fail(error)
+            self._listeners.clear()
 
     def _give(self, record: Record, tag: str) -> None:
         listeners = self._listeners.get(record.key or b"")

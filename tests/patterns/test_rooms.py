@@ -492,3 +492,22 @@ def test_messages_live_as_long_as_was_said(tmp_path):
         rooms.emit("a", 1)
     with Broker(tmp_path / "data") as broker:
         assert broker.topic("live").configs["retention.ms"] == "60000"
+
+
+def test_who_listens_is_told_that_the_hub_cannot_begin(rooms, monkeypatch):
+    async def act(stack):
+        def fails(*_):
+            raise pylog.PylogError("no more files can be opened")
+
+        with monkeypatch.context() as context:
+            context.setattr(pylog.AsyncConsumer, "assign", fails)
+            messages, _ = await opened(stack, rooms, "a")
+            with pytest.raises(pylog.PylogError, match="files"):
+                await asyncio.wait_for(anext(messages), 5)
+        again, _ = await opened(stack, rooms, "a")
+        asking = asyncio.create_task(take(again, 1))
+        await asyncio.sleep(0)
+        rooms.emit("a", {"n": 1})
+        return [one.data for one in await asking]
+
+    assert run(act) == [{"n": 1}]
