@@ -57,7 +57,7 @@ class Producer(_native.Sender):
     Raises ConfigurationError, NotSupportedError (transactions), and what Broker raises.
     """
 
-    __slots__ = ("_accumulator", "_batch_size", "_broker", "_codec", "_is_owner",
+    __slots__ = ("_accumulator", "_batch_size", "_broker", "_codec", "_is_interrupted", "_is_owner",
                  "_key_serializer", "_partitioner", "_value_serializer")
 
     def __init__(
@@ -88,6 +88,7 @@ class Producer(_native.Sender):
         self._accumulator = Accumulator(
             linger, self._batch_size, int(_at_least("buffer_memory", buffer_memory, 1)),
             _at_least("max_block_ms", max_block_ms, 0), waits, blocks=not self._defers)
+        self._is_interrupted = False
         self._broker, self._is_owner = Broker.of(broker)
         self._broker.dependents.add(self)
         self._prepare(self._key_serializer, self._value_serializer, linger > 0, waits, self._defers,
@@ -262,12 +263,17 @@ class Producer(_native.Sender):
         producer that is not closed appends its buffer all the same, also when the interpreter ends.
         """
         patience("timeout", timeout)
-        if not self._end():
+        if not self._end() and not self._is_interrupted:
             return
+        self._is_interrupted = True    # by Ctrl-C: the buffer is appended still, and needs the logs
         try:
             self._accumulator.close(timeout)
+            self._is_interrupted = False
+        except Exception:
+            self._is_interrupted = False
+            raise
         finally:
-            if self._is_owner:
+            if self._is_owner and not self._is_interrupted:
                 self._broker.close()
 
     def _close_with_broker(self) -> None:

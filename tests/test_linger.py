@@ -219,6 +219,22 @@ def test_callbacks_are_called_in_order_whatever_one_raises(broker, caplog):
     assert caplog.text.count("ZeroDivisionError") >= 3
 
 
+def test_ctrl_c_in_close_loses_nothing_and_close_can_be_called_again(tmp_path, monkeypatch):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    producer = Producer(tmp_path / "data", linger_ms=LONG)
+    with held_up(producer):
+        sent = producer.send("one", b"v")
+        with monkeypatch.context() as context:
+            context.setattr(producer._accumulator._progress, "wait_for", interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                producer.close()
+    producer.close()
+    assert sent.get(30).offset == 1
+    assert producer._broker.closed
+
+
 @pytest.mark.parametrize("error", [SystemExit, asyncio.CancelledError, KeyboardInterrupt])
 def test_no_callback_ends_the_thread_that_appends(broker, error):
     seen = []
