@@ -77,7 +77,8 @@ class Worker:
             for job, _ in self._running:
                 job.stop()
             for _, thread in self._running:
-                thread.join()
+                if thread.ident is not None:    # else it is the one that could not be started
+                    thread.join()
             self._running.clear()
             if self._opened is not None:
                 self._opened.close()
