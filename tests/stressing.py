@@ -26,7 +26,7 @@ def run(directory, *arguments, **keywords):
     return report_of(done)
 
 
-def run_until_found(names, directory, *arguments, seconds, script, tries=4):
+def run_until_found(names, directory, *arguments, seconds, script, tries=5):
     """The report of a run of a faulty `script` that found one of `names`: what a run of seconds
     does not meet on a busy machine a longer one does."""
     for number in range(tries):
