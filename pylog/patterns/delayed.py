@@ -21,7 +21,6 @@ from pylog import (
     Log,
     OffsetOutOfRangeError,
     Producer,
-    PylogError,
     Record,
     SendFuture,
     TopicPartition,
@@ -132,7 +131,7 @@ class Delayed:
                         claim.release()
             except ClosedError:
                 return
-            except PylogError as error:
+            except Exception as error:    # nobody else would begin this thread anew
                 logger.warning("the delayed messages of %r: %s", self._queue, error)
             self._stopping.wait(LOOK_SECONDS)
 

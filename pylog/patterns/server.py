@@ -134,12 +134,16 @@ class Server(_Server, Background):
         others = [threading.Thread(target=self._serve, daemon=True,
                                    name=f"pylog-{self.topic}-{number}")
                   for number in range(1, self._concurrency)]
-        for thread in others:
-            thread.start()
-        self._serve()
-        for thread in others:
-            thread.join()
-        self._consumer.close()
+        try:
+            for thread in others:
+                thread.start()
+            self._serve()
+        finally:    # those begun end too, where one could not be started
+            self._ask_to_stop()
+            for thread in others:
+                if thread.ident is not None:
+                    thread.join()
+            self._consumer.close()
 
     def _serve(self) -> None:
         self._inside.add(threading.get_ident())

@@ -13,7 +13,7 @@ from waiting import until
 
 import pylog
 from pylog.patterns import AsyncQueue, DeadLetters, Queue, RejectedError, Rpc, Topic, expo
-from pylog.patterns.delayed import TRIM_RECORDS
+from pylog.patterns.delayed import TRIM_RECORDS, Delayed
 from pylog.patterns.headers import DELIVER_AT
 from pylog.testing import broker as broker
 
@@ -328,6 +328,21 @@ def test_delayed_messages_come_in_the_order_in_which_they_are_due(emails):
         with emails.get(PATIENCE) as delivery:
             found.append(delivery.value)
     assert found == sorted(due, key=due.get)
+
+
+def test_an_error_of_any_kind_does_not_end_who_moves_delayed_messages(emails, monkeypatch):
+    move, failed = Delayed._move_all, []
+
+    def fail_once(self):
+        if not failed:
+            failed.append(self)
+            raise OSError("no descriptors are left")
+        move(self)
+
+    monkeypatch.setattr(Delayed, "_move_all", fail_once)
+    emails.put(b"later", delay=0.01)
+    assert emails.get(PATIENCE).value == b"later"
+    assert failed
 
 
 def test_delayed_messages_outlive_who_put_them(broker):

@@ -281,6 +281,25 @@ def test_server_that_was_stopped_serves_no_more(rpc):
         assert rpc.request("double", 3).value == 6
 
 
+def test_server_that_cannot_start_all_of_its_threads_serves_in_none(rpc, monkeypatch):
+    start, begun = threading.Thread.start, []
+
+    def start_two(thread):
+        if len(begun) == 2:
+            raise RuntimeError("can't start new thread")
+        begun.append(thread)
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", start_two)
+    server = rpc.handler("double", double, concurrency=3)
+    until(lambda: not server.is_running)
+    monkeypatch.undo()
+    assert "start new thread" in str(server.error)
+    assert not begun[1].is_alive()
+    with pytest.raises(pylog.RequestTimeoutError):
+        rpc.request("double", 1, timeout=0.05)
+
+
 def test_topic_of_requests_that_is_made_anew_is_found(broker, rpc):
     with rpc.handler("double", double):
         rpc.request("double", 1)
