@@ -92,10 +92,22 @@ class ProjectionRun:
         return count
 
     def _poll(self, timeout_ms: float | None) -> dict[TopicPartition, list[Record]]:
-        try:
-            return self.consumer.poll(timeout_ms, self._batch)
-        except OffsetOutOfRangeError as error:
-            raise self._lost(str(error), error.offset) from error
+        while True:
+            try:
+                return self.consumer.poll(timeout_ms, self._batch)
+            except OffsetOutOfRangeError as error:
+                if not self._begin_later():
+                    raise self._lost(str(error), error.offset) from error
+
+    def _begin_later(self) -> bool:
+        """Where nothing was read yet, and what was to be the first record was deleted meanwhile."""
+        found = False
+        for one in self.consumer.assignment():
+            start = self._broker.log(*one).start_offset
+            if one.partition not in self.places and self.consumer.position(one) < start:
+                self.consumer.seek(one, start)
+                found = True
+        return found
 
     def _lost(self, what: str, offset: int | None) -> ProjectionError:
         return ProjectionError(

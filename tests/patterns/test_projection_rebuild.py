@@ -9,6 +9,7 @@ from ordering import INSERT, SCHEMA, ask, picky, place, placing, rows_of
 import pylog
 from pylog import Broker, ProjectionError
 from pylog.patterns import Bus, Projection, Retry
+from pylog.patterns.projection_run import ProjectionRun
 
 
 @pytest.fixture
@@ -34,6 +35,22 @@ def orders(broker, bus, path):
 
 
 # ---- rebuild
+
+
+@pytest.mark.parametrize("how", ["run_once", "rebuild"])
+def test_a_view_begins_behind_what_was_deleted_since_it_looked(broker, bus, path, orders,
+                                                               monkeypatch, how):
+    """By retention, in no view yet: nothing of it is lost there."""
+    place(bus, *range(10))
+    seek = ProjectionRun.seek
+
+    def seek_and_be_late(run):
+        seek(run)
+        broker.log("shop").delete_before(5)
+
+    monkeypatch.setattr(ProjectionRun, "seek", seek_and_be_late)
+    assert getattr(orders, how)() == 5
+    assert ask(path) == rows_of(*range(5, 10))
 
 
 def test_rebuild_makes_the_view_anew_and_others_read_the_old_one_meanwhile(broker, bus, path,
