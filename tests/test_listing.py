@@ -8,6 +8,7 @@ import time
 import pytest
 from children import kill, start
 from drivers import built
+from tables import eventually
 
 import pylog
 
@@ -36,13 +37,6 @@ def grow(log, count):
         log.append(b"x" * 1800)
 
 
-def wait_until(is_so):
-    deadline = time.monotonic() + 60
-    while not is_so():
-        assert time.monotonic() < deadline
-        time.sleep(0.001)
-
-
 def test_listing_that_has_the_second_new_segment_and_not_the_first_skips_none(rolling, tmp_path):
     """So may a directory be read while files come into it."""
     torn, begun = tmp_path / "torn", tmp_path / "torn-begun"
@@ -56,7 +50,7 @@ def test_listing_that_has_the_second_new_segment_and_not_the_first_skips_none(ro
         torn.write_text(f"{4:020}.log")
         reader.stdin.write("go on\n")
         reader.stdin.flush()
-        wait_until(begun.exists)
+        eventually(begun.exists)
         grow(rolling, 3)
         assert sorted(path.name for path in rolling.path.glob("*.log")) == [
             f"{base:020}.log" for base in (2, 4, 6)]
