@@ -129,8 +129,9 @@ def test_conditional_appends_of_many_processes_form_one_counter(log_path):
 FOLLOW = """
 import sys, pylog
 with pylog.Log(sys.argv[1], mode=sys.argv[2]) as log:
+    records = log.read("latest", follow=True)    # else it may begin behind what comes at "ready"
     print("ready", flush=True)
-    for record in log.read("latest", follow=True):
+    for record in records:
         print(record.value.decode(), flush=True)
 """
 
